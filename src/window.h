@@ -1,0 +1,131 @@
+/*
+ * window.h
+ *	  One limit's live counters: what a window has admitted, whether more
+ *	  fits, and when it will.  See window.c for the rules and the promise.
+ *
+ * Pure functions on plain structs: nothing here calls the server, allocates,
+ * raises, or loops more than LLMQ_BUCKETS times, so all of it may be used
+ * under a content lock.  Times are microseconds as in TimestampTz.
+ */
+#ifndef LLMQ_WINDOW_H
+#define LLMQ_WINDOW_H
+
+#include "postgres.h"
+
+/* The sub-buckets of a sliding window: 60 to its length, and the running one. */
+#define LLMQ_BUCKETS 61
+
+/* The bounds of a sliding window's length, for whoever checks configuration. */
+#define LLMQ_LENGTH_MIN INT64CONST(1000000)
+#define LLMQ_LENGTH_MAX (INT64CONST(400) * 86400 * 1000000)
+
+/* Answers of llmq_window_when that are not instants. */
+#define LLMQ_WHEN_NEVER PG_INT64_MAX
+#define LLMQ_WHEN_UNKNOWN (PG_INT64_MAX - 1)
+
+/* The values of these three enums are stored: append only. */
+typedef enum LlmqWindowKind
+{
+	LLMQ_WINDOW_FREE = 0,		/* an unused place; no function takes one */
+	LLMQ_WINDOW_SLIDING,
+	LLMQ_WINDOW_CALENDAR,
+	LLMQ_WINDOW_CONCURRENCY
+} LlmqWindowKind;
+
+typedef enum LlmqMetric
+{
+	LLMQ_METRIC_REQUESTS = 0,
+	LLMQ_METRIC_INPUT_TOKENS,
+	LLMQ_METRIC_OUTPUT_TOKENS,
+	LLMQ_METRIC_TOKENS,
+	LLMQ_METRIC_CONCURRENCY
+} LlmqMetric;
+
+typedef enum LlmqCalendarUnit
+{
+	LLMQ_CALENDAR_DAY = 0,
+	LLMQ_CALENDAR_WEEK,
+	LLMQ_CALENDAR_MONTH,
+	LLMQ_CALENDAR_QUARTER,
+	LLMQ_CALENDAR_YEAR
+} LlmqCalendarUnit;
+
+/* LlmqWindow.flags: what was used before began_at is not yet counted */
+#define LLMQ_WINDOW_SEEDING 0x01
+
+/*
+ * A window as it is stored in a meter's state: fixed width, no padding.
+ *
+ * Only a sliding window uses bucket[].  For the other kinds neither is it
+ * read nor written, so such a window may be stored as its first
+ * LLMQ_WINDOW_HEAD_SIZE bytes.
+ *
+ * Generations are the meter's: a number that its owner raises by one when it
+ * adds or reshapes a window, and when llmq_window_advance says so.  A lease
+ * remembers the meter's generation as it was after its pick.
+ */
+typedef struct LlmqWindow
+{
+	int64		quota;			/* llmquota.quota.id */
+	uint8		kind;			/* LlmqWindowKind */
+	uint8		metric;			/* LlmqMetric */
+	uint8		unit;			/* LlmqCalendarUnit; 0 if not a calendar */
+	uint8		flags;			/* LLMQ_WINDOW_SEEDING */
+	uint32		zone;			/* llmq_zone_hash of the calendar's zone; 0 */
+	uint32		since;			/* picks of an older generation don't count */
+	uint32		rebased;		/* refunds of an older generation are void */
+	int64		span;			/* length of a bucket, or of the period; 0 */
+	int64		head;			/* number of the newest bucket, or start of
+								 * the period; 0 */
+	int64		sum;			/* what counts now; sliding: of all buckets */
+	int64		refused;		/* how often this window refused */
+	int64		began_at;		/* when it began to count */
+	int64		bucket[LLMQ_BUCKETS];	/* number n is at n modulo 61 */
+} LlmqWindow;
+
+#define LLMQ_WINDOW_HEAD_SIZE offsetof(LlmqWindow, bucket)
+
+/* A calendar's current period [start, end) and the next one, [end, next_end). */
+typedef struct LlmqPeriod
+{
+	int64		start;
+	int64		end;
+	int64		next_end;
+} LlmqPeriod;
+
+/* What the configuration wants a window to be. */
+typedef struct LlmqWindowShape
+{
+	int64		quota;
+	LlmqWindowKind kind;
+	LlmqMetric	metric;
+	LlmqCalendarUnit unit;		/* calendar only, else 0 */
+	uint32		zone;			/* calendar only, else 0 */
+	int64		span;			/* sliding only: llmq_window_span() */
+	LlmqPeriod	period;			/* calendar only: llmq_zone_period() */
+} LlmqWindowShape;
+
+/* Shape */
+extern int64 llmq_window_span(int64 length, int64 slack);
+extern bool llmq_window_stale(const LlmqWindowShape *shape, int64 now);
+extern bool llmq_window_same_shape(const LlmqWindow *window, const LlmqWindowShape *shape);
+extern void llmq_window_init(LlmqWindow *window, const LlmqWindowShape *shape,
+							 uint32 generation, int64 now, uint8 flags);
+
+/* First of all, at every use: bring it to the clock */
+extern bool llmq_window_advance(LlmqWindow *window, const LlmqWindowShape *shape,
+								int64 now, uint32 generation);
+
+/* Questions */
+extern bool llmq_window_fits(const LlmqWindow *window, int64 amount, int64 requested);
+extern int64 llmq_window_left(const LlmqWindow *window, int64 amount);
+extern int64 llmq_window_when(const LlmqWindow *window, int64 now,
+							  int64 amount, int64 requested);
+
+/* Changes */
+extern int64 llmq_window_charge(LlmqWindow *window, int64 now, int64 requested);
+extern int64 llmq_window_correct(LlmqWindow *window, int64 picked_at,
+								 uint32 pick_generation, int64 delta);
+extern void llmq_window_refuse(LlmqWindow *window);
+
+#endif							/* LLMQ_WINDOW_H */

@@ -1,0 +1,21 @@
+/*
+ * zone.h
+ *	  Calendar periods in a named time zone, on the server's own tz data.
+ */
+#ifndef LLMQ_ZONE_H
+#define LLMQ_ZONE_H
+
+#include "postgres.h"
+
+#include "datatype/timestamp.h"
+
+#include "window.h"
+
+/* Not under a content lock: these may allocate and read tz files. */
+extern bool llmq_zone_known(const char *name);
+extern bool llmq_zone_period(const char *name, LlmqCalendarUnit unit, TimestampTz at, LlmqPeriod *period);
+
+/* What LlmqWindowShape.zone holds; the same for names that differ only in case. */
+extern uint32 llmq_zone_hash(const char *name);
+
+#endif							/* LLMQ_ZONE_H */
