@@ -5,7 +5,8 @@
  *
  * Pure functions on plain structs: nothing here calls the server, allocates,
  * raises, or loops more than LLMQ_BUCKETS times, so all of it may be used
- * under a content lock.  Times are microseconds as in TimestampTz.
+ * under a content lock.  Times are finite TimestampTz: microseconds, negative
+ * before 2000.
  */
 #ifndef LLMQ_WINDOW_H
 #define LLMQ_WINDOW_H
