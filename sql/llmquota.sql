@@ -1,0 +1,913 @@
+-- llmquota: LLM quota logic in the database.
+--
+-- Functions are created in the schema given to CREATE EXTENSION and start with llmquota_; tables, views and types
+-- live in the schema llmquota. Nothing is granted to PUBLIC: llmquota_grant(role, kind) opens what a role needs.
+
+-- complain if this script is sourced in psql, rather than by CREATE EXTENSION
+\echo Use "CREATE EXTENSION llmquota" to load this file. \quit
+
+CREATE SCHEMA llmquota;
+COMMENT ON SCHEMA llmquota IS 'tables, views and types of the extension llmquota: LLM quotas, live meters, leases and the ledger';
+
+--
+-- Types
+--
+
+CREATE TYPE llmquota.pick_result AS (
+	status text,
+	lease uuid,
+	key text,
+	secret_ref text,
+	account text,
+	provider text,
+	base_url text,
+	model text,
+	provider_model text,
+	attempt int,
+	max_output_tokens int,
+	granted_at timestamptz,
+	expires_at timestamptz,
+	retry_after_ms int,
+	refusal jsonb
+);
+COMMENT ON TYPE llmquota.pick_result IS 'the answer of llmquota_pick: a lease on one key and model, or a refusal';
+COMMENT ON COLUMN llmquota.pick_result.status IS 'granted, or why not: rate_limited, over_capacity, unavailable, too_large, no_route, disabled, no_lease_slot';
+COMMENT ON COLUMN llmquota.pick_result.lease IS 'the lease, to be given to llmquota_record or llmquota_release; NULL unless granted';
+COMMENT ON COLUMN llmquota.pick_result.key IS 'name of the chosen key; NULL unless granted';
+COMMENT ON COLUMN llmquota.pick_result.secret_ref IS 'where the application finds the secret of the key, as configured; NULL unless granted, or when none is configured';
+COMMENT ON COLUMN llmquota.pick_result.account IS 'account of the chosen key; NULL unless granted';
+COMMENT ON COLUMN llmquota.pick_result.provider IS 'provider of the chosen key; NULL unless granted';
+COMMENT ON COLUMN llmquota.pick_result.base_url IS 'base URL of the account, else of its provider; NULL unless granted, or when none is configured';
+COMMENT ON COLUMN llmquota.pick_result.model IS 'the chosen model, by its name here; NULL unless granted';
+COMMENT ON COLUMN llmquota.pick_result.provider_model IS 'the chosen model, by its name at the provider; NULL unless granted';
+COMMENT ON COLUMN llmquota.pick_result.attempt IS 'number of this attempt at the request, from 1; NULL unless granted';
+COMMENT ON COLUMN llmquota.pick_result.max_output_tokens IS 'output tokens reserved: to be sent as the maximum of the provider request; NULL unless granted';
+COMMENT ON COLUMN llmquota.pick_result.granted_at IS 'the time of the pick; NULL unless granted';
+COMMENT ON COLUMN llmquota.pick_result.expires_at IS 'when the lease expires unless it is recorded, released or renewed before; NULL unless granted';
+COMMENT ON COLUMN llmquota.pick_result.retry_after_ms IS 'milliseconds to wait before asking again; NULL when granted, and when asking again cannot help';
+COMMENT ON COLUMN llmquota.pick_result.refusal IS 'the limit that refused: scope, subject, model, metric, period, amount, used, requested, quota, retry_at; NULL when granted';
+
+CREATE TYPE llmquota.record_result AS (
+	status text,
+	usage_source text
+);
+COMMENT ON TYPE llmquota.record_result IS 'the answer of llmquota_record';
+COMMENT ON COLUMN llmquota.record_result.status IS 'settled, settled_late (the lease had expired), already_settled, or unknown_lease';
+COMMENT ON COLUMN llmquota.record_result.usage_source IS 'where the stored token figures come from: reported, reserved, late or recovered; NULL for an unknown lease';
+
+--
+-- Tables: configuration. Plain DML; a change is effective in every backend at its next pick after the commit.
+--
+
+CREATE TABLE llmquota.provider (
+	provider text NOT NULL,
+	adapter text NOT NULL,
+	base_url text,
+	timezone text NOT NULL DEFAULT 'UTC',
+	enabled boolean NOT NULL DEFAULT true,
+	CONSTRAINT provider_pkey PRIMARY KEY (provider),
+	CONSTRAINT provider_name_valid CHECK (pg_catalog.octet_length(provider) BETWEEN 1 AND 128 AND provider <> '*'),
+	CONSTRAINT provider_adapter_valid CHECK (pg_catalog.octet_length(adapter) BETWEEN 1 AND 128),
+	CONSTRAINT provider_base_url_valid CHECK (pg_catalog.octet_length(base_url) BETWEEN 1 AND 2048)
+);
+COMMENT ON TABLE llmquota.provider IS 'services that answer requests';
+COMMENT ON COLUMN llmquota.provider.provider IS 'name, at most 128 bytes';
+COMMENT ON COLUMN llmquota.provider.adapter IS 'its wire format, for the application: openai, anthropic, gemini, azure, ...';
+COMMENT ON COLUMN llmquota.provider.base_url IS 'base URL of requests, answered by llmquota_pick; NULL: the application knows it';
+COMMENT ON COLUMN llmquota.provider.timezone IS 'time zone of the calendar quotas on this provider, its accounts and keys that name none';
+COMMENT ON COLUMN llmquota.provider.enabled IS 'false: never picked';
+
+CREATE TABLE llmquota.account (
+	account text NOT NULL,
+	provider text NOT NULL,
+	org text,
+	base_url text,
+	enabled boolean NOT NULL DEFAULT true,
+	CONSTRAINT account_pkey PRIMARY KEY (account),
+	CONSTRAINT account_provider_fkey FOREIGN KEY (provider) REFERENCES llmquota.provider,
+	CONSTRAINT account_name_valid CHECK (pg_catalog.octet_length(account) BETWEEN 1 AND 128 AND account <> '*'),
+	CONSTRAINT account_org_valid CHECK (pg_catalog.octet_length(org) BETWEEN 1 AND 128 AND org <> '*'),
+	CONSTRAINT account_base_url_valid CHECK (pg_catalog.octet_length(base_url) BETWEEN 1 AND 2048)
+);
+COMMENT ON TABLE llmquota.account IS 'organizations or projects at a provider: the holders of its limits';
+COMMENT ON COLUMN llmquota.account.account IS 'name, at most 128 bytes';
+COMMENT ON COLUMN llmquota.account.provider IS 'the provider the account is with';
+COMMENT ON COLUMN llmquota.account.org IS 'the org that owns the account and alone may use it; NULL: shared by all orgs';
+COMMENT ON COLUMN llmquota.account.base_url IS 'base URL of requests of this account (Azure); NULL: that of the provider';
+COMMENT ON COLUMN llmquota.account.enabled IS 'false: never picked';
+
+CREATE TABLE llmquota.key (
+	key text NOT NULL,
+	account text NOT NULL,
+	secret_ref text,
+	priority smallint NOT NULL DEFAULT 0,
+	models text[],
+	enabled boolean NOT NULL DEFAULT true,
+	CONSTRAINT key_pkey PRIMARY KEY (key),
+	CONSTRAINT key_account_fkey FOREIGN KEY (account) REFERENCES llmquota.account,
+	CONSTRAINT key_name_valid CHECK (pg_catalog.octet_length(key) BETWEEN 1 AND 128 AND key <> '*'),
+	CONSTRAINT key_secret_ref_valid CHECK (pg_catalog.octet_length(secret_ref) BETWEEN 1 AND 2048)
+);
+COMMENT ON TABLE llmquota.key IS 'credentials of accounts. A second key of one account adds redundancy and no capacity';
+COMMENT ON COLUMN llmquota.key.key IS 'name, at most 128 bytes; not the secret';
+COMMENT ON COLUMN llmquota.key.account IS 'the account the key is of';
+COMMENT ON COLUMN llmquota.key.secret_ref IS 'where the application finds the secret, for example the name of an environment variable; never the secret itself. NULL: the application finds it by the name of the key';
+COMMENT ON COLUMN llmquota.key.priority IS 'tier: keys of a higher number are used when none of a lower one is free';
+COMMENT ON COLUMN llmquota.key.models IS 'names of the models the key may be used for; NULL: all models of the provider';
+COMMENT ON COLUMN llmquota.key.enabled IS 'false: never picked';
+
+CREATE TABLE llmquota.model (
+	model text NOT NULL,
+	provider text NOT NULL,
+	provider_model text,
+	family text,
+	default_output_tokens int NOT NULL DEFAULT 1024,
+	enabled boolean NOT NULL DEFAULT true,
+	CONSTRAINT model_pkey PRIMARY KEY (model),
+	CONSTRAINT model_provider_fkey FOREIGN KEY (provider) REFERENCES llmquota.provider,
+	CONSTRAINT model_name_valid CHECK (pg_catalog.octet_length(model) BETWEEN 1 AND 128 AND model <> '*'),
+	CONSTRAINT model_provider_model_valid CHECK (pg_catalog.octet_length(provider_model) BETWEEN 1 AND 128),
+	CONSTRAINT model_family_valid CHECK (pg_catalog.octet_length(family) BETWEEN 1 AND 128 AND family <> '*'),
+	CONSTRAINT model_default_output_tokens_valid CHECK (default_output_tokens >= 0)
+);
+COMMENT ON TABLE llmquota.model IS 'models of providers. The name of a model is also a route of one step';
+COMMENT ON COLUMN llmquota.model.model IS 'name, at most 128 bytes';
+COMMENT ON COLUMN llmquota.model.provider IS 'the provider that serves the model';
+COMMENT ON COLUMN llmquota.model.provider_model IS 'name of the model in requests to the provider; NULL: the same as model';
+COMMENT ON COLUMN llmquota.model.family IS 'models of one family can be limited together; NULL: of no family';
+COMMENT ON COLUMN llmquota.model.default_output_tokens IS 'output tokens reserved for a pick that does not say how many';
+COMMENT ON COLUMN llmquota.model.enabled IS 'false: never picked';
+
+CREATE TABLE llmquota.route (
+	route text NOT NULL,
+	org text NOT NULL DEFAULT '',
+	step int NOT NULL,
+	model text NOT NULL,
+	CONSTRAINT route_pkey PRIMARY KEY (route, org, step, model),
+	CONSTRAINT route_model_fkey FOREIGN KEY (model) REFERENCES llmquota.model,
+	CONSTRAINT route_name_valid CHECK (pg_catalog.octet_length(route) BETWEEN 1 AND 128),
+	CONSTRAINT route_org_valid CHECK (pg_catalog.octet_length(org) <= 128 AND org <> '*'),
+	CONSTRAINT route_step_valid CHECK (step >= 0)
+);
+COMMENT ON TABLE llmquota.route IS 'names that applications ask for: one row for each model of each step. The name of a route wins over that of a model';
+COMMENT ON COLUMN llmquota.route.route IS 'name, at most 128 bytes';
+COMMENT ON COLUMN llmquota.route.org IS 'the org whose own definition of the route this is, replacing the common one; empty: the common one';
+COMMENT ON COLUMN llmquota.route.step IS 'place in the chain: lower steps first';
+COMMENT ON COLUMN llmquota.route.model IS 'a model of the step';
+
+CREATE TABLE llmquota.org (
+	org text NOT NULL,
+	priority text NOT NULL DEFAULT 'normal',
+	shared_keys boolean NOT NULL DEFAULT true,
+	enabled boolean NOT NULL DEFAULT true,
+	CONSTRAINT org_pkey PRIMARY KEY (org),
+	CONSTRAINT org_name_valid CHECK (pg_catalog.octet_length(org) <= 128 AND org <> '*'),
+	CONSTRAINT org_priority_valid CHECK (priority IN ('normal', 'high'))
+);
+COMMENT ON TABLE llmquota.org IS 'tenants that requests are made for. An org that is not listed is allowed (setting unknown_org) and has the defaults of this table';
+COMMENT ON COLUMN llmquota.org.org IS 'name, at most 128 bytes; empty: requests made for no org in particular';
+COMMENT ON COLUMN llmquota.org.priority IS 'priority of picks that name none: normal or high';
+COMMENT ON COLUMN llmquota.org.shared_keys IS 'false: only accounts that the org owns are used for it';
+COMMENT ON COLUMN llmquota.org.enabled IS 'false: picks are refused with the status disabled';
+
+CREATE TABLE llmquota.quota (
+	id bigint GENERATED ALWAYS AS IDENTITY,
+	scope text NOT NULL,
+	subject text NOT NULL DEFAULT '',
+	model text,
+	family text,
+	metric text NOT NULL,
+	amount numeric,
+	per interval,
+	calendar text,
+	timezone text,
+	high_priority_share numeric NOT NULL DEFAULT 0,
+	mode text NOT NULL DEFAULT 'enforce',
+	rollout numeric NOT NULL DEFAULT 1,
+	counts_cached boolean NOT NULL DEFAULT true,
+	counts_failures boolean NOT NULL DEFAULT true,
+	CONSTRAINT quota_pkey PRIMARY KEY (id),
+	CONSTRAINT quota_unique UNIQUE NULLS NOT DISTINCT (scope, subject, model, family, metric, per, calendar, timezone),
+	CONSTRAINT quota_scope_valid CHECK (scope IN ('global', 'provider', 'account', 'key', 'org')),
+	CONSTRAINT quota_subject_valid CHECK (pg_catalog.octet_length(subject) <= 128 AND (scope = 'global') = (subject = '')),
+	CONSTRAINT quota_model_valid CHECK (pg_catalog.octet_length(model) BETWEEN 1 AND 128),
+	CONSTRAINT quota_family_valid CHECK (pg_catalog.octet_length(family) BETWEEN 1 AND 128),
+	CONSTRAINT quota_model_or_family CHECK (model IS NULL OR family IS NULL),
+	CONSTRAINT quota_metric_valid CHECK (metric IN ('requests', 'input_tokens', 'output_tokens', 'tokens', 'concurrency')),
+	CONSTRAINT quota_amount_valid CHECK (amount >= 0 AND amount <= 9223372036854775807 AND amount = pg_catalog.trunc(amount)),
+	CONSTRAINT quota_one_window CHECK (CASE WHEN metric = 'concurrency' THEN pg_catalog.num_nonnulls(per, calendar) = 0
+										   ELSE pg_catalog.num_nonnulls(per, calendar) = 1 END),
+	CONSTRAINT quota_per_without_months CHECK (EXTRACT(year FROM per) = 0 AND EXTRACT(month FROM per) = 0),
+	CONSTRAINT quota_per_in_range CHECK (per BETWEEN '1 second' AND '400 days'),
+	CONSTRAINT quota_calendar_valid CHECK (calendar IN ('day', 'week', 'month', 'quarter', 'year')),
+	CONSTRAINT quota_timezone_of_calendar CHECK (timezone IS NULL OR calendar IS NOT NULL),
+	CONSTRAINT quota_high_priority_share_valid CHECK (high_priority_share >= 0 AND high_priority_share < 1),
+	CONSTRAINT quota_mode_valid CHECK (mode IN ('enforce', 'observe')),
+	CONSTRAINT quota_rollout_valid CHECK (rollout BETWEEN 0 AND 1)
+);
+COMMENT ON TABLE llmquota.quota IS 'limits. Every quota that matches a request must admit it; a row that names its subject replaces the ''*'' row of the same scope, model, family, metric and window';
+COMMENT ON COLUMN llmquota.quota.id IS 'number of the quota, shown in refusals and in llmquota.meter_window';
+COMMENT ON COLUMN llmquota.quota.scope IS 'whose use is counted: global, provider, account, key or org';
+COMMENT ON COLUMN llmquota.quota.subject IS 'which one, by name; ''*'': each by itself; empty for the scope global, and only there';
+COMMENT ON COLUMN llmquota.quota.model IS 'a model by name; ''*'': each model by itself; NULL: not by model';
+COMMENT ON COLUMN llmquota.quota.family IS 'a family of models by name; ''*'': each family by itself; NULL: not by family. With model and family both NULL all models count together';
+COMMENT ON COLUMN llmquota.quota.metric IS 'what is counted: requests, input_tokens, output_tokens, tokens (both), or concurrency (leases in flight)';
+COMMENT ON COLUMN llmquota.quota.amount IS 'how many are allowed in a window, a whole number; 0 refuses always; NULL: no limit';
+COMMENT ON COLUMN llmquota.quota.per IS 'length of a sliding window, 1 second to 400 days, without months; NULL: not a sliding window';
+COMMENT ON COLUMN llmquota.quota.calendar IS 'a calendar window: day, week (from Monday), month, quarter or year; NULL: not a calendar window';
+COMMENT ON COLUMN llmquota.quota.timezone IS 'time zone of a calendar window; NULL: that of the provider for the scopes provider, account and key, else UTC';
+COMMENT ON COLUMN llmquota.quota.high_priority_share IS 'fraction of the amount that only picks of high priority may use, 0 up to but not 1';
+COMMENT ON COLUMN llmquota.quota.mode IS 'enforce, or observe: counts and never refuses';
+COMMENT ON COLUMN llmquota.quota.rollout IS 'fraction of the subjects for which a ''*'' row is enforced, 0 to 1, chosen by a stable hash; for the others it observes. Of no effect on a row that names its subject';
+COMMENT ON COLUMN llmquota.quota.counts_cached IS 'false: input tokens that the provider read from its cache are not counted';
+COMMENT ON COLUMN llmquota.quota.counts_failures IS 'false: the request is given back when the provider answers with a failure';
+
+-- answers which parts of which scopes are limited at all, see llmquota_check_quotas
+CREATE INDEX quota_part ON llmquota.quota (scope, (model IS NULL), (family IS NULL)) WHERE amount IS NOT NULL;
+
+CREATE TABLE llmquota.setting (
+	name text NOT NULL,
+	value text NOT NULL,
+	unit text,
+	description text,
+	CONSTRAINT setting_pkey PRIMARY KEY (name)
+);
+COMMENT ON TABLE llmquota.setting IS 'what holds for the whole database. Change a value with UPDATE; an INSERT of a name that is there does the same';
+COMMENT ON COLUMN llmquota.setting.name IS 'name of the setting';
+COMMENT ON COLUMN llmquota.setting.value IS 'value, as text';
+COMMENT ON COLUMN llmquota.setting.unit IS 'unit of the value; NULL: none';
+COMMENT ON COLUMN llmquota.setting.description IS 'what it decides';
+
+CREATE TABLE llmquota.role_grant (
+	role text NOT NULL,
+	kind text NOT NULL,
+	org text,
+	CONSTRAINT role_grant_unique UNIQUE NULLS NOT DISTINCT (role, kind, org),
+	CONSTRAINT role_grant_kind_valid CHECK (kind IN ('app', 'admin')),
+	CONSTRAINT role_grant_org_valid CHECK (pg_catalog.octet_length(org) <= 128 AND org <> '*'),
+	CONSTRAINT role_grant_org_of_app CHECK (org IS NULL OR kind = 'app')
+);
+COMMENT ON TABLE llmquota.role_grant IS 'what llmquota_grant gave to roles. Written by llmquota_grant and llmquota_revoke';
+COMMENT ON COLUMN llmquota.role_grant.role IS 'name of the role';
+COMMENT ON COLUMN llmquota.role_grant.kind IS 'app or admin';
+COMMENT ON COLUMN llmquota.role_grant.org IS 'the org the role may pick for; NULL: every org';
+
+--
+-- Tables: the ledger. The parent has no index, key or constraint beyond NOT NULL, so that the daily leaves, which are
+-- ordinary tables, can be dumped and restored; every leaf has a unique index on (lease, picked_at).
+--
+
+CREATE TABLE llmquota.usage (
+	lease uuid NOT NULL,
+	picked_at timestamptz NOT NULL,
+	recorded_at timestamptz NOT NULL,
+	org text NOT NULL,
+	session text,
+	request_id text,
+	attempt int,
+	route text,
+	model text,
+	provider text,
+	account text,
+	key text,
+	status text,
+	http_status int,
+	error text,
+	reserved_input int,
+	reserved_output int,
+	input_tokens bigint,
+	cached_tokens bigint,
+	cache_write_tokens bigint,
+	output_tokens bigint,
+	reasoning_tokens bigint,
+	usage_source text,
+	latency_ms int,
+	tags jsonb
+) PARTITION BY RANGE (picked_at);
+COMMENT ON TABLE llmquota.usage IS 'the ledger: one row for every lease that ended, in partitions by UTC day of picked_at';
+COMMENT ON COLUMN llmquota.usage.lease IS 'the lease; unique together with picked_at';
+COMMENT ON COLUMN llmquota.usage.picked_at IS 'when the lease was granted';
+COMMENT ON COLUMN llmquota.usage.recorded_at IS 'when the row was written';
+COMMENT ON COLUMN llmquota.usage.org IS 'the org the call was made for';
+COMMENT ON COLUMN llmquota.usage.session IS 'session given to the pick; NULL: none';
+COMMENT ON COLUMN llmquota.usage.request_id IS 'request_id given to the pick; NULL: none';
+COMMENT ON COLUMN llmquota.usage.attempt IS 'number of the attempt at the request, from 1';
+COMMENT ON COLUMN llmquota.usage.route IS 'the route that was asked for';
+COMMENT ON COLUMN llmquota.usage.model IS 'the model that was picked';
+COMMENT ON COLUMN llmquota.usage.provider IS 'the provider that was picked';
+COMMENT ON COLUMN llmquota.usage.account IS 'the account that was picked';
+COMMENT ON COLUMN llmquota.usage.key IS 'the key that was picked';
+COMMENT ON COLUMN llmquota.usage.status IS 'how the lease ended: ok, error, expired (never recorded) or released (not used)';
+COMMENT ON COLUMN llmquota.usage.http_status IS 'HTTP status of the provider; NULL: not given';
+COMMENT ON COLUMN llmquota.usage.error IS 'excerpt of the error, at most 500 characters, secrets removed; NULL: none';
+COMMENT ON COLUMN llmquota.usage.reserved_input IS 'input tokens reserved by the pick';
+COMMENT ON COLUMN llmquota.usage.reserved_output IS 'output tokens reserved by the pick';
+COMMENT ON COLUMN llmquota.usage.input_tokens IS 'input tokens; NULL: not known';
+COMMENT ON COLUMN llmquota.usage.cached_tokens IS 'input tokens among them that the provider read from its cache; NULL: not known';
+COMMENT ON COLUMN llmquota.usage.cache_write_tokens IS 'input tokens among them that the provider wrote to its cache; NULL: not known';
+COMMENT ON COLUMN llmquota.usage.output_tokens IS 'output tokens; NULL: not known';
+COMMENT ON COLUMN llmquota.usage.reasoning_tokens IS 'output tokens among them spent on reasoning; NULL: not known';
+COMMENT ON COLUMN llmquota.usage.usage_source IS 'where the figures come from: reported (by the application), reserved (nothing better known), late (reported after the lease expired) or recovered (written by maintenance for a lost record)';
+COMMENT ON COLUMN llmquota.usage.latency_ms IS 'duration of the call in milliseconds, as reported; NULL: not given';
+COMMENT ON COLUMN llmquota.usage.tags IS 'whatever the application gave with the record; NULL: nothing';
+
+CREATE TABLE llmquota.usage_default PARTITION OF llmquota.usage DEFAULT;
+COMMENT ON TABLE llmquota.usage_default IS 'ledger rows of days without a partition of their own, until llmquota_maintain makes one';
+CREATE UNIQUE INDEX usage_default_lease ON llmquota.usage_default (lease, picked_at);
+
+--
+-- Tables: live state ("cells"). Rows are born frozen and edited in place by the functions below, never by hand. The
+-- low fillfactor gives each row a page of its own; state must never be compressed or moved out of line.
+--
+
+CREATE TABLE llmquota.meter (
+	id int4 NOT NULL,
+	state bytea NOT NULL,
+	scope "char" NOT NULL,
+	subject int4 NOT NULL,
+	part int4 NOT NULL
+) USING heap WITH (fillfactor = 10, vacuum_truncate = false);
+ALTER TABLE llmquota.meter ALTER COLUMN state SET STORAGE PLAIN;
+CREATE INDEX meter_key ON llmquota.meter (scope, subject, part);
+CREATE INDEX meter_id ON llmquota.meter (id);
+COMMENT ON TABLE llmquota.meter IS 'live counters; read them in llmquota.meter_window';
+COMMENT ON COLUMN llmquota.meter.id IS 'number of the meter';
+COMMENT ON COLUMN llmquota.meter.state IS 'the windows, edited in place';
+COMMENT ON COLUMN llmquota.meter.scope IS 'scope of the subject, as one letter';
+COMMENT ON COLUMN llmquota.meter.subject IS 'the subject, an id of llmquota.name; 0 for the scope global';
+COMMENT ON COLUMN llmquota.meter.part IS 'the model or family counted, an id of llmquota.name; 0 for all together';
+
+CREATE TABLE llmquota.lease_page (
+	id int4 NOT NULL,
+	state bytea NOT NULL
+) USING heap WITH (fillfactor = 10, vacuum_truncate = false);
+ALTER TABLE llmquota.lease_page ALTER COLUMN state SET STORAGE PLAIN;
+CREATE INDEX lease_page_id ON llmquota.lease_page (id);
+COMMENT ON TABLE llmquota.lease_page IS 'slots of leases; read the live ones in llmquota.lease';
+COMMENT ON COLUMN llmquota.lease_page.id IS 'number of the page, part of every lease on it';
+COMMENT ON COLUMN llmquota.lease_page.state IS 'the slots, edited in place';
+
+CREATE TABLE llmquota.name (
+	id int4 NOT NULL,
+	state bytea NOT NULL,
+	kind "char" NOT NULL,
+	name text COLLATE "C" NOT NULL
+) USING heap WITH (vacuum_truncate = false);
+ALTER TABLE llmquota.name
+	ALTER COLUMN state SET STORAGE PLAIN,
+	ALTER COLUMN name SET STORAGE PLAIN;
+CREATE INDEX name_key ON llmquota.name (kind, name);
+CREATE INDEX name_id ON llmquota.name (id);
+COMMENT ON TABLE llmquota.name IS 'a small id for every name ever used, for the slots of leases and the keys of meters';
+COMMENT ON COLUMN llmquota.name.id IS 'the id';
+COMMENT ON COLUMN llmquota.name.state IS 'whether the id is in use, edited in place';
+COMMENT ON COLUMN llmquota.name.kind IS 'what the name names, as one letter';
+COMMENT ON COLUMN llmquota.name.name IS 'the name, at most 128 bytes';
+
+--
+-- Functions: calls of applications
+--
+
+CREATE FUNCTION @extschema@.llmquota_pick(
+	route text,
+	org text DEFAULT '',
+	input_tokens bigint DEFAULT NULL,
+	max_output_tokens bigint DEFAULT NULL,
+	priority text DEFAULT NULL,
+	exclude text[] DEFAULT NULL,
+	session text DEFAULT NULL,
+	request_id text DEFAULT NULL,
+	ttl_ms int DEFAULT NULL)
+RETURNS llmquota.pick_result
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'llmquota_pick';
+COMMENT ON FUNCTION @extschema@.llmquota_pick(text, text, bigint, bigint, text, text[], text, text, int) IS
+'Asks for the right to make one call of a model: checks every quota that matches, charges them all or none, and answers with a lease, or with the limit that refused and when to come back. The charge does not wait for, and is not undone by, the end of the transaction. Call it as SELECT * FROM llmquota_pick(...). NULL for any argument but route and org means: not given';
+
+CREATE FUNCTION @extschema@.llmquota_record(
+	lease uuid,
+	input_tokens bigint DEFAULT NULL,
+	output_tokens bigint DEFAULT NULL,
+	cached_tokens bigint DEFAULT NULL,
+	cache_write_tokens bigint DEFAULT NULL,
+	reasoning_tokens bigint DEFAULT NULL,
+	http_status int DEFAULT NULL,
+	error text DEFAULT NULL,
+	latency_ms int DEFAULT NULL,
+	tags jsonb DEFAULT NULL)
+RETURNS llmquota.record_result
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'llmquota_record';
+COMMENT ON FUNCTION @extschema@.llmquota_record(uuid, bigint, bigint, bigint, bigint, bigint, int, text, int, jsonb) IS
+'Says how the call of a lease ended and what it used: settles the lease exactly once, corrects what the pick reserved, and writes the row of the ledger. NULL for any argument but lease means: not known';
+
+CREATE FUNCTION @extschema@.llmquota_release(lease uuid)
+RETURNS text
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'llmquota_release';
+COMMENT ON FUNCTION @extschema@.llmquota_release(uuid) IS
+'Gives back a lease whose call was not made, with everything it reserved. Answers released, already_settled or unknown_lease';
+
+CREATE FUNCTION @extschema@.llmquota_renew(lease uuid, ttl_ms int DEFAULT NULL)
+RETURNS timestamptz
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'llmquota_renew';
+COMMENT ON FUNCTION @extschema@.llmquota_renew(uuid, int) IS
+'Extends a lease to ttl_ms milliseconds from now (NULL: the setting lease_ttl), for a long stream. Answers when it expires now; NULL: it is no longer live';
+
+--
+-- Functions: administration
+--
+
+CREATE FUNCTION @extschema@.llmquota_maintain(
+	OUT expired bigint,
+	OUT partitions_created int,
+	OUT rows_moved bigint,
+	OUT unborn_deleted bigint)
+RETURNS record
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'llmquota_maintain';
+COMMENT ON FUNCTION @extschema@.llmquota_maintain() IS
+'Ends leases that have expired, makes the partitions of the coming days, moves ledger rows out of the default partition, and deletes what interrupted creations left behind. Answers how many of each. To be called regularly';
+
+-- Brings the privileges of a role in line with its rows in llmquota.role_grant.
+CREATE FUNCTION @extschema@.llmquota_apply_grants(role text)
+RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+AS $$
+DECLARE
+	calls CONSTANT pg_catalog.text := '@extschema@.llmquota_pick(pg_catalog.text, pg_catalog.text, bigint, bigint, pg_catalog.text, pg_catalog.text[], pg_catalog.text, pg_catalog.text, int), '
+		'@extschema@.llmquota_record(pg_catalog.uuid, bigint, bigint, bigint, bigint, bigint, int, pg_catalog.text, int, pg_catalog.jsonb), '
+		'@extschema@.llmquota_release(pg_catalog.uuid), '
+		'@extschema@.llmquota_renew(pg_catalog.uuid, int)';
+	administration CONSTANT pg_catalog.text := '@extschema@.llmquota_maintain(), '
+		'@extschema@.llmquota_lease_rows(), '
+		'@extschema@.llmquota_meter_rows(), '
+		'@extschema@.llmquota_names_valid(pg_catalog.text[]), '
+		'@extschema@.llmquota_zone_exists(pg_catalog.text)';
+	configuration CONSTANT pg_catalog.text := 'llmquota.provider, llmquota.account, llmquota.key, llmquota.model, llmquota.route, llmquota.org, llmquota.quota, llmquota.setting';
+	reading CONSTANT pg_catalog.text := 'llmquota.usage, llmquota.lease, llmquota.meter_window, llmquota.role_grant';
+	is_app CONSTANT boolean := EXISTS (SELECT FROM llmquota.role_grant g WHERE g.role OPERATOR(pg_catalog.=) $1);
+	is_admin CONSTANT boolean := EXISTS (SELECT FROM llmquota.role_grant g
+										  WHERE g.role OPERATOR(pg_catalog.=) $1 AND g.kind OPERATOR(pg_catalog.=) 'admin');
+BEGIN
+	IF is_app THEN
+		EXECUTE pg_catalog.format('GRANT EXECUTE ON FUNCTION %s TO %I', calls, role);
+	ELSE
+		EXECUTE pg_catalog.format('REVOKE ALL ON FUNCTION %s FROM %I', calls, role);
+	END IF;
+	IF is_admin THEN
+		EXECUTE pg_catalog.format('GRANT USAGE ON SCHEMA llmquota TO %I', role);
+		EXECUTE pg_catalog.format('GRANT SELECT, INSERT, UPDATE, DELETE ON %s TO %I', configuration, role);
+		EXECUTE pg_catalog.format('GRANT SELECT ON %s TO %I', reading, role);
+		EXECUTE pg_catalog.format('GRANT EXECUTE ON FUNCTION %s TO %I', administration, role);
+	ELSE
+		EXECUTE pg_catalog.format('REVOKE ALL ON FUNCTION %s FROM %I', administration, role);
+		EXECUTE pg_catalog.format('REVOKE ALL ON %s, %s FROM %I', configuration, reading, role);
+		EXECUTE pg_catalog.format('REVOKE ALL ON SCHEMA llmquota FROM %I', role);
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION @extschema@.llmquota_apply_grants(text) IS 'internal: brings the privileges of a role in line with llmquota.role_grant';
+
+-- Raises when the arguments of llmquota_grant and llmquota_revoke make no sense.
+CREATE FUNCTION @extschema@.llmquota_check_grant(role text, kind text, org text)
+RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+AS $$
+BEGIN
+	IF role IS NULL OR kind IS NULL THEN
+		RAISE EXCEPTION USING ERRCODE = 'null_value_not_allowed',
+			MESSAGE = 'role and kind must not be null';
+	END IF;
+	IF kind OPERATOR(pg_catalog.<>) ALL ('{app,admin}'::pg_catalog.text[]) THEN
+		RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+			MESSAGE = pg_catalog.format('unknown kind of grant: "%s"', kind),
+			HINT = 'Use app or admin.';
+	END IF;
+	IF org IS NOT NULL AND kind OPERATOR(pg_catalog.<>) 'app' THEN
+		RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+			MESSAGE = 'cannot bind an admin to an org',
+			HINT = 'Give org only with the kind app.';
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION @extschema@.llmquota_check_grant(text, text, text) IS 'internal: checks the arguments of llmquota_grant and llmquota_revoke';
+
+CREATE FUNCTION @extschema@.llmquota_grant(role text, kind text, org text DEFAULT NULL)
+RETURNS text
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+AS $$
+BEGIN
+	PERFORM @extschema@.llmquota_check_grant(role, kind, org);
+	IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.rolname OPERATOR(pg_catalog.=) role::pg_catalog.name) THEN
+		RAISE EXCEPTION USING ERRCODE = 'undefined_object',
+			MESSAGE = pg_catalog.format('role "%s" does not exist', role);
+	END IF;
+
+	-- one meaning at a time: bound to the orgs that are named, or free to pick for all
+	DELETE FROM llmquota.role_grant g
+	 WHERE g.role OPERATOR(pg_catalog.=) $1 AND g.kind OPERATOR(pg_catalog.=) $2
+	   AND (g.org IS NULL) OPERATOR(pg_catalog.<>) ($3 IS NULL);
+	INSERT INTO llmquota.role_grant AS g (role, kind, org) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING;
+	PERFORM @extschema@.llmquota_apply_grants(role);
+
+	IF NOT pg_catalog.has_schema_privilege(role::pg_catalog.name, '@extschema@', 'USAGE') THEN
+		RAISE WARNING USING
+			MESSAGE = pg_catalog.format('role "%s" may not use the schema of the extension', role),
+			HINT = pg_catalog.format('GRANT USAGE ON SCHEMA %s TO %I', '@extschema@', role);
+	END IF;
+	RETURN 'granted';
+END
+$$;
+COMMENT ON FUNCTION @extschema@.llmquota_grant(text, text, text) IS
+'Lets a role use llmquota. Kind app: pick, record, release and renew, for every org, or only for the orgs given in one call each. Kind admin: these, maintenance, the configuration, the ledger and the views. Doing it twice changes nothing';
+
+CREATE FUNCTION @extschema@.llmquota_revoke(role text, kind text, org text DEFAULT NULL)
+RETURNS text
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+AS $$
+DECLARE
+	role_exists CONSTANT boolean := EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.rolname OPERATOR(pg_catalog.=) role::pg_catalog.name);
+BEGIN
+	PERFORM @extschema@.llmquota_check_grant(role, kind, org);
+	DELETE FROM llmquota.role_grant g
+	 WHERE g.role OPERATOR(pg_catalog.=) $1 AND g.kind OPERATOR(pg_catalog.=) $2
+	   AND ($3 IS NULL OR g.org OPERATOR(pg_catalog.=) $3);
+	IF role_exists THEN
+		PERFORM @extschema@.llmquota_apply_grants(role);
+	ELSIF NOT FOUND THEN
+		RAISE EXCEPTION USING ERRCODE = 'undefined_object',
+			MESSAGE = pg_catalog.format('role "%s" does not exist', role);
+	END IF;
+	RETURN 'revoked';
+END
+$$;
+COMMENT ON FUNCTION @extschema@.llmquota_revoke(text, text, text) IS
+'Takes back what llmquota_grant gave. Kind app without an org: for every org. Doing it twice changes nothing';
+
+--
+-- Functions: rows of the views
+--
+
+CREATE FUNCTION @extschema@.llmquota_lease_rows(
+	OUT lease uuid,
+	OUT state text,
+	OUT org text,
+	OUT route text,
+	OUT model text,
+	OUT provider text,
+	OUT account text,
+	OUT key text,
+	OUT session text,
+	OUT request_id text,
+	OUT reserved_input int,
+	OUT reserved_output int,
+	OUT granted_at timestamptz,
+	OUT expires_at timestamptz)
+RETURNS SETOF record
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'llmquota_lease_rows';
+COMMENT ON FUNCTION @extschema@.llmquota_lease_rows() IS 'internal: the slots of all leases, for llmquota.lease';
+
+CREATE FUNCTION @extschema@.llmquota_meter_rows(
+	OUT scope text,
+	OUT subject text,
+	OUT part_kind text,
+	OUT part text,
+	OUT quota bigint,
+	OUT metric text,
+	OUT period text,
+	OUT period_start timestamptz,
+	OUT used bigint,
+	OUT amount numeric,
+	OUT refused bigint,
+	OUT resets_at timestamptz,
+	OUT seeding boolean,
+	OUT mode text)
+RETURNS SETOF record
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'llmquota_meter_rows';
+COMMENT ON FUNCTION @extschema@.llmquota_meter_rows() IS 'internal: the windows of all meters, for llmquota.meter_window';
+
+--
+-- Functions: checks of what is written to the tables
+--
+
+CREATE FUNCTION @extschema@.llmquota_zone_exists(zone text)
+RETURNS boolean
+LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'llmquota_zone_exists';
+COMMENT ON FUNCTION @extschema@.llmquota_zone_exists(text) IS 'internal: whether the time zone database has a zone of this name';
+
+CREATE FUNCTION @extschema@.llmquota_names_valid(names text[])
+RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+BEGIN ATOMIC
+	SELECT pg_catalog.bool_and(n.name IS NOT NULL
+							   AND pg_catalog.octet_length(n.name) OPERATOR(pg_catalog.>) 0
+							   AND pg_catalog.octet_length(n.name) OPERATOR(pg_catalog.<=) 128)
+	  FROM pg_catalog.unnest(names) AS n (name);
+END;
+COMMENT ON FUNCTION @extschema@.llmquota_names_valid(text[]) IS 'internal: whether all are names of 1 to 128 bytes; NULL for no names';
+
+CREATE FUNCTION @extschema@.llmquota_config_changed()
+RETURNS trigger
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'llmquota_config_changed';
+COMMENT ON FUNCTION @extschema@.llmquota_config_changed() IS 'internal, a trigger: tells all backends that the configuration changed';
+
+CREATE FUNCTION @extschema@.llmquota_refuse_write()
+RETURNS trigger
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'llmquota_refuse_write';
+COMMENT ON FUNCTION @extschema@.llmquota_refuse_write() IS 'internal, a trigger: refuses changes of live state by hand';
+
+-- An INSERT of a setting that is there changes its value, so that a dump can be restored over a fresh installation.
+CREATE FUNCTION @extschema@.llmquota_check_setting()
+RETURNS trigger
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+AS $$
+DECLARE
+	known record;
+	valid boolean;
+BEGIN
+	SELECT s.* INTO known
+	  FROM (VALUES
+			('arrival_slack', '^[0-9]{1,9}$', 0, 10000),
+			('default_input_tokens', '^[0-9]{1,9}$', 0, 100000000),
+			('lease_ttl', '^[0-9]{1,9}$', 1000, 86400000),
+			('max_leases', '^[0-9]{1,9}$', 1, 10000000),
+			('max_subjects', '^[0-9]{1,9}$', 1, 10000000),
+			('partitions_ahead', '^[0-9]{1,9}$', 1, 90),
+			('refusal_spread', '^[0-9](\.[0-9]{1,9})?$', 0, 1),
+			('unknown_org', '^(allow|refuse)$', NULL, NULL)
+		   ) AS s (name, pattern, lowest, highest)
+	 WHERE s.name OPERATOR(pg_catalog.=) NEW.name;
+	IF NOT FOUND THEN
+		RAISE EXCEPTION USING ERRCODE = 'undefined_object',
+			MESSAGE = pg_catalog.format('unknown setting "%s"', NEW.name),
+			HINT = 'SELECT name FROM llmquota.setting shows the settings.';
+	END IF;
+	valid := NEW.value OPERATOR(pg_catalog.~) known.pattern;
+	IF valid AND known.lowest IS NOT NULL THEN
+		valid := NEW.value::pg_catalog.numeric OPERATOR(pg_catalog.>=) known.lowest::pg_catalog.numeric
+			 AND NEW.value::pg_catalog.numeric OPERATOR(pg_catalog.<=) known.highest::pg_catalog.numeric;
+	END IF;
+	IF NOT valid THEN
+		RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+			MESSAGE = pg_catalog.format('invalid value for setting "%s": "%s"', NEW.name, NEW.value),
+			HINT = CASE WHEN known.lowest IS NULL THEN 'Use allow or refuse.'
+						ELSE pg_catalog.format('Use a number from %s to %s.', known.lowest, known.highest) END;
+	END IF;
+	IF TG_OP OPERATOR(pg_catalog.=) 'INSERT' THEN
+		UPDATE llmquota.setting s SET value = NEW.value WHERE s.name OPERATOR(pg_catalog.=) NEW.name;
+		IF FOUND THEN
+			RETURN NULL;
+		END IF;
+	END IF;
+	RETURN NEW;
+END
+$$;
+COMMENT ON FUNCTION @extschema@.llmquota_check_setting() IS 'internal, a trigger: refuses unknown settings and values out of bounds';
+
+-- Refuses quotas that would put more than 8 windows on one meter, or more than 12 cells (11 meters and the lease) into
+-- one pick. Looks only at subjects whose quotas the statement touched; a touched '*' row touches its whole scope.
+CREATE FUNCTION @extschema@.llmquota_check_quotas()
+RETURNS trigger
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+AS $$
+DECLARE
+	scopes pg_catalog.text[];
+	subjects pg_catalog.text[];
+	crowded record;
+	parts int;
+BEGIN
+	IF TG_OP OPERATOR(pg_catalog.=) 'UPDATE' THEN
+		SELECT pg_catalog.array_agg(t.scope), pg_catalog.array_agg(t.subject) INTO scopes, subjects
+		  FROM (SELECT r.scope, r.subject FROM removed r UNION SELECT w.scope, w.subject FROM written w) t;
+	ELSIF TG_OP OPERATOR(pg_catalog.=) 'INSERT' THEN
+		SELECT pg_catalog.array_agg(t.scope), pg_catalog.array_agg(t.subject) INTO scopes, subjects
+		  FROM (SELECT DISTINCT w.scope, w.subject FROM written w) t;
+	ELSE
+		SELECT pg_catalog.array_agg(t.scope), pg_catalog.array_agg(t.subject) INTO scopes, subjects
+		  FROM (SELECT DISTINCT r.scope, r.subject FROM removed r) t;
+	END IF;
+
+	WITH touched AS (
+		SELECT t.scope, t.subject
+		  FROM pg_catalog.unnest(scopes, subjects) AS t (scope, subject)
+		UNION
+		SELECT q.scope, q.subject
+		  FROM pg_catalog.unnest(scopes, subjects) AS t (scope, subject)
+		  JOIN llmquota.quota q ON q.scope OPERATOR(pg_catalog.=) t.scope
+		 WHERE t.subject OPERATOR(pg_catalog.=) '*'
+	), applying AS (
+		SELECT t.scope, t.subject, q.model, q.family
+		  FROM touched t
+		  JOIN llmquota.quota q ON q.scope OPERATOR(pg_catalog.=) t.scope AND q.subject OPERATOR(pg_catalog.=) t.subject
+		 WHERE q.amount IS NOT NULL
+		UNION ALL
+		SELECT t.scope, t.subject, q.model, q.family
+		  FROM touched t
+		  JOIN llmquota.quota q ON q.scope OPERATOR(pg_catalog.=) t.scope AND q.subject OPERATOR(pg_catalog.=) '*'
+		 WHERE t.subject OPERATOR(pg_catalog.<>) '*' AND q.amount IS NOT NULL
+		   AND NOT EXISTS (SELECT FROM llmquota.quota n
+							WHERE n.scope OPERATOR(pg_catalog.=) t.scope
+							  AND n.subject OPERATOR(pg_catalog.=) t.subject
+							  AND COALESCE(n.model, '') OPERATOR(pg_catalog.=) COALESCE(q.model, '')
+							  AND COALESCE(n.family, '') OPERATOR(pg_catalog.=) COALESCE(q.family, '')
+							  AND n.metric OPERATOR(pg_catalog.=) q.metric
+							  AND COALESCE(n.per, '0') OPERATOR(pg_catalog.=) COALESCE(q.per, '0')
+							  AND COALESCE(n.calendar, '') OPERATOR(pg_catalog.=) COALESCE(q.calendar, '')
+							  AND COALESCE(n.timezone, '') OPERATOR(pg_catalog.=) COALESCE(q.timezone, ''))
+	), counted AS (
+		SELECT a.scope, a.subject, a.model, a.family, pg_catalog.count(*) AS windows
+		  FROM applying a
+		 GROUP BY a.scope, a.subject, a.model, a.family
+	), metered AS (
+		SELECT c.scope, c.subject, c.model, c.family, c.windows OPERATOR(pg_catalog.+) COALESCE(e.windows, 0) AS windows
+		  FROM counted c
+		  LEFT JOIN counted e
+			ON e.scope OPERATOR(pg_catalog.=) c.scope
+		   AND e.subject OPERATOR(pg_catalog.=) c.subject
+		   AND (e.model OPERATOR(pg_catalog.=) '*' AND c.model OPERATOR(pg_catalog.<>) '*'
+				OR e.family OPERATOR(pg_catalog.=) '*' AND c.family OPERATOR(pg_catalog.<>) '*')
+	)
+	SELECT m.* INTO crowded
+	  FROM metered m
+	 WHERE m.windows OPERATOR(pg_catalog.>) 8
+	 ORDER BY m.scope, m.subject, m.model, m.family
+	 LIMIT 1;
+	IF FOUND THEN
+		RAISE EXCEPTION USING ERRCODE = 'configuration_limit_exceeded',
+			MESSAGE = pg_catalog.format('%s quotas apply together to %s "%s"', crowded.windows, crowded.scope, crowded.subject),
+			DETAIL = pg_catalog.format('They count %s. At most 8 quotas can count the same.',
+				CASE WHEN crowded.model IS NOT NULL THEN pg_catalog.format('model "%s"', crowded.model)
+					 WHEN crowded.family IS NOT NULL THEN pg_catalog.format('family "%s"', crowded.family)
+					 ELSE 'all models together' END),
+			HINT = 'Remove a quota, or replace one for all subjects by one of the same window for this subject.';
+	END IF;
+
+	SELECT pg_catalog.count(*) INTO parts
+	  FROM pg_catalog.unnest('{global,provider,account,key,org}'::pg_catalog.text[]) AS s (scope)
+	 CROSS JOIN (VALUES (true, true), (false, true), (true, false)) AS p (no_model, no_family)
+	 WHERE EXISTS (SELECT FROM llmquota.quota q
+					WHERE q.scope OPERATOR(pg_catalog.=) s.scope
+					  AND (q.model IS NULL) OPERATOR(pg_catalog.=) p.no_model
+					  AND (q.family IS NULL) OPERATOR(pg_catalog.=) p.no_family
+					  AND q.amount IS NOT NULL);
+	IF parts OPERATOR(pg_catalog.>) 11 THEN
+		RAISE EXCEPTION USING ERRCODE = 'configuration_limit_exceeded',
+			MESSAGE = pg_catalog.format('one pick could have to charge %s meters', parts),
+			DETAIL = 'Each scope counts up to three ways: all models together, by model, and by family. At most 11 of these can be in use.',
+			HINT = 'Remove the quotas of one scope by model or by family.';
+	END IF;
+	RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION @extschema@.llmquota_check_quotas() IS 'internal, a trigger: refuses quotas that would need more windows on a meter, or more meters in a pick, than there can be';
+
+--
+-- Functions: the checks and triggers that use them. Triggers fire in replicas, too (ENABLE ALWAYS).
+--
+
+ALTER TABLE llmquota.provider ADD CONSTRAINT provider_timezone_exists CHECK (@extschema@.llmquota_zone_exists(timezone));
+ALTER TABLE llmquota.quota ADD CONSTRAINT quota_timezone_exists CHECK (@extschema@.llmquota_zone_exists(timezone));
+ALTER TABLE llmquota.key ADD CONSTRAINT key_models_valid CHECK (@extschema@.llmquota_names_valid(models));
+
+CREATE TRIGGER check_setting BEFORE INSERT OR UPDATE ON llmquota.setting
+	FOR EACH ROW EXECUTE FUNCTION @extschema@.llmquota_check_setting();
+ALTER TABLE llmquota.setting ENABLE ALWAYS TRIGGER check_setting;
+
+CREATE TRIGGER check_quotas_inserted AFTER INSERT ON llmquota.quota REFERENCING NEW TABLE AS written
+	FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.llmquota_check_quotas();
+CREATE TRIGGER check_quotas_updated AFTER UPDATE ON llmquota.quota REFERENCING OLD TABLE AS removed NEW TABLE AS written
+	FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.llmquota_check_quotas();
+CREATE TRIGGER check_quotas_deleted AFTER DELETE ON llmquota.quota REFERENCING OLD TABLE AS removed
+	FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.llmquota_check_quotas();
+ALTER TABLE llmquota.quota
+	ENABLE ALWAYS TRIGGER check_quotas_inserted,
+	ENABLE ALWAYS TRIGGER check_quotas_updated,
+	ENABLE ALWAYS TRIGGER check_quotas_deleted;
+
+DO $$
+DECLARE
+	target pg_catalog.text;
+BEGIN
+	FOREACH target IN ARRAY '{provider,account,key,model,route,org,quota,setting,role_grant}'::pg_catalog.text[] LOOP
+		EXECUTE pg_catalog.format('CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE ON llmquota.%I '
+			'FOR EACH ROW EXECUTE FUNCTION @extschema@.llmquota_config_changed()', target);
+		EXECUTE pg_catalog.format('CREATE TRIGGER config_truncated AFTER TRUNCATE ON llmquota.%I '
+			'FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.llmquota_config_changed()', target);
+		EXECUTE pg_catalog.format('ALTER TABLE llmquota.%I ENABLE ALWAYS TRIGGER config_changed, '
+			'ENABLE ALWAYS TRIGGER config_truncated', target);
+	END LOOP;
+	FOREACH target IN ARRAY '{meter,lease_page,name}'::pg_catalog.text[] LOOP
+		EXECUTE pg_catalog.format('CREATE TRIGGER refuse_write BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON llmquota.%I '
+			'FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.llmquota_refuse_write()', target);
+		EXECUTE pg_catalog.format('ALTER TABLE llmquota.%I ENABLE ALWAYS TRIGGER refuse_write', target);
+	END LOOP;
+END
+$$;
+
+INSERT INTO llmquota.setting (name, value, unit, description) VALUES
+	('arrival_slack', '250', 'ms', 'how much longer a charge counts against a limit of a provider, account or key: a call arrives later than it is counted'),
+	('default_input_tokens', '1000', 'tokens', 'input tokens reserved for a pick that does not say how many'),
+	('lease_ttl', '120000', 'ms', 'how long a lease lives that is not recorded, released or renewed'),
+	('max_leases', '100000', 'leases', 'how many leases can be in flight; beyond it a pick is refused with the status no_lease_slot'),
+	('max_subjects', '100000', 'subjects', 'how many names and meters are kept; beyond it a pick for a new one is an error'),
+	('partitions_ahead', '7', 'days', 'for how many coming days llmquota_maintain prepares partitions of the ledger'),
+	('refusal_spread', '0.25', 'fraction', 'by how much of the wait retry_after_ms is spread, so that refused callers do not return all at once'),
+	('unknown_org', 'allow', NULL, 'picks for an org that llmquota.org does not list: allow, or refuse');
+
+--
+-- Views
+--
+
+CREATE VIEW llmquota.lease AS
+SELECT r.lease, r.org, r.route, r.model, r.provider, r.account, r.key, r.session, r.request_id,
+	   r.reserved_input, r.reserved_output, r.granted_at, r.expires_at
+  FROM @extschema@.llmquota_lease_rows() r
+ WHERE r.state OPERATOR(pg_catalog.=) 'granted';
+COMMENT ON VIEW llmquota.lease IS 'live leases: granted, and not yet recorded, released or expired';
+COMMENT ON COLUMN llmquota.lease.lease IS 'the lease';
+COMMENT ON COLUMN llmquota.lease.org IS 'the org it was granted for';
+COMMENT ON COLUMN llmquota.lease.route IS 'the route that was asked for';
+COMMENT ON COLUMN llmquota.lease.model IS 'the model that was picked';
+COMMENT ON COLUMN llmquota.lease.provider IS 'the provider that was picked';
+COMMENT ON COLUMN llmquota.lease.account IS 'the account that was picked';
+COMMENT ON COLUMN llmquota.lease.key IS 'the key that was picked';
+COMMENT ON COLUMN llmquota.lease.session IS 'session given to the pick; NULL: none';
+COMMENT ON COLUMN llmquota.lease.request_id IS 'request_id given to the pick; NULL: none';
+COMMENT ON COLUMN llmquota.lease.reserved_input IS 'input tokens reserved';
+COMMENT ON COLUMN llmquota.lease.reserved_output IS 'output tokens reserved';
+COMMENT ON COLUMN llmquota.lease.granted_at IS 'when it was granted';
+COMMENT ON COLUMN llmquota.lease.expires_at IS 'when it expires unless it is recorded, released or renewed';
+
+CREATE VIEW llmquota.meter_window AS
+SELECT r.scope, r.subject,
+	   CASE WHEN r.part_kind OPERATOR(pg_catalog.=) 'model' THEN r.part END AS model,
+	   CASE WHEN r.part_kind OPERATOR(pg_catalog.=) 'family' THEN r.part END AS family,
+	   r.metric, r.period, r.used, r.amount,
+	   GREATEST(r.amount OPERATOR(pg_catalog.-) r.used::numeric, 0) AS remaining,
+	   r.refused, r.resets_at, r.seeding, r.mode, r.quota
+  FROM @extschema@.llmquota_meter_rows() r;
+COMMENT ON VIEW llmquota.meter_window IS 'live use of every quota by every subject that has used it';
+COMMENT ON COLUMN llmquota.meter_window.scope IS 'scope of the quota';
+COMMENT ON COLUMN llmquota.meter_window.subject IS 'whose use it is; empty for the scope global';
+COMMENT ON COLUMN llmquota.meter_window.model IS 'the model counted; NULL: not by model';
+COMMENT ON COLUMN llmquota.meter_window.family IS 'the family of models counted; NULL: not by family';
+COMMENT ON COLUMN llmquota.meter_window.metric IS 'what is counted';
+COMMENT ON COLUMN llmquota.meter_window.period IS 'the window: a length, or a calendar period and its time zone; NULL for concurrency';
+COMMENT ON COLUMN llmquota.meter_window.used IS 'used or reserved in the window';
+COMMENT ON COLUMN llmquota.meter_window.amount IS 'allowed in the window; NULL: no limit';
+COMMENT ON COLUMN llmquota.meter_window.remaining IS 'what is left of amount, not less than 0; NULL: no limit';
+COMMENT ON COLUMN llmquota.meter_window.refused IS 'picks this window has refused';
+COMMENT ON COLUMN llmquota.meter_window.resets_at IS 'when all of what is used now is free again, if nothing is added; NULL: it is empty, or concurrency';
+COMMENT ON COLUMN llmquota.meter_window.seeding IS 'true: the window is new and does not yet know of use before it began to count';
+COMMENT ON COLUMN llmquota.meter_window.mode IS 'enforce, or observe: counts and never refuses';
+COMMENT ON COLUMN llmquota.meter_window.quota IS 'id of the row in llmquota.quota';
+
+--
+-- Grants: none to PUBLIC, whatever the default privileges of the installing role say
+--
+
+REVOKE ALL ON SCHEMA llmquota FROM PUBLIC;
+REVOKE ALL ON ALL TABLES IN SCHEMA llmquota FROM PUBLIC;
+REVOKE ALL ON ALL SEQUENCES IN SCHEMA llmquota FROM PUBLIC;
+REVOKE ALL ON TYPE llmquota.pick_result, llmquota.record_result FROM PUBLIC;
+REVOKE ALL ON FUNCTION
+	@extschema@.llmquota_pick(text, text, bigint, bigint, text, text[], text, text, int),
+	@extschema@.llmquota_record(uuid, bigint, bigint, bigint, bigint, bigint, int, text, int, jsonb),
+	@extschema@.llmquota_release(uuid),
+	@extschema@.llmquota_renew(uuid, int),
+	@extschema@.llmquota_maintain(),
+	@extschema@.llmquota_apply_grants(text),
+	@extschema@.llmquota_check_grant(text, text, text),
+	@extschema@.llmquota_grant(text, text, text),
+	@extschema@.llmquota_revoke(text, text, text),
+	@extschema@.llmquota_lease_rows(),
+	@extschema@.llmquota_meter_rows(),
+	@extschema@.llmquota_zone_exists(text),
+	@extschema@.llmquota_names_valid(text[]),
+	@extschema@.llmquota_config_changed(),
+	@extschema@.llmquota_refuse_write(),
+	@extschema@.llmquota_check_setting(),
+	@extschema@.llmquota_check_quotas()
+	FROM PUBLIC;
+
+--
+-- Dump registration: the configuration goes into dumps as data, live state does not
+--
+
+SELECT pg_catalog.pg_extension_config_dump('llmquota.provider', '');
+SELECT pg_catalog.pg_extension_config_dump('llmquota.account', '');
+SELECT pg_catalog.pg_extension_config_dump('llmquota.key', '');
+SELECT pg_catalog.pg_extension_config_dump('llmquota.model', '');
+SELECT pg_catalog.pg_extension_config_dump('llmquota.route', '');
+SELECT pg_catalog.pg_extension_config_dump('llmquota.org', '');
+SELECT pg_catalog.pg_extension_config_dump('llmquota.quota', '');
+SELECT pg_catalog.pg_extension_config_dump('llmquota.quota_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('llmquota.setting', '');
+SELECT pg_catalog.pg_extension_config_dump('llmquota.role_grant', '');
