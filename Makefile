@@ -1,0 +1,122 @@
+# The build is PGXS; whatever takes more than a few lines is a script under test/. `make help` lists the targets.
+
+EXTENSION = llmquota
+MODULE_big = llmquota
+EXTVERSION := $(shell sed -n "s/^default_version = '\(.*\)'/\1/p" llmquota.control)
+OBJS = $(patsubst %.c,%.o,$(sort $(wildcard src/*.c)))
+DATA_built = llmquota--$(EXTVERSION).sql
+DATA = $(wildcard sql/llmquota--*.sql)
+PG_CPPFLAGS = -MMD -MP
+# A demo that is still running lives in build/demo.
+EXTRA_CLEAN = $(OBJS:.o=.d) $(filter-out build/demo,$(wildcard build/* build/.pg_config))
+
+# Debian's pg_config is that of the newest version with server headers.
+PG_CONFIG ?= pg_config
+export PG_CONFIG
+PGXS := $(wildcard $(shell $(PG_CONFIG) --pgxs 2>/dev/null))
+# Bitcode is for inlining into expressions, which functions that lock pages have no use for; and it needs clang.
+override with_llvm = no
+
+.DEFAULT_GOAL := all
+.PHONY: all install clean help deps test bench demo demo-stop testing installed check-version FORCE
+
+all:		## builds the extension
+install:	## installs it, with sudo where the directories ask for it
+clean:		## removes what was built
+
+help:		## lists the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1:\t/p' Makefile | expand -t 16
+
+deps:		## installs the Debian packages that building and all other targets need
+	@test/deps demo test bench
+
+test:		## builds, installs and runs every suite; SUITES='unit regress:pick' runs some
+	@test/deps test
+	@$(MAKE) -s --no-print-directory all testing installed
+	@test/as-postgres test/run-suites $(SUITES)
+
+bench:		## measures against Redis, PL/pgSQL and bare PostgreSQL
+	@test/deps bench
+	@$(MAKE) -s --no-print-directory all installed
+	@test/as-postgres test/bench/run
+
+demo:		## plays a service of 500 clinics in its peak hour on a private cluster
+	@test/deps demo
+	@$(MAKE) -s --no-print-directory all installed
+	@test/as-postgres test/demo/run
+
+demo-stop:	## ends what `make demo` left running for a look
+	@test/as-postgres test/demo/stop
+
+check-version:	## compares the version in llmquota.control with META.json and CHANGELOG.md
+	@test/check-version
+
+ifeq ($(PGXS),)
+
+all install testing installed:
+	@echo "no PostgreSQL server headers: run \`make deps\`, or say PG_CONFIG=/path/to/pg_config" >&2; exit 1
+clean:
+	rm -rf $(EXTRA_CLEAN)
+
+else
+
+# What PGXS installs with: plain, or through sudo when the directories are not ours and no package is being made.
+SUDO := $(if $(DESTDIR),,$(shell test -w "`$(PG_CONFIG) --pkglibdir`" -a -w "`$(PG_CONFIG) --sharedir`/extension" || echo sudo))
+override install_bin = $(SUDO) install -c
+override MKDIR_P = $(SUDO) mkdir -p
+
+include $(PGXS)
+
+$(DATA_built): sql/llmquota.sql llmquota.control
+	cp $< $@
+
+# Everything is compiled again when another PostgreSQL is named.
+build/.pg_config: FORCE
+	@mkdir -p build
+	@$(PG_CONFIG) --version --includedir-server --cflags > $@.new
+	@cmp -s $@.new $@ && rm $@.new || mv $@.new $@
+$(OBJS): build/.pg_config
+
+-include $(OBJS:.o=.d)
+
+# Installs only what differs, so that tests run without sudo where an administrator has installed the same build.
+installed: all
+	@cmp -s llmquota.so '$(pkglibdir)/llmquota.so' && \
+	cmp -s llmquota.control '$(datadir)/extension/llmquota.control' && \
+	cmp -s $(DATA_built) '$(datadir)/extension/$(DATA_built)' || $(MAKE) --no-print-directory install
+
+# The testing flavour: assertions and injection points, every warning an error. The server's headers are not ours to
+# judge (-isystem), nor is the number of arguments that the server passes to a callback.
+TEST_CFLAGS = $(CFLAGS) $(CFLAGS_SL) -O1 -g -DLLMQ_TESTING -Wall -Wextra -Werror -Wno-unused-parameter
+TEST_CPPFLAGS = -Isrc $(CPPFLAGS) -isystem $(includedir_server)
+TEST_OBJS = $(OBJS:src/%.o=build/testing/%.o)
+
+# A file test/unit/NAME_test.c says in one of its first lines what it is compiled with: `links: src/window.c` for a
+# program of its own, `module: src/zone.c` for a library that the server loads.
+unit_kind = $(shell grep -lE '^[/ ]?\*+ *$1:' test/unit/*_test.c 2>/dev/null)
+unit_sources = $(shell sed -n '1,20s|^[/ ]*\** *$1: *\([^*]*\).*|\1|p' $2)
+UNITS = $(patsubst test/%.c,build/%,$(call unit_kind,links))
+UNIT_MODULES = $(patsubst test/unit/%.c,build/testing/%.so,$(call unit_kind,module))
+UNIT_HEADERS = $(wildcard src/*.h test/unit/*.h)
+
+testing: build/testing/llmquota.so $(UNITS) $(UNIT_MODULES)	## builds the flavour and the programs that only tests use
+
+build/testing build/unit:
+	@mkdir -p $@
+
+build/testing/%.o: src/%.c build/.pg_config | build/testing
+	$(CC) $(TEST_CFLAGS) $(TEST_CPPFLAGS) -c -o $@ $<
+
+build/testing/llmquota.so: $(TEST_OBJS)
+	$(CC) $(TEST_CFLAGS) -shared -o $@ $^ $(LDFLAGS) $(SHLIB_LINK)
+
+-include $(TEST_OBJS:.o=.d)
+
+.SECONDEXPANSION:
+build/unit/%: test/unit/%.c $$(call unit_sources,links,test/unit/%.c) $(UNIT_HEADERS) build/.pg_config | build/unit
+	$(CC) $(filter-out -MMD -MP,$(TEST_CFLAGS) $(TEST_CPPFLAGS)) -o $@ $(filter %.c,$^) -L$(pkglibdir) -L$(libdir) -lpgcommon -lpgport -lm
+
+build/testing/%_test.so: test/unit/%_test.c $$(call unit_sources,module,test/unit/%_test.c) $(UNIT_HEADERS) build/.pg_config | build/testing
+	$(CC) $(filter-out -MMD -MP,$(TEST_CFLAGS) $(TEST_CPPFLAGS)) -shared -Wl,-Bsymbolic -o $@ $(filter %.c,$^)
+
+endif
