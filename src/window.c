@@ -44,8 +44,8 @@
 
 #include "window.h"
 
-StaticAssertDecl(LLMQ_WINDOW_HEAD_SIZE == 64, "LlmqWindow has padding before its buckets");
-StaticAssertDecl(sizeof(LlmqWindow) == 64 + 8 * LLMQ_BUCKETS, "LlmqWindow has padding");
+StaticAssertDecl(LLMQ_WINDOW_HEAD_SIZE == 80, "LlmqWindow has padding before its buckets");
+StaticAssertDecl(sizeof(LlmqWindow) == 80 + 8 * LLMQ_BUCKETS, "LlmqWindow has padding");
 StaticAssertDecl(8 * sizeof(LlmqWindow) <= 8192 - 1024, "eight windows do not fit a page with room to spare");
 
 /*
@@ -102,6 +102,25 @@ llmq_window_stale(const LlmqWindowShape *shape, int64 now)
 }
 
 /*
+ * The shape a window has, as far as it knows: for whoever settles a lease and
+ * has no configuration at hand.  Stale when the window doesn't know the period
+ * after its own.
+ */
+void
+llmq_window_shape_of(const LlmqWindow *window, LlmqWindowShape *shape)
+{
+	shape->quota = window->quota;
+	shape->kind = window->kind;
+	shape->metric = window->metric;
+	shape->unit = window->unit;
+	shape->zone = window->zone;
+	shape->span = window->span;
+	shape->period.start = window->head;
+	shape->period.end = add_saturated(window->head, window->span);
+	shape->period.next_end = add_saturated(shape->period.end, window->next_span);
+}
+
+/*
  * Is the window what the configuration wants?  If not, its owner raises the
  * meter's generation and begins it anew.  The amount is not part of a shape.
  */
@@ -137,9 +156,14 @@ advance_calendar(LlmqWindow *window, const LlmqPeriod *period, int64 now)
 	if (start < window->head)
 		return;
 	if (start > window->head)
+	{
 		window->sum = 0;
+		window->next_span = 0;
+	}
 	window->head = start;
 	window->span = end - start;
+	if (now < period->end)
+		window->next_span = period->next_end - period->end;
 }
 
 /*
@@ -404,10 +428,12 @@ llmq_window_correct(LlmqWindow *window, int64 picked_at, uint32 pick_generation,
 }
 
 /*
- * Count a refusal.
+ * Count refusals, or what would have been refusals if the window only observes.
  */
 void
-llmq_window_refuse(LlmqWindow *window)
+llmq_window_refuse(LlmqWindow *window, bool enforced, int64 times)
 {
-	window->refused = add_saturated(window->refused, 1);
+	int64	   *count = enforced ? &window->refused : &window->would_refuse;
+
+	*count = add_saturated(*count, times);
 }

@@ -53,6 +53,9 @@ typedef enum LlmqCalendarUnit
 
 /* LlmqWindow.flags: what was used before began_at is not yet counted */
 #define LLMQ_WINDOW_SEEDING 0x01
+/* and what its owner needs to know to settle a lease, kept for it */
+#define LLMQ_WINDOW_NOT_CACHED 0x02 /* cached input tokens do not count */
+#define LLMQ_WINDOW_NOT_FAILURES 0x04	/* failed requests do not count */
 
 /*
  * A window as it is stored in a meter's state: fixed width, no padding.
@@ -80,7 +83,10 @@ typedef struct LlmqWindow
 								 * the period; 0 */
 	int64		sum;			/* what counts now; sliding: of all buckets */
 	int64		refused;		/* how often this window refused */
+	int64		would_refuse;	/* how often it would have, only observing */
 	int64		began_at;		/* when it began to count */
+	int64		next_span;		/* length of the next period, 0 if not known:
+								 * whoever settles has no shape at hand */
 	int64		bucket[LLMQ_BUCKETS];	/* number n is at n modulo 61 */
 } LlmqWindow;
 
@@ -108,6 +114,7 @@ typedef struct LlmqWindowShape
 
 /* Shape */
 extern int64 llmq_window_span(int64 length, int64 slack);
+extern void llmq_window_shape_of(const LlmqWindow *window, LlmqWindowShape *shape);
 extern bool llmq_window_stale(const LlmqWindowShape *shape, int64 now);
 extern bool llmq_window_same_shape(const LlmqWindow *window, const LlmqWindowShape *shape);
 extern void llmq_window_init(LlmqWindow *window, const LlmqWindowShape *shape,
@@ -127,6 +134,6 @@ extern int64 llmq_window_when(const LlmqWindow *window, int64 now,
 extern int64 llmq_window_charge(LlmqWindow *window, int64 now, int64 requested);
 extern int64 llmq_window_correct(LlmqWindow *window, int64 picked_at,
 								 uint32 pick_generation, int64 delta);
-extern void llmq_window_refuse(LlmqWindow *window);
+extern void llmq_window_refuse(LlmqWindow *window, bool enforced, int64 times);
 
 #endif							/* LLMQ_WINDOW_H */

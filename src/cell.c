@@ -1,0 +1,374 @@
+/*
+ * cell.c
+ *	  Changes live state in place: the page protocol.
+ *
+ * A cell is a row of a live table (meter, lease_page, name), born frozen and never updated, whose `state` bytes are
+ * edited where they are, as sequence.c edits its one tuple. Nothing here is undone by a rollback.
+ *
+ * The protocol of a change:
+ *	 1. Look first: candidates are compared on copies (llmq_cell_copy), one share lock at a time, nothing held.
+ *	 2. llmq_set_lock() finds the rows, pins their pages and prepares every WAL record, all of which may raise; then it
+ *		takes the exclusive content locks in one physical order: meters before lease pages; inside a table by block
+ *		number, highest first; each page once. Content locks have no deadlock detector, so the order is asserted in
+ *		testing builds at every acquisition. With the locks held every row is checked again. A mismatch releases
+ *		everything before anything else happens.
+ *	 3. The caller reads the clock, decides on the locked image (llmq_set_state), and changes only what
+ *		llmq_set_change() returns: a copy inside the WAL record being built. llmq_set_log() writes the record.
+ *		A record holds four pages, so a change of many meters takes several, all locks held across them; each record
+ *		that changes meters of a lease changes its slot too, and so a crash between two leaves a slot that says exactly
+ *		which meters it has charged.
+ *	 4. llmq_set_unlock() lets go; llmq_cell_make_durable() then does what COMMIT would for a change with a transaction id.
+ *
+ * While a content lock is held: no catalog access, no SPI, no allocation, no read of another page, no unbounded loop.
+ * An error there (there should be none) leaves pages as they were: only copies had been changed, and abort releases
+ * locks and pins. The relation locks are held from llmq_live_open() to llmq_live_close(), so that VACUUM FULL cannot
+ * move rows in between.
+ */
+#include "postgres.h"
+
+#include "access/parallel.h"
+#include "access/relation.h"
+#include "access/table.h"
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "catalog/pg_am.h"
+#include "catalog/pg_class.h"
+#include "miscadmin.h"
+#include "replication/syncrep.h"
+#include "storage/bufmgr.h"
+
+#include "cell.h"
+#include "compat.h"
+#include "inject.h"
+#include "relation.h"
+
+static const LlmqRelation live_relations[LLMQ_LIVE_COUNT] = {
+	[LLMQ_LIVE_METER] = LLMQ_REL_METER,
+	[LLMQ_LIVE_LEASE] = LLMQ_REL_LEASE_PAGE,
+	[LLMQ_LIVE_NAME] = LLMQ_REL_NAME,
+};
+
+/* The files that remembered row addresses belong to. */
+static LlmqRelFile known_file[LLMQ_LIVE_COUNT];
+
+/*
+ * Opens the first `ntables` live tables and forgets row addresses of a table that was rewritten. Writers lock them with
+ * RowExclusiveLock, readers (on a standby too) with AccessShareLock. Raises when a table is not a permanent heap, on
+ * which everything here relies.
+ */
+void
+llmq_live_open(LlmqLive *live, int ntables, LOCKMODE lockmode)
+{
+	live->ntables = ntables;
+	live->lockmode = lockmode;
+	for (int i = 0; i < ntables; i++)
+	{
+		Relation	rel = table_open(llmq_relation_oid(live_relations[i]), lockmode);
+		LlmqRelFile file = llmq_relation_file_compat(rel);
+
+		if (rel->rd_rel->relam != HEAP_TABLE_AM_OID || rel->rd_rel->relpersistence != RELPERSISTENCE_PERMANENT)
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("live table \"%s\" is not a permanent heap table", RelationGetRelationName(rel)),
+					 errhint("Undo the ALTER TABLE that changed its access method or persistence.")));
+		if (!llmq_same_file_compat(file, known_file[i]))
+		{
+			llmq_cell_forget_all((LlmqLiveTable) i);
+			known_file[i] = file;
+		}
+		live->rel[i] = rel;
+	}
+}
+
+/* Closes the tables and gives the relation locks back at once: nothing here waits for the caller's commit. */
+void
+llmq_live_close(LlmqLive *live)
+{
+	for (int i = live->ntables - 1; i >= 0; i--)
+		table_close(live->rel[i], live->lockmode);
+	live->ntables = 0;
+}
+
+void
+llmq_set_init(LlmqCellSet *set, LlmqLive *live)
+{
+	memset(set, 0, offsetof(LlmqCellSet, record));
+	set->live = live;
+	set->needed_flags = LLMQ_CELL_BORN;
+}
+
+/* Adds a cell and returns its number in the set; a cell that is there already keeps its number. */
+int
+llmq_set_add(LlmqCellSet *set, LlmqLiveTable table, int32 id)
+{
+	for (int i = 0; i < set->ncells; i++)
+		if (set->cell[i].table == table && set->cell[i].id == id)
+			return i;
+
+	if (set->ncells == LLMQ_MAX_CELLS)
+		ereport(ERROR,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("one call cannot touch more than %d cells", LLMQ_MAX_CELLS),
+				 errhint("Use quotas on fewer scopes.")));
+	set->cell[set->ncells].table = table;
+	set->cell[set->ncells].id = id;
+	return set->ncells++;
+}
+
+/* The one order in which pages are locked: meters before leases, then the highest block first. */
+static int
+page_order(const LlmqCellPage *a, const LlmqCellPage *b)
+{
+	if (a->table != b->table)
+		return a->table < b->table ? -1 : 1;
+	if (a->block != b->block)
+		return a->block > b->block ? -1 : 1;
+	return 0;
+}
+
+/* Puts the page of a cell into the set's sorted list of pages, once. */
+static void
+add_page(LlmqCellSet *set, LlmqLiveTable table, BlockNumber block)
+{
+	LlmqCellPage page = {.table = table, .block = block, .buffer = InvalidBuffer};
+	int			at = set->npages;
+
+	while (at > 0)
+	{
+		int			order = page_order(&set->page[at - 1], &page);
+
+		if (order == 0)
+			return;
+		if (order < 0)
+			break;
+		at--;
+	}
+	memmove(&set->page[at + 1], &set->page[at], sizeof(LlmqCellPage) * (set->npages - at));
+	set->page[at] = page;
+	set->npages++;
+}
+
+/* Finds every row and, once all pages are known, which of them each cell is on. False when a row is gone. */
+static bool
+find_pages(LlmqCellSet *set)
+{
+	set->npages = 0;
+	for (int i = 0; i < set->ncells; i++)
+	{
+		LlmqCellUse *cell = &set->cell[i];
+
+		if (!llmq_cell_locate(set->live, cell->table, cell->id, &cell->tid))
+			return false;
+		add_page(set, cell->table, ItemPointerGetBlockNumber(&cell->tid));
+	}
+	for (int i = 0; i < set->ncells; i++)
+	{
+		LlmqCellUse *cell = &set->cell[i];
+		BlockNumber block = ItemPointerGetBlockNumber(&cell->tid);
+		int			page = 0;
+
+		while (set->page[page].table != cell->table || set->page[page].block != block)
+			page++;
+		cell->page = page;
+	}
+	return true;
+}
+
+/* Pins every page and prepares every record that the change may need: all that may raise, before any lock. */
+static void
+prepare(LlmqCellSet *set)
+{
+	int			meters = 0;
+
+	for (int i = 0; i < set->npages; i++)
+	{
+		set->page[i].buffer = ReadBuffer(set->live->rel[set->page[i].table], set->page[i].block);
+		if (set->page[i].table == LLMQ_LIVE_METER)
+			meters++;
+	}
+	set->nrecords = Max(1, (meters + LLMQ_METERS_PER_RECORD - 1) / LLMQ_METERS_PER_RECORD);
+	for (int i = 0; i < set->nrecords; i++)
+		set->record[i] = GenericXLogStart(set->live->rel[set->page[0].table]);
+	set->next_record = 0;
+	set->changed = 0;
+	set->lsn = InvalidXLogRecPtr;
+}
+
+/* Takes the content locks in order. False when one would have to be waited for and `wait` is false. */
+static bool
+lock_pages(LlmqCellSet *set, bool wait)
+{
+	for (int i = 0; i < set->npages; i++)
+	{
+#ifdef LLMQ_TESTING
+		if (i > 0 && page_order(&set->page[i - 1], &set->page[i]) >= 0)
+			elog(PANIC, "content locks taken out of order");
+#endif
+		set->page[i].image = NULL;
+		if (wait)
+			LockBuffer(set->page[i].buffer, BUFFER_LOCK_EXCLUSIVE);
+		else if (!ConditionalLockBuffer(set->page[i].buffer))
+			return false;
+		set->nlocked++;
+	}
+	return true;
+}
+
+/* With the page locked: the state of a cell inside `page`, or NULL when the row is not what it was. */
+static LlmqCellHeader *
+state_in(const LlmqCellSet *set, const LlmqCellUse *cell, char *page)
+{
+	LlmqCellHeader *state = llmq_cell_in_page(page, unconstify(ItemPointer, &cell->tid), cell->table, cell->id);
+
+	if (state == NULL || (state->flags & (LLMQ_CELL_BORN | LLMQ_CELL_MOVED)) != set->needed_flags)
+		return NULL;
+	return state;
+}
+
+/* With all pages locked: is every row still what it was? A wrong checksum is an error, and leaves no lock. */
+static bool
+verify(LlmqCellSet *set)
+{
+	for (int i = 0; i < set->ncells; i++)
+	{
+		LlmqCellUse *cell = &set->cell[i];
+		LlmqCellHeader *state = state_in(set, cell, BufferGetPage(set->page[cell->page].buffer));
+
+		if (state == NULL)
+		{
+			llmq_cell_forget(cell->table, cell->id);
+			return false;
+		}
+		if (llmq_cell_crc_holds(state))
+			continue;
+		llmq_set_unlock(set);
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("checksum of live state %d in table \"%s\" does not match", cell->id,
+						RelationGetRelationName(set->live->rel[cell->table])),
+				 errhint("Look for failing memory or storage.")));
+	}
+	return true;
+}
+
+/*
+ * Locks every page of the set. On LLMQ_LOCKED the caller holds the content locks and must come to llmq_set_unlock();
+ * on anything else nothing is held. May raise, but holds no content lock when it does.
+ */
+LlmqLockResult
+llmq_set_lock(LlmqCellSet *set, bool wait)
+{
+	if (!find_pages(set))
+		return LLMQ_LOCK_STALE;
+	prepare(set);
+	if (!lock_pages(set, wait))
+	{
+		llmq_set_unlock(set);
+		return LLMQ_LOCK_BUSY;
+	}
+	if (!verify(set))
+	{
+		llmq_set_unlock(set);
+		return LLMQ_LOCK_STALE;
+	}
+	return LLMQ_LOCKED;
+}
+
+/* The locked image of a cell, to decide on. Its length is in its header. */
+const void *
+llmq_set_state(const LlmqCellSet *set, int cell)
+{
+	const LlmqCellUse *use = &set->cell[cell];
+
+	return state_in(set, use, BufferGetPage(set->page[use->page].buffer));
+}
+
+/*
+ * The copy of a cell that goes into the open record: the only thing that may be written to. The page enters the
+ * record here, and with it what earlier records of this set did to it.
+ */
+void *
+llmq_set_change(LlmqCellSet *set, int cell)
+{
+	LlmqCellUse *use = &set->cell[cell];
+	LlmqCellPage *page = &set->page[use->page];
+
+	if (page->image == NULL)
+		page->image = GenericXLogRegisterBuffer(set->record[set->next_record], page->buffer, 0);
+	set->changed |= (uint32) 1 << cell;
+	return state_in(set, use, page->image);
+}
+
+/* Seals the changed cells and writes the open record. */
+void
+llmq_set_log(LlmqCellSet *set)
+{
+	if (set->changed == 0)
+		return;
+	for (int i = 0; i < set->ncells; i++)
+	{
+		LlmqCellHeader *state;
+
+		if ((set->changed & ((uint32) 1 << i)) == 0)
+			continue;
+		state = state_in(set, &set->cell[i], set->page[set->cell[i].page].image);
+		state->crc = llmq_cell_crc(state);
+	}
+	set->lsn = GenericXLogFinish(set->record[set->next_record]);
+	set->record[set->next_record++] = NULL;
+	set->changed = 0;
+	for (int i = 0; i < set->npages; i++)
+		set->page[i].image = NULL;
+}
+
+/* Releases every lock and pin, and the records that were not needed. The set may be locked again. */
+void
+llmq_set_unlock(LlmqCellSet *set)
+{
+	for (int i = set->npages - 1; i >= 0; i--)
+	{
+		if (i < set->nlocked)
+			UnlockReleaseBuffer(set->page[i].buffer);
+		else
+			ReleaseBuffer(set->page[i].buffer);
+	}
+	for (int i = set->next_record; i < set->nrecords; i++)
+		GenericXLogAbort(set->record[i]);
+	set->npages = 0;
+	set->nlocked = 0;
+	set->nrecords = 0;
+	set->next_record = 0;
+}
+
+/*
+ * Makes a change as durable as synchronous_commit asks. COMMIT does not do it: it flushes only for a transaction with
+ * an id. A cancel ends the wait for a standby with PostgreSQL's own warning; the change stands. No lock may be held.
+ */
+void
+llmq_cell_make_durable(XLogRecPtr lsn)
+{
+	if (XLogRecPtrIsInvalid(lsn))
+		return;
+	if (synchronous_commit <= SYNCHRONOUS_COMMIT_OFF)
+	{
+		/* COMMIT tells the WAL writer, unless it is far away. */
+		if (IsTransactionBlock())
+			XLogSetAsyncXactLSN(lsn);
+		return;
+	}
+	if (LLMQ_INJECTED("no-flush"))
+		return;
+	XLogFlush(lsn);
+	HOLD_INTERRUPTS();
+	SyncRepWaitForLSN(lsn, true);
+	RESUME_INTERRUPTS();
+}
+
+/* Live state is changed on a primary only, in a transaction that may write, and never by a parallel worker. */
+void
+llmq_cell_refuse_if_read_only(const char *function)
+{
+	PreventCommandIfReadOnly(function);
+	PreventCommandIfParallelMode(function);
+	PreventCommandDuringRecovery(function);
+}

@@ -1,0 +1,155 @@
+/*
+ * cell.h
+ *	  Live state: rows whose bytes are edited in place. See cell.c for the protocol.
+ */
+#ifndef LLMQ_CELL_H
+#define LLMQ_CELL_H
+
+#include "postgres.h"
+
+#include "access/generic_xlog.h"
+#include "access/htup.h"
+#include "access/xlogdefs.h"
+#include "storage/buf.h"
+#include "storage/itemptr.h"
+#include "storage/lockdefs.h"
+#include "utils/rel.h"
+
+/* In the order in which their pages are locked. */
+typedef enum LlmqLiveTable
+{
+	LLMQ_LIVE_METER,
+	LLMQ_LIVE_LEASE,
+	LLMQ_LIVE_NAME
+} LlmqLiveTable;
+
+#define LLMQ_LIVE_COUNT (LLMQ_LIVE_NAME + 1)
+
+/* Eleven meters and a lease page: design.md bounds what one pick may touch. */
+#define LLMQ_MAX_CELLS 12
+
+/* A record holds four pages (MAX_GENERIC_XLOG_PAGES): three of meters and the lease page, which is in every one. */
+#define LLMQ_METERS_PER_RECORD (MAX_GENERIC_XLOG_PAGES - 1)
+#define LLMQ_MAX_RECORDS 4
+
+/* A page of 8 kB less its header, a line pointer, the tuple's header and the id; rounded down. */
+#define LLMQ_MAX_STATE (BLCKSZ - 128)
+
+/* fillfactor = 10 gives a row a page of its own only from here on. */
+#define LLMQ_MIN_STATE 512
+
+#define LLMQ_CELL_VERSION 1
+
+#define LLMQ_CELL_BORN	0x0001	/* counts; lookups skip rows without it */
+#define LLMQ_CELL_MOVED 0x0002	/* its contents live in a newer row */
+
+/* Every state begins with this. Fixed-width types, no padding. */
+typedef struct LlmqCellHeader
+{
+	uint32		magic;
+	uint16		version;
+	uint16		flags;
+	uint32		length;			/* of the whole state, this header included */
+	int32		id;
+	uint32		crc;			/* CRC-32C of the state with this field as zero */
+	uint32		reserved;
+} LlmqCellHeader;
+
+StaticAssertDecl(sizeof(LlmqCellHeader) == 24, "the header of a cell has no padding");
+
+/* The live tables, opened and locked for one call. */
+typedef struct LlmqLive
+{
+	Relation	rel[LLMQ_LIVE_COUNT];
+	int			ntables;
+	LOCKMODE	lockmode;
+} LlmqLive;
+
+/* What names a cell before its id is known. */
+typedef struct LlmqCellKey
+{
+	LlmqLiveTable table;
+	char		kind;			/* meter: scope; name: kind */
+	int32		subject;		/* meter */
+	int32		part;			/* meter */
+	const char *name;			/* name */
+} LlmqCellKey;
+
+typedef enum LlmqLockResult
+{
+	LLMQ_LOCKED,
+	LLMQ_LOCK_STALE,			/* a row was elsewhere, or is gone: look again */
+	LLMQ_LOCK_BUSY				/* only when asked not to wait */
+} LlmqLockResult;
+
+typedef struct LlmqCellUse
+{
+	LlmqLiveTable table;
+	int32		id;
+	ItemPointerData tid;
+	int			page;			/* which of the set's pages */
+} LlmqCellUse;
+
+typedef struct LlmqCellPage
+{
+	LlmqLiveTable table;
+	BlockNumber block;
+	Buffer		buffer;
+	char	   *image;			/* in the open record, NULL until changed */
+} LlmqCellPage;
+
+/* The cells that one change needs, their pages, and the records that will carry it. */
+typedef struct LlmqCellSet
+{
+	LlmqLive   *live;
+	int			ncells;
+	int			npages;
+	int			nlocked;
+	int			nrecords;
+	int			next_record;
+	uint32		changed;		/* cells changed in the open record */
+	uint16		needed_flags;	/* BORN, except while a cell is being born */
+	XLogRecPtr	lsn;			/* end of the last record */
+	GenericXLogState *record[LLMQ_MAX_RECORDS];
+	LlmqCellUse cell[LLMQ_MAX_CELLS];
+	LlmqCellPage page[LLMQ_MAX_CELLS];
+} LlmqCellSet;
+
+/* cell.c */
+extern void llmq_live_open(LlmqLive *live, int ntables, LOCKMODE lockmode);
+extern void llmq_live_close(LlmqLive *live);
+extern void llmq_set_init(LlmqCellSet *set, LlmqLive *live);
+extern int	llmq_set_add(LlmqCellSet *set, LlmqLiveTable table, int32 id);
+extern LlmqLockResult llmq_set_lock(LlmqCellSet *set, bool wait);
+extern const void *llmq_set_state(const LlmqCellSet *set, int cell);
+extern void *llmq_set_change(LlmqCellSet *set, int cell);
+extern void llmq_set_log(LlmqCellSet *set);
+extern void llmq_set_unlock(LlmqCellSet *set);
+extern void llmq_cell_make_durable(XLogRecPtr lsn);
+extern void llmq_cell_refuse_if_read_only(const char *function);
+
+/* cell_find.c */
+extern bool llmq_cell_locate(LlmqLive *live, LlmqLiveTable table, int32 id, ItemPointer tid);
+extern void llmq_cell_forget(LlmqLiveTable table, int32 id);
+extern void llmq_cell_forget_all(LlmqLiveTable table);
+extern bool llmq_cell_copy(LlmqLive *live, LlmqLiveTable table, int32 id, void *state, Size size);
+extern int32 llmq_cell_find(LlmqLive *live, const LlmqCellKey *key);
+extern int32 llmq_cell_last_id(LlmqLive *live, LlmqLiveTable table);
+extern LlmqCellHeader *llmq_cell_in_page(char *page, ItemPointer tid, LlmqLiveTable table, int32 id);
+extern bool llmq_cell_crc_holds(const LlmqCellHeader *state);
+extern uint32 llmq_cell_crc(const LlmqCellHeader *state);
+extern uint32 llmq_cell_magic(LlmqLiveTable table);
+
+/* What a walk over a whole live table calls for every sound cell, with a private copy. */
+typedef void (*LlmqCellVisitor) (const LlmqCellHeader *state, HeapTuple tuple, void *context);
+extern void llmq_cell_walk(LlmqLive *live, LlmqLiveTable table, LlmqCellVisitor visit, void *context);
+
+extern bool llmq_cell_is_dead(HeapTuple tuple, LlmqLiveTable table);
+
+/* cell_birth.c */
+typedef void (*LlmqCellFill) (LlmqCellHeader *larger, const LlmqCellHeader *old);
+extern int32 llmq_cell_create(LlmqLive *live, const LlmqCellKey *key, LlmqCellHeader *state, int32 max_id);
+extern bool llmq_cell_grow(LlmqLive *live, const LlmqCellKey *key, LlmqCellHeader *larger, LlmqCellFill fill);
+extern int64 llmq_cell_delete_dead(LlmqLive *live, LlmqLiveTable table);
+
+#endif							/* LLMQ_CELL_H */

@@ -1,0 +1,276 @@
+/*
+ * cell_birth.c
+ *	  Creates cells, gives them more room, and deletes the rows of those that never came to be.
+ *
+ * A cell is born outside the caller's fate: its row is frozen, so a rollback does not take it back. No page is locked
+ * when a birth begins. Under the creation lock (heavyweight, on the live table, after the relation lock, released at
+ * once) the creator looks again, inserts the row and its index entries, and sets the `born` mark with the first change
+ * in place. Lookups skip rows without the mark, so an error, a cancel, a full disk or a crash at any step leaves
+ * nothing but a row that llmq_cell_delete_dead() removes. Such a row is not adopted: it may be in only some of the
+ * indexes. The creation lock is what makes keys unique; the indexes are not, so a dead row can never make VACUUM FULL
+ * or REINDEX fail.
+ *
+ * The row is inserted with FirstCommandId: replay writes that one, and any other would make the primary's page differ.
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/heapam.h"
+#include "access/hio.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/xact.h"
+#include "catalog/pg_class.h"
+#include "executor/executor.h"
+#include "miscadmin.h"
+#include "storage/bufmgr.h"
+#include "storage/lmgr.h"
+#include "utils/builtins.h"
+#include "utils/inval.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+
+#include "cell.h"
+#include "compat.h"
+#include "inject.h"
+
+/* The creation lock of a table: an object lock on its pg_class entry, with a sub-id that nothing else uses. */
+#define CREATION_LOCK_SUBID 1
+
+static void
+lock_creation(Relation rel)
+{
+	LockDatabaseObject(RelationRelationId, RelationGetRelid(rel), CREATION_LOCK_SUBID, ExclusiveLock);
+}
+
+static void
+unlock_creation(Relation rel)
+{
+	UnlockDatabaseObject(RelationRelationId, RelationGetRelid(rel), CREATION_LOCK_SUBID, ExclusiveLock);
+}
+
+/* Puts index entries for a fresh row into every ready index, a DBA's own included. */
+static void
+insert_index_entries(Relation rel, HeapTuple tuple)
+{
+	EState	   *estate = CreateExecutorState();
+	ResultRelInfo *target = makeNode(ResultRelInfo);
+	TupleTableSlot *slot = MakeSingleTupleTableSlot(RelationGetDescr(rel), &TTSOpsHeapTuple);
+
+	InitResultRelInfo(target, rel, 0, NULL, 0);
+	ExecStoreHeapTuple(tuple, slot, false);
+	slot->tts_tableOid = RelationGetRelid(rel);
+	ExecOpenIndices(target, false);
+	(void) llmq_insert_index_tuples_compat(target, slot, estate);
+	ExecCloseIndices(target);
+	ExecDropSingleTupleTableSlot(slot);
+	FreeExecutorState(estate);
+}
+
+/* The row of a new cell: its key columns, and a state of which only the header counts until it is born. */
+static HeapTuple
+form_row(Relation rel, const LlmqCellKey *key, const LlmqCellHeader *state)
+{
+	Datum		values[5];
+	bool		nulls[5] = {false};
+	bytea	   *bytes = palloc(VARHDRSZ + state->length);
+
+	SET_VARSIZE(bytes, VARHDRSZ + state->length);
+	memcpy(VARDATA(bytes), state, state->length);
+	values[0] = Int32GetDatum(state->id);
+	values[1] = PointerGetDatum(bytes);
+	values[2] = CharGetDatum(key->kind);
+	if (key->table == LLMQ_LIVE_METER)
+	{
+		values[3] = Int32GetDatum(key->subject);
+		values[4] = Int32GetDatum(key->part);
+	}
+	else if (key->table == LLMQ_LIVE_NAME)
+		values[3] = CStringGetTextDatum(key->name);
+	return heap_form_tuple(RelationGetDescr(rel), values, nulls);
+}
+
+/* Inserts a row with its index entries, not yet born. */
+static ItemPointerData
+insert_row(Relation rel, const LlmqCellKey *key, LlmqCellHeader *state)
+{
+	HeapTuple	tuple;
+
+	state->magic = llmq_cell_magic(key->table);
+	state->version = LLMQ_CELL_VERSION;
+	state->flags = 0;
+	state->crc = llmq_cell_crc(state);
+	tuple = form_row(rel, key, state);
+	heap_insert(rel, tuple, FirstCommandId, HEAP_INSERT_FROZEN | HEAP_INSERT_NO_LOGICAL, NULL);
+	LLMQ_INJECT_ERROR("birth-row");
+	insert_index_entries(rel, tuple);
+	LLMQ_INJECT_ERROR("birth-index");
+	return tuple->t_self;
+}
+
+/* The page of a row, locked, and its state inside the record being built; for marks that are set one page at a time. */
+typedef struct OneRow
+{
+	ItemPointerData tid;
+	Buffer		buffer;
+	LlmqCellHeader *state;
+} OneRow;
+
+/* Pins the pages of the rows, locks them highest block first (each once), and registers them with the record. */
+static void
+lock_rows(Relation rel, LlmqLiveTable table, int32 id, OneRow *row, int nrows, GenericXLogState *record)
+{
+	bool		same = nrows == 2 && ItemPointerGetBlockNumber(&row[0].tid) == ItemPointerGetBlockNumber(&row[1].tid);
+
+	if (nrows == 2 && ItemPointerGetBlockNumber(&row[0].tid) < ItemPointerGetBlockNumber(&row[1].tid))
+		elog(ERROR, "rows are to be given highest block first");
+	for (int i = 0; i < nrows; i++)
+		row[i].buffer = same && i == 1 ? row[0].buffer : ReadBuffer(rel, ItemPointerGetBlockNumber(&row[i].tid));
+	for (int i = 0; i < nrows; i++)
+	{
+		if (!(same && i == 1))
+			LockBuffer(row[i].buffer, BUFFER_LOCK_EXCLUSIVE);
+		row[i].state = llmq_cell_in_page(GenericXLogRegisterBuffer(record, row[i].buffer, 0), &row[i].tid, table, id);
+	}
+}
+
+static void
+unlock_rows(OneRow *row, int nrows)
+{
+	for (int i = nrows - 1; i >= 0; i--)
+		if (i == 0 || row[i].buffer != row[0].buffer)
+			UnlockReleaseBuffer(row[i].buffer);
+}
+
+/* Sets the born mark: the first change in place. */
+static void
+mark_born(Relation rel, LlmqLiveTable table, int32 id, ItemPointerData tid)
+{
+	OneRow		row = {.tid = tid};
+	GenericXLogState *record = GenericXLogStart(rel);
+
+	lock_rows(rel, table, id, &row, 1, record);
+	if (row.state == NULL)
+		elog(ERROR, "new cell %d is not where it was put", id);
+	row.state->flags = LLMQ_CELL_BORN;
+	row.state->crc = llmq_cell_crc(row.state);
+	GenericXLogFinish(record);
+	unlock_rows(&row, 1);
+}
+
+/*
+ * Creates the cell with this key, unless somebody else has, and returns its id. `state` gives length and contents; its
+ * header is filled in here. Raises when ids beyond `max_id` would be needed.
+ */
+int32
+llmq_cell_create(LlmqLive *live, const LlmqCellKey *key, LlmqCellHeader *state, int32 max_id)
+{
+	Relation	rel = live->rel[key->table];
+	ItemPointerData tid;
+	int32		id;
+
+	lock_creation(rel);
+	id = key->table == LLMQ_LIVE_LEASE ? 0 : llmq_cell_find(live, key);
+	if (id == 0)
+	{
+		id = llmq_cell_last_id(live, key->table) + 1;
+		if (id > max_id)
+		{
+			unlock_creation(rel);
+			return 0;
+		}
+		state->id = id;
+		tid = insert_row(rel, key, state);
+		mark_born(rel, key->table, id, tid);
+		LLMQ_INJECT_ERROR("birth-mark");
+	}
+	unlock_creation(rel);
+	return id;
+}
+
+/* Fills the new row from the old one and swaps their marks, in one record. Both rows exist: the creation lock is held. */
+static void
+swap_rows(Relation rel, LlmqLiveTable table, int32 id, OneRow *rows[2], LlmqCellFill fill)
+{
+	OneRow		row[2];
+	bool		new_first = ItemPointerGetBlockNumber(&rows[1]->tid) >= ItemPointerGetBlockNumber(&rows[0]->tid);
+	LlmqCellHeader *old_state;
+	LlmqCellHeader *new_state;
+	GenericXLogState *record = GenericXLogStart(rel);
+
+	row[0] = *rows[new_first ? 1 : 0];
+	row[1] = *rows[new_first ? 0 : 1];
+	lock_rows(rel, table, id, row, 2, record);
+	old_state = row[new_first ? 1 : 0].state;
+	new_state = row[new_first ? 0 : 1].state;
+	if (old_state == NULL || new_state == NULL)
+		elog(ERROR, "cell %d is not where it was", id);
+	fill(new_state, old_state);
+	new_state->flags = LLMQ_CELL_BORN;
+	new_state->crc = llmq_cell_crc(new_state);
+	old_state->flags |= LLMQ_CELL_MOVED;
+	old_state->crc = llmq_cell_crc(old_state);
+	GenericXLogFinish(record);
+	unlock_rows(row, 2);
+}
+
+/*
+ * Moves a cell into a new row with more room, unless it has that much already. `fill` copies the contents of the
+ * locked old state into the image of the new one; the old row is marked moved and the new one born in one record, so
+ * there is always exactly one. False when the cell is gone.
+ */
+bool
+llmq_cell_grow(LlmqLive *live, const LlmqCellKey *key, LlmqCellHeader *larger, LlmqCellFill fill)
+{
+	Relation	rel = live->rel[key->table];
+	int32		id = larger->id;
+	OneRow		old_row;
+	OneRow		new_row;
+	LlmqCellHeader now;
+	bool		found;
+
+	lock_creation(rel);
+	llmq_cell_forget(key->table, id);
+	found = llmq_cell_copy(live, key->table, id, &now, sizeof(now));
+	if (found && now.length < larger->length)
+	{
+		new_row.tid = insert_row(rel, key, larger);
+		if (!llmq_cell_locate(live, key->table, id, &old_row.tid))
+			elog(ERROR, "cell %d is gone", id);
+		swap_rows(rel, key->table, id, (OneRow *[2]) {&old_row, &new_row}, fill);
+		llmq_cell_forget(key->table, id);
+	}
+	unlock_creation(rel);
+	return found;
+}
+
+/*
+ * Deletes rows that were never born or have moved away, under the creation lock: nobody is giving birth meanwhile. A
+ * row that somebody has locked is left for the next time. Returns the number of deleted rows. The deletion is the transaction's; every backend forgets row addresses when it commits.
+ */
+int64
+llmq_cell_delete_dead(LlmqLive *live, LlmqLiveTable table)
+{
+	Relation	rel = live->rel[table];
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	int64		deleted = 0;
+
+	lock_creation(rel);
+	scan = systable_beginscan(rel, InvalidOid, false, SnapshotSelf, 0, NULL);
+	while ((tuple = systable_getnext(scan)) != NULL)
+	{
+		TM_FailureData failure;
+
+		if (!llmq_cell_is_dead(tuple, table))
+			continue;
+		if (heap_delete(rel, &tuple->t_self, GetCurrentCommandId(true), InvalidSnapshot, false, &failure,
+						false) == TM_Ok)
+			deleted++;
+	}
+	systable_endscan(scan);
+	unlock_creation(rel);
+	if (deleted > 0)
+		CacheInvalidateRelcacheByRelid(RelationGetRelid(rel));
+	return deleted;
+}

@@ -1,0 +1,323 @@
+/*
+ * cell_find.c
+ *	  Finds cells and reads them: by id, by key, or all of them.
+ *
+ * Reading takes one share lock at a time, copies out, and holds nothing. Each backend remembers where a cell's row is;
+ * a remembered address is only a hint, checked against the page on every use, and forgotten when the table's file
+ * changes (VACUUM FULL) or the relation cache says that the table did. Index scans use SnapshotSelf: cells are frozen
+ * rows, and it takes no predicate locks. Nothing in this file may be called while a page is locked, but for the
+ * functions on a page's image.
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "catalog/pg_type.h"
+#include "miscadmin.h"
+#include "port/pg_crc32c.h"
+#include "storage/bufmgr.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+
+#include "cell.h"
+#include "relation.h"
+
+/* Column numbers of the live tables; id and state are the first two of each. */
+#define ATT_ID 1
+#define ATT_KIND 3				/* meter.scope, name.kind */
+#define ATT_SUBJECT 4			/* meter */
+#define ATT_PART 5				/* meter */
+#define ATT_NAME 4				/* name */
+
+/*
+ * Where the state begins in a tuple: header and id are 24 and 4 bytes, the varlena header 4. No column is null and all
+ * storage is plain, so it is the same in every row, and 8-aligned as the tuple is.
+ */
+#define STATE_OFFSET (MAXALIGN(SizeofHeapTupleHeader) + sizeof(int32) + VARHDRSZ)
+
+StaticAssertDecl(STATE_OFFSET == 32, "the state of a cell is 8-aligned in its tuple");
+
+/* Where rows were last seen, by id. */
+typedef struct KnownRows
+{
+	ItemPointerData *tid;
+	int32		size;
+} KnownRows;
+
+static KnownRows known[LLMQ_LIVE_COUNT];
+
+static const LlmqRelation id_index[LLMQ_LIVE_COUNT] = {
+	[LLMQ_LIVE_METER] = LLMQ_REL_METER_ID,
+	[LLMQ_LIVE_LEASE] = LLMQ_REL_LEASE_PAGE_ID,
+	[LLMQ_LIVE_NAME] = LLMQ_REL_NAME_ID,
+};
+
+static const uint32 magics[LLMQ_LIVE_COUNT] = {
+	[LLMQ_LIVE_METER] = 0x4c514d31, /* LQM1 */
+	[LLMQ_LIVE_LEASE] = 0x4c514c31, /* LQL1 */
+	[LLMQ_LIVE_NAME] = 0x4c514e31,	/* LQN1 */
+};
+
+uint32
+llmq_cell_magic(LlmqLiveTable table)
+{
+	return magics[table];
+}
+
+/* CRC-32C of a state, its own crc field left out. */
+uint32
+llmq_cell_crc(const LlmqCellHeader *state)
+{
+	const char *bytes = (const char *) state;
+	Size		after = offsetof(LlmqCellHeader, crc) + sizeof(uint32);
+	pg_crc32c	crc;
+
+	INIT_CRC32C(crc);
+	COMP_CRC32C(crc, bytes, offsetof(LlmqCellHeader, crc));
+	COMP_CRC32C(crc, bytes + after, state->length - after);
+	FIN_CRC32C(crc);
+	return crc;
+}
+
+bool
+llmq_cell_crc_holds(const LlmqCellHeader *state)
+{
+	return state->crc == llmq_cell_crc(state);
+}
+
+/* The state inside a tuple if it is one of ours and whole; NULL otherwise. */
+static LlmqCellHeader *
+state_in_tuple(HeapTupleHeader tuple, Size tuple_length, LlmqLiveTable table)
+{
+	LlmqCellHeader *state = (LlmqCellHeader *) ((char *) tuple + STATE_OFFSET);
+
+	if (tuple_length < STATE_OFFSET + sizeof(LlmqCellHeader) || tuple->t_hoff != MAXALIGN(SizeofHeapTupleHeader))
+		return NULL;
+	if (state->magic != magics[table] || state->version != LLMQ_CELL_VERSION ||
+		state->length < sizeof(LlmqCellHeader) || state->length > tuple_length - STATE_OFFSET)
+		return NULL;
+	return state;
+}
+
+/*
+ * The state of a cell in a page image that is locked or private: NULL unless the line pointer is normal, the row is
+ * not deleted (a mere locker's xmax is no matter), and the state is this cell's.
+ */
+LlmqCellHeader *
+llmq_cell_in_page(char *page, ItemPointer tid, LlmqLiveTable table, int32 id)
+{
+	OffsetNumber offset = ItemPointerGetOffsetNumber(tid);
+	HeapTupleHeader tuple;
+	LlmqCellHeader *state;
+	ItemId		item;
+
+	if (PageIsNew(page) || offset > PageGetMaxOffsetNumber(page))
+		return NULL;
+	item = PageGetItemId(page, offset);
+	if (!ItemIdIsNormal(item))
+		return NULL;
+	tuple = (HeapTupleHeader) PageGetItem(page, item);
+	if (!(tuple->t_infomask & HEAP_XMAX_INVALID) && !HEAP_XMAX_IS_LOCKED_ONLY(tuple->t_infomask))
+		return NULL;
+	state = state_in_tuple(tuple, ItemIdGetLength(item), table);
+	return state != NULL && state->id == id ? state : NULL;
+}
+
+/* Forgets where a row was. */
+void
+llmq_cell_forget(LlmqLiveTable table, int32 id)
+{
+	if (id < known[table].size)
+		ItemPointerSetInvalid(&known[table].tid[id]);
+}
+
+void
+llmq_cell_forget_all(LlmqLiveTable table)
+{
+	for (int32 i = 0; i < known[table].size; i++)
+		ItemPointerSetInvalid(&known[table].tid[i]);
+}
+
+/* Remembers where a row is. Ids are dense, so an array does. */
+static void
+remember(LlmqLiveTable table, int32 id, ItemPointer tid)
+{
+	KnownRows  *rows = &known[table];
+
+	if (id >= rows->size)
+	{
+		int32		size = Max(64, id + id / 2 + 1);
+		ItemPointerData *grown = MemoryContextAllocZero(TopMemoryContext, sizeof(ItemPointerData) * size);
+
+		if (rows->size > 0)
+		{
+			memcpy(grown, rows->tid, sizeof(ItemPointerData) * rows->size);
+			pfree(rows->tid);
+		}
+		for (int32 i = rows->size; i < size; i++)
+			ItemPointerSetInvalid(&grown[i]);
+		rows->tid = grown;
+		rows->size = size;
+	}
+	rows->tid[id] = *tid;
+}
+
+/* Is this the row of a cell that was never born, or has moved away? */
+bool
+llmq_cell_is_dead(HeapTuple tuple, LlmqLiveTable table)
+{
+	LlmqCellHeader *state = state_in_tuple(tuple->t_data, tuple->t_len, table);
+
+	return state != NULL && (state->flags & (LLMQ_CELL_BORN | LLMQ_CELL_MOVED)) != LLMQ_CELL_BORN;
+}
+
+/* The first born row that an index scan finds: its id (0 when there is none) and address. */
+static int32
+scan_for_born(Relation rel, LlmqLiveTable table, Oid index, ScanKey keys, int nkeys, ItemPointer tid)
+{
+	SysScanDesc scan = systable_beginscan(rel, index, true, SnapshotSelf, nkeys, keys);
+	HeapTuple	tuple;
+	int32		id = 0;
+
+	while (id == 0 && (tuple = systable_getnext(scan)) != NULL)
+	{
+		LlmqCellHeader *state = state_in_tuple(tuple->t_data, tuple->t_len, table);
+
+		if (state == NULL || (state->flags & (LLMQ_CELL_BORN | LLMQ_CELL_MOVED)) != LLMQ_CELL_BORN)
+			continue;
+		id = state->id;
+		*tid = tuple->t_self;
+	}
+	systable_endscan(scan);
+	return id;
+}
+
+/* Where the row of a cell is: remembered, or found through the index. False when there is no such cell. */
+bool
+llmq_cell_locate(LlmqLive *live, LlmqLiveTable table, int32 id, ItemPointer tid)
+{
+	ScanKeyData key;
+
+	if (id > 0 && id < known[table].size && ItemPointerIsValid(&known[table].tid[id]))
+	{
+		*tid = known[table].tid[id];
+		return true;
+	}
+	ScanKeyInit(&key, ATT_ID, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(id));
+	if (scan_for_born(live->rel[table], table, llmq_relation_oid(id_index[table]), &key, 1, tid) == 0)
+		return false;
+	remember(table, id, tid);
+	return true;
+}
+
+/*
+ * Copies a cell out, at most `size` bytes of it. False when it is not there (any more). A row that has moved since it
+ * was remembered is looked for once more.
+ */
+bool
+llmq_cell_copy(LlmqLive *live, LlmqLiveTable table, int32 id, void *copy, Size size)
+{
+	for (int attempt = 0; attempt < 2; attempt++)
+	{
+		ItemPointerData tid;
+		LlmqCellHeader *state;
+		Buffer		buffer;
+
+		if (!llmq_cell_locate(live, table, id, &tid))
+			return false;
+		buffer = ReadBuffer(live->rel[table], ItemPointerGetBlockNumber(&tid));
+		LockBuffer(buffer, BUFFER_LOCK_SHARE);
+		state = llmq_cell_in_page(BufferGetPage(buffer), &tid, table, id);
+		if (state != NULL && (state->flags & LLMQ_CELL_MOVED))
+			state = NULL;
+		if (state != NULL)
+			memcpy(copy, state, Min(state->length, size));
+		UnlockReleaseBuffer(buffer);
+		if (state != NULL)
+			return true;
+		llmq_cell_forget(table, id);
+	}
+	return false;
+}
+
+/* The id of the cell with this key, 0 when there is none. */
+int32
+llmq_cell_find(LlmqLive *live, const LlmqCellKey *key)
+{
+	Relation	rel = live->rel[key->table];
+	ItemPointerData tid;
+	ScanKeyData keys[3];
+	int			nkeys;
+	Oid			index;
+	int32		id;
+
+	ScanKeyInit(&keys[0], ATT_KIND, BTEqualStrategyNumber, F_CHAREQ, CharGetDatum(key->kind));
+	if (key->table == LLMQ_LIVE_METER)
+	{
+		ScanKeyInit(&keys[1], ATT_SUBJECT, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(key->subject));
+		ScanKeyInit(&keys[2], ATT_PART, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(key->part));
+		nkeys = 3;
+		index = llmq_relation_oid(LLMQ_REL_METER_KEY);
+	}
+	else
+	{
+		ScanKeyEntryInitialize(&keys[1], 0, ATT_NAME, BTEqualStrategyNumber, InvalidOid, C_COLLATION_OID, F_TEXTEQ,
+							   CStringGetTextDatum(key->name));
+		nkeys = 2;
+		index = llmq_relation_oid(LLMQ_REL_NAME_KEY);
+	}
+	id = scan_for_born(rel, key->table, index, keys, nkeys, &tid);
+	if (id != 0)
+		remember(key->table, id, &tid);
+	return id;
+}
+
+/* The largest id in use, born or not; 0 when the table is empty. */
+int32
+llmq_cell_last_id(LlmqLive *live, LlmqLiveTable table)
+{
+	Relation	rel = live->rel[table];
+	Relation	index = relation_open(llmq_relation_oid(id_index[table]), AccessShareLock);
+	SysScanDesc scan = systable_beginscan_ordered(rel, index, SnapshotSelf, 0, NULL);
+	HeapTuple	tuple = systable_getnext_ordered(scan, BackwardScanDirection);
+	int32		id = 0;
+
+	if (tuple != NULL)
+	{
+		bool		isnull;
+
+		id = DatumGetInt32(heap_getattr(tuple, ATT_ID, RelationGetDescr(rel), &isnull));
+	}
+	systable_endscan_ordered(scan);
+	relation_close(index, AccessShareLock);
+	return id;
+}
+
+/*
+ * Calls `visit` with a private copy of every born cell of a table, in the order of the file. The heap is read as a
+ * whole and not through an index, and each copy is taken under a share lock.
+ */
+void
+llmq_cell_walk(LlmqLive *live, LlmqLiveTable table, LlmqCellVisitor visit, void *context)
+{
+	SysScanDesc scan = systable_beginscan(live->rel[table], InvalidOid, false, SnapshotSelf, 0, NULL);
+	char	   *copy = palloc(BLCKSZ);
+	HeapTuple	tuple;
+
+	while ((tuple = systable_getnext(scan)) != NULL)
+	{
+		LlmqCellHeader *state = state_in_tuple(tuple->t_data, tuple->t_len, table);
+
+		CHECK_FOR_INTERRUPTS();
+		if (state == NULL || (state->flags & (LLMQ_CELL_BORN | LLMQ_CELL_MOVED)) != LLMQ_CELL_BORN)
+			continue;
+		remember(table, state->id, &tuple->t_self);
+		if (llmq_cell_copy(live, table, state->id, copy, BLCKSZ))
+			visit((LlmqCellHeader *) copy, tuple, context);
+	}
+	pfree(copy);
+	systable_endscan(scan);
+}

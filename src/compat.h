@@ -1,0 +1,52 @@
+/*
+ * compat.h
+ *	  Everything that differs between PostgreSQL 15 and 18, and nothing else.
+ *
+ * No other file looks at PG_VERSION_NUM.
+ */
+#ifndef LLMQ_COMPAT_H
+#define LLMQ_COMPAT_H
+
+#include "utils/rel.h"
+
+#if PG_VERSION_NUM < 150000
+#error "llmquota needs PostgreSQL 15 or later"
+#endif
+
+#if PG_VERSION_NUM < 160000
+typedef RelFileNode LlmqRelFile;
+#else
+typedef RelFileLocator LlmqRelFile;
+#endif
+
+/* The file that a relation's rows are in; it changes when the relation is rewritten. */
+static inline LlmqRelFile
+llmq_relation_file_compat(Relation rel)
+{
+#if PG_VERSION_NUM < 160000
+	return rel->rd_node;
+#else
+	return rel->rd_locator;
+#endif
+}
+
+static inline bool
+llmq_same_file_compat(LlmqRelFile a, LlmqRelFile b)
+{
+#if PG_VERSION_NUM < 160000
+	return RelFileNodeEquals(a, b);
+#else
+	return RelFileLocatorEquals(a, b);
+#endif
+}
+
+/* ExecInsertIndexTuples() for a fresh row of a table without deferrable constraints. */
+#if PG_VERSION_NUM < 160000
+#define llmq_insert_index_tuples_compat(rri, slot, estate) \
+	ExecInsertIndexTuples(rri, slot, estate, false, false, NULL, NIL)
+#else
+#define llmq_insert_index_tuples_compat(rri, slot, estate) \
+	ExecInsertIndexTuples(rri, slot, estate, false, false, NULL, NIL, false)
+#endif
+
+#endif							/* LLMQ_COMPAT_H */

@@ -1,0 +1,24 @@
+/*
+ * inject.h
+ *	  Faults on demand, in testing builds only (-DLLMQ_TESTING).
+ *
+ * The tests set llmquota.inject to the name of a point; there the server then raises an error, or leaves a step out.
+ * In a shipped build the points are nothing.
+ */
+#ifndef LLMQ_INJECT_H
+#define LLMQ_INJECT_H
+
+#ifdef LLMQ_TESTING
+extern char *llmq_inject;
+
+extern bool llmq_injected(const char *point);
+extern void llmq_inject_error(const char *point);
+
+#define LLMQ_INJECT_ERROR(point) llmq_inject_error(point)
+#define LLMQ_INJECTED(point) llmq_injected(point)
+#else
+#define LLMQ_INJECT_ERROR(point) ((void) 0)
+#define LLMQ_INJECTED(point) false
+#endif
+
+#endif							/* LLMQ_INJECT_H */

@@ -1,0 +1,94 @@
+/*
+ * relation.c
+ *	  Finds the extension's own relations.
+ *
+ * Object ids are looked up by name once for each backend and remembered until the relation cache says that one of
+ * them has changed (DROP EXTENSION, REINDEX CONCURRENTLY, a rename). The schema is named, so a search path has no say.
+ */
+#include "postgres.h"
+
+#include "catalog/namespace.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+
+#include "catalog.h"
+#include "relation.h"
+
+static const char *const relation_names[LLMQ_REL_COUNT] = {
+	[LLMQ_REL_METER] = "meter",
+	[LLMQ_REL_METER_ID] = "meter_id",
+	[LLMQ_REL_METER_KEY] = "meter_key",
+	[LLMQ_REL_LEASE_PAGE] = "lease_page",
+	[LLMQ_REL_LEASE_PAGE_ID] = "lease_page_id",
+	[LLMQ_REL_NAME] = "name",
+	[LLMQ_REL_NAME_ID] = "name_id",
+	[LLMQ_REL_NAME_KEY] = "name_key",
+	[LLMQ_REL_PROVIDER] = "provider",
+	[LLMQ_REL_ACCOUNT] = "account",
+	[LLMQ_REL_KEY] = "key",
+	[LLMQ_REL_MODEL] = "model",
+	[LLMQ_REL_ROUTE] = "route",
+	[LLMQ_REL_ORG] = "org",
+	[LLMQ_REL_QUOTA] = "quota",
+	[LLMQ_REL_SETTING] = "setting",
+	[LLMQ_REL_ROLE_GRANT] = "role_grant",
+	[LLMQ_REL_USAGE] = "usage",
+	[LLMQ_REL_USAGE_DEFAULT] = "usage_default",
+};
+
+/* Reset by the relation cache's callback. */
+static Oid	relation_oids[LLMQ_REL_COUNT];
+static Oid	schema_oid = InvalidOid;
+
+Oid
+llmq_schema_oid(void)
+{
+	if (!OidIsValid(schema_oid))
+		schema_oid = get_namespace_oid(LLMQ_SCHEMA, false);
+	return schema_oid;
+}
+
+/*
+ * The object id of one of our relations; raises when it is gone. Not to be called while a page is locked.
+ */
+Oid
+llmq_relation_oid(LlmqRelation which)
+{
+	Oid			relid = relation_oids[which];
+
+	if (OidIsValid(relid))
+		return relid;
+
+	relid = get_relname_relid(relation_names[which], llmq_schema_oid());
+	if (!OidIsValid(relid))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("relation \"%s.%s\" does not exist", LLMQ_SCHEMA, relation_names[which]),
+				 errhint("The extension is damaged. Restore it from a backup, or drop and create it again.")));
+	relation_oids[which] = relid;
+	return relid;
+}
+
+/*
+ * Relation cache callback: forgets what may have changed. InvalidOid stands for every relation.
+ */
+static void
+relation_changed(Datum arg, Oid relid)
+{
+	for (int i = 0; i < LLMQ_REL_COUNT; i++)
+	{
+		if (OidIsValid(relid) && relation_oids[i] != relid)
+			continue;
+		memset(relation_oids, 0, sizeof(relation_oids));
+		schema_oid = InvalidOid;
+		if (!OidIsValid(relid) || (i >= LLMQ_FIRST_CONFIG_REL && i <= LLMQ_LAST_CONFIG_REL))
+			llmq_catalog_invalidate();
+		return;
+	}
+}
+
+void
+llmq_relation_init(void)
+{
+	CacheRegisterRelcacheCallback(relation_changed, (Datum) 0);
+}
