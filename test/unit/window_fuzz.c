@@ -4,6 +4,8 @@
  *
  *		window_fuzz [--seed N] [--steps N]
  *
+ *	links: src/window.c
+ *
  * A world is one window and, beside it, a list of everything it was ever
  * charged, from which the oracle computes by plain addition what must count.
  * Its caller picks, records, and sees a clock that stands still, runs, jumps
@@ -17,8 +19,8 @@
 
 #include <stdlib.h>
 
-#include "../../src/window.h"
 #include "tap.h"
+#include "window.h"
 
 #define STEPS_OF_A_WORLD 1000
 
@@ -63,6 +65,7 @@ typedef struct World
 	LlmqWindow	window;
 	LlmqWindowShape shape;
 	int64		length;
+	int64		span;			/* of a bucket, or of what the clock moves by */
 	int64		amount;
 	int64		now;
 	int64		forward;
@@ -158,7 +161,7 @@ oracle_number(const World *world, int64 at)
 	switch (world->shape.kind)
 	{
 		case LLMQ_WINDOW_SLIDING:
-			return floor_of(at, world->shape.span);
+			return floor_of(at, world->span);
 		case LLMQ_WINDOW_CALENDAR:
 			return period_number(world->length, at);
 		default:
@@ -281,7 +284,7 @@ create(World *world)
 	world->steps_back = one_in(2);
 	world->shape.quota = random_between(1, 1000);
 	world->shape.kind = one_in(4) ? LLMQ_WINDOW_CALENDAR : one_in(8) ? LLMQ_WINDOW_CONCURRENCY : LLMQ_WINDOW_SLIDING;
-	world->shape.span = llmq_window_span(world->length, one_in(2) ? 250000 : 0);
+	world->shape.span = world->span = llmq_window_span(world->length, one_in(2) ? 250000 : 0);
 	begin(world);
 }
 
@@ -292,7 +295,7 @@ create(World *world)
 static int64
 random_movement(const World *world)
 {
-	int64		span = world->shape.span;
+	int64		span = world->span;
 	int64		to_edge = span - (world->now - floor_of(world->now, span) * span);
 
 	switch (random_bits() % 12)
@@ -341,6 +344,9 @@ advance(World *world)
 	bool		moved;
 	bool		expected;
 
+	/* whoever settles has only what the window itself knows */
+	if (one_in(3))
+		llmq_window_shape_of(&world->window, &world->shape);
 	if (llmq_window_stale(&world->shape, world->now))
 		world->shape.period = period_at(world->length, world->now);
 	expected = oracle_advance(world);
@@ -516,7 +522,7 @@ check(const World *world)
 		return;
 	for (int i = 0; i < world->events; i++)
 		overdue |= oracle_counts(world, &world->event[i]) &&
-			world->now - world->event[i].picked_at >= 61 * world->shape.span;
+			world->now - world->event[i].picked_at >= 61 * world->span;
 	CHECK(&promises[LEAVES], !overdue, "an event is late");
 }
 
