@@ -222,7 +222,7 @@ COMMENT ON COLUMN llmquota.quota.rollout IS 'fraction of the subjects for which 
 COMMENT ON COLUMN llmquota.quota.counts_cached IS 'false: input tokens that the provider read from its cache are not counted';
 COMMENT ON COLUMN llmquota.quota.counts_failures IS 'false: the request is given back when the provider answers with a failure';
 
--- answers which parts of which scopes are limited at all, see llmquota_check_quotas
+-- which parts of which scopes are limited at all, for llmquota_check_parts
 CREATE INDEX quota_part ON llmquota.quota (scope, (model IS NULL), (family IS NULL)) WHERE amount IS NOT NULL;
 
 CREATE TABLE llmquota.setting (
@@ -500,7 +500,7 @@ LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 AS $$
 BEGIN
 	PERFORM @extschema@.llmquota_check_grant(role, kind, org);
-	IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.rolname OPERATOR(pg_catalog.=) role::pg_catalog.name) THEN
+	IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.rolname::pg_catalog.text OPERATOR(pg_catalog.=) role) THEN
 		RAISE EXCEPTION USING ERRCODE = 'undefined_object',
 			MESSAGE = pg_catalog.format('role "%s" does not exist', role);
 	END IF;
@@ -512,7 +512,7 @@ BEGIN
 	INSERT INTO llmquota.role_grant AS g (role, kind, org) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING;
 	PERFORM @extschema@.llmquota_apply_grants(role);
 
-	IF NOT pg_catalog.has_schema_privilege(role::pg_catalog.name, '@extschema@', 'USAGE') THEN
+	IF NOT pg_catalog.has_schema_privilege(role::pg_catalog.name, pg_catalog.to_regnamespace('@extschema@')::pg_catalog.oid, 'USAGE') THEN
 		RAISE WARNING USING
 			MESSAGE = pg_catalog.format('role "%s" may not use the schema of the extension', role),
 			HINT = pg_catalog.format('GRANT USAGE ON SCHEMA %s TO %I', '@extschema@', role);
@@ -528,7 +528,7 @@ RETURNS text
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 AS $$
 DECLARE
-	role_exists CONSTANT boolean := EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.rolname OPERATOR(pg_catalog.=) role::pg_catalog.name);
+	role_exists CONSTANT boolean := EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.rolname::pg_catalog.text OPERATOR(pg_catalog.=) role);
 BEGIN
 	PERFORM @extschema@.llmquota_check_grant(role, kind, org);
 	DELETE FROM llmquota.role_grant g
@@ -671,102 +671,99 @@ END
 $$;
 COMMENT ON FUNCTION @extschema@.llmquota_check_setting() IS 'internal, a trigger: refuses unknown settings and values out of bounds';
 
--- Refuses quotas that would put more than 8 windows on one meter, or more than 12 cells (11 meters and the lease) into
--- one pick. Looks only at subjects whose quotas the statement touched; a touched '*' row touches its whole scope.
-CREATE FUNCTION @extschema@.llmquota_check_quotas()
+-- Refuses quotas that would put more than 8 windows on one meter. Looks at the subjects whose quotas the statement
+-- touched; touching a '*' row touches every subject named in its scope.
+CREATE FUNCTION @extschema@.llmquota_check_windows()
 RETURNS trigger
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 AS $$
 DECLARE
-	scopes pg_catalog.text[];
-	subjects pg_catalog.text[];
+	checked record;
 	crowded record;
-	parts int;
 BEGIN
-	IF TG_OP OPERATOR(pg_catalog.=) 'UPDATE' THEN
-		SELECT pg_catalog.array_agg(t.scope), pg_catalog.array_agg(t.subject) INTO scopes, subjects
-		  FROM (SELECT r.scope, r.subject FROM removed r UNION SELECT w.scope, w.subject FROM written w) t;
-	ELSIF TG_OP OPERATOR(pg_catalog.=) 'INSERT' THEN
-		SELECT pg_catalog.array_agg(t.scope), pg_catalog.array_agg(t.subject) INTO scopes, subjects
-		  FROM (SELECT DISTINCT w.scope, w.subject FROM written w) t;
-	ELSE
-		SELECT pg_catalog.array_agg(t.scope), pg_catalog.array_agg(t.subject) INTO scopes, subjects
-		  FROM (SELECT DISTINCT r.scope, r.subject FROM removed r) t;
-	END IF;
-
-	WITH touched AS (
+	FOR checked IN
 		SELECT t.scope, t.subject
-		  FROM pg_catalog.unnest(scopes, subjects) AS t (scope, subject)
+		  FROM touched t
 		UNION
 		SELECT q.scope, q.subject
-		  FROM pg_catalog.unnest(scopes, subjects) AS t (scope, subject)
-		  JOIN llmquota.quota q ON q.scope OPERATOR(pg_catalog.=) t.scope
-		 WHERE t.subject OPERATOR(pg_catalog.=) '*'
-	), applying AS (
-		SELECT t.scope, t.subject, q.model, q.family
-		  FROM touched t
-		  JOIN llmquota.quota q ON q.scope OPERATOR(pg_catalog.=) t.scope AND q.subject OPERATOR(pg_catalog.=) t.subject
-		 WHERE q.amount IS NOT NULL
-		UNION ALL
-		SELECT t.scope, t.subject, q.model, q.family
-		  FROM touched t
-		  JOIN llmquota.quota q ON q.scope OPERATOR(pg_catalog.=) t.scope AND q.subject OPERATOR(pg_catalog.=) '*'
-		 WHERE t.subject OPERATOR(pg_catalog.<>) '*' AND q.amount IS NOT NULL
-		   AND NOT EXISTS (SELECT FROM llmquota.quota n
-							WHERE n.scope OPERATOR(pg_catalog.=) t.scope
-							  AND n.subject OPERATOR(pg_catalog.=) t.subject
-							  AND COALESCE(n.model, '') OPERATOR(pg_catalog.=) COALESCE(q.model, '')
-							  AND COALESCE(n.family, '') OPERATOR(pg_catalog.=) COALESCE(q.family, '')
-							  AND n.metric OPERATOR(pg_catalog.=) q.metric
-							  AND COALESCE(n.per, '0') OPERATOR(pg_catalog.=) COALESCE(q.per, '0')
-							  AND COALESCE(n.calendar, '') OPERATOR(pg_catalog.=) COALESCE(q.calendar, '')
-							  AND COALESCE(n.timezone, '') OPERATOR(pg_catalog.=) COALESCE(q.timezone, ''))
-	), counted AS (
-		SELECT a.scope, a.subject, a.model, a.family, pg_catalog.count(*) AS windows
-		  FROM applying a
-		 GROUP BY a.scope, a.subject, a.model, a.family
-	), metered AS (
-		SELECT c.scope, c.subject, c.model, c.family, c.windows OPERATOR(pg_catalog.+) COALESCE(e.windows, 0) AS windows
-		  FROM counted c
-		  LEFT JOIN counted e
-			ON e.scope OPERATOR(pg_catalog.=) c.scope
-		   AND e.subject OPERATOR(pg_catalog.=) c.subject
-		   AND (e.model OPERATOR(pg_catalog.=) '*' AND c.model OPERATOR(pg_catalog.<>) '*'
-				OR e.family OPERATOR(pg_catalog.=) '*' AND c.family OPERATOR(pg_catalog.<>) '*')
-	)
-	SELECT m.* INTO crowded
-	  FROM metered m
-	 WHERE m.windows OPERATOR(pg_catalog.>) 8
-	 ORDER BY m.scope, m.subject, m.model, m.family
-	 LIMIT 1;
-	IF FOUND THEN
-		RAISE EXCEPTION USING ERRCODE = 'configuration_limit_exceeded',
-			MESSAGE = pg_catalog.format('%s quotas apply together to %s "%s"', crowded.windows, crowded.scope, crowded.subject),
-			DETAIL = pg_catalog.format('They count %s. At most 8 quotas can count the same.',
-				CASE WHEN crowded.model IS NOT NULL THEN pg_catalog.format('model "%s"', crowded.model)
-					 WHEN crowded.family IS NOT NULL THEN pg_catalog.format('family "%s"', crowded.family)
-					 ELSE 'all models together' END),
-			HINT = 'Remove a quota, or replace one for all subjects by one of the same window for this subject.';
-	END IF;
+		  FROM (SELECT DISTINCT t.scope FROM touched t WHERE t.subject OPERATOR(pg_catalog.=) '*') s
+		  JOIN llmquota.quota q ON q.scope OPERATOR(pg_catalog.=) s.scope
+	LOOP
+		-- applying: of rows for the same window, the one that names the subject. A meter of one model also holds the
+		-- windows of model '*', and a meter of one family those of family '*'.
+		WITH applying AS (
+			SELECT DISTINCT ON (q.model, q.family, q.metric, q.per, q.calendar, q.timezone)
+				   q.amount,
+				   CASE WHEN q.model IS NOT NULL THEN 'model' WHEN q.family IS NOT NULL THEN 'family' ELSE '' END AS kind,
+				   COALESCE(q.model, q.family, '') AS name
+			  FROM llmquota.quota q
+			 WHERE q.scope OPERATOR(pg_catalog.=) checked.scope
+			   AND q.subject OPERATOR(pg_catalog.=) ANY (ARRAY[checked.subject, '*'])
+			 ORDER BY q.model, q.family, q.metric, q.per, q.calendar, q.timezone, q.subject OPERATOR(pg_catalog.=) '*'
+		), part AS (
+			SELECT a.kind, a.name, pg_catalog.count(*) AS windows
+			  FROM applying a
+			 WHERE a.amount IS NOT NULL
+			 GROUP BY a.kind, a.name
+		)
+		SELECT p.kind, p.name, pg_catalog.sum(e.windows) AS windows INTO crowded
+		  FROM part p
+		  JOIN part e ON e.kind OPERATOR(pg_catalog.=) p.kind AND e.name OPERATOR(pg_catalog.=) ANY (ARRAY[p.name, '*'])
+		 GROUP BY p.kind, p.name
+		HAVING pg_catalog.sum(e.windows) OPERATOR(pg_catalog.>) 8
+		 ORDER BY p.kind, p.name
+		 LIMIT 1;
+		IF FOUND THEN
+			RAISE EXCEPTION USING ERRCODE = 'configuration_limit_exceeded',
+				MESSAGE = pg_catalog.format('%s quotas together limit %s "%s"', crowded.windows, checked.scope, checked.subject),
+				DETAIL = CASE WHEN crowded.kind OPERATOR(pg_catalog.=) '' THEN 'At most 8 quotas can limit all models together.'
+							ELSE pg_catalog.format('At most 8 quotas can limit one %1$s; these limit %1$s "%2$s".', crowded.kind, crowded.name) END,
+				HINT = 'Remove a quota, or replace one that is for every subject by one of the same window for this subject.';
+		END IF;
+	END LOOP;
+	RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION @extschema@.llmquota_check_windows() IS 'internal, a trigger: refuses more than 8 windows on one meter';
 
-	SELECT pg_catalog.count(*) INTO parts
-	  FROM pg_catalog.unnest('{global,provider,account,key,org}'::pg_catalog.text[]) AS s (scope)
-	 CROSS JOIN (VALUES (true, true), (false, true), (true, false)) AS p (no_model, no_family)
-	 WHERE EXISTS (SELECT FROM llmquota.quota q
-					WHERE q.scope OPERATOR(pg_catalog.=) s.scope
-					  AND (q.model IS NULL) OPERATOR(pg_catalog.=) p.no_model
-					  AND (q.family IS NULL) OPERATOR(pg_catalog.=) p.no_family
-					  AND q.amount IS NOT NULL);
+-- Refuses quotas by which one pick could need more than 12 cells: 11 meters and the lease. A pick charges at most one
+-- meter for each scope and part (all models together, by model, by family) that any quota limits; index quota_part is
+-- read by skipping from one such pair to the next.
+CREATE FUNCTION @extschema@.llmquota_check_parts()
+RETURNS trigger
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+AS $$
+DECLARE
+	parts pg_catalog.int8;
+BEGIN
+	WITH RECURSIVE part AS (
+		(SELECT q.scope, q.model IS NULL AS no_model, q.family IS NULL AS no_family
+		   FROM llmquota.quota q
+		  WHERE q.amount IS NOT NULL
+		  ORDER BY q.scope, q.model IS NULL, q.family IS NULL
+		  LIMIT 1)
+		UNION ALL
+		SELECT n.scope, n.no_model, n.no_family
+		  FROM part p
+		 CROSS JOIN LATERAL (
+			SELECT q.scope, q.model IS NULL AS no_model, q.family IS NULL AS no_family
+			  FROM llmquota.quota q
+			 WHERE q.amount IS NOT NULL
+			   AND ROW(q.scope, q.model IS NULL, q.family IS NULL) OPERATOR(pg_catalog.>) ROW(p.scope, p.no_model, p.no_family)
+			 ORDER BY q.scope, q.model IS NULL, q.family IS NULL
+			 LIMIT 1) n
+	)
+	SELECT pg_catalog.count(*) INTO parts FROM part;
 	IF parts OPERATOR(pg_catalog.>) 11 THEN
 		RAISE EXCEPTION USING ERRCODE = 'configuration_limit_exceeded',
 			MESSAGE = pg_catalog.format('one pick could have to charge %s meters', parts),
-			DETAIL = 'Each scope counts up to three ways: all models together, by model, and by family. At most 11 of these can be in use.',
-			HINT = 'Remove the quotas of one scope by model or by family.';
+			DETAIL = 'Each scope can be limited in three ways: all models together, by model, and by family. At most 11 of these ways can be in use.',
+			HINT = 'Remove the quotas by model or by family of one scope.';
 	END IF;
 	RETURN NULL;
 END
 $$;
-COMMENT ON FUNCTION @extschema@.llmquota_check_quotas() IS 'internal, a trigger: refuses quotas that would need more windows on a meter, or more meters in a pick, than there can be';
+COMMENT ON FUNCTION @extschema@.llmquota_check_parts() IS 'internal, a trigger: refuses quotas by which one pick could have to charge more than 11 meters';
 
 --
 -- Functions: the checks and triggers that use them. Triggers fire in replicas, too (ENABLE ALWAYS).
@@ -780,16 +777,22 @@ CREATE TRIGGER check_setting BEFORE INSERT OR UPDATE ON llmquota.setting
 	FOR EACH ROW EXECUTE FUNCTION @extschema@.llmquota_check_setting();
 ALTER TABLE llmquota.setting ENABLE ALWAYS TRIGGER check_setting;
 
-CREATE TRIGGER check_quotas_inserted AFTER INSERT ON llmquota.quota REFERENCING NEW TABLE AS written
-	FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.llmquota_check_quotas();
-CREATE TRIGGER check_quotas_updated AFTER UPDATE ON llmquota.quota REFERENCING OLD TABLE AS removed NEW TABLE AS written
-	FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.llmquota_check_quotas();
-CREATE TRIGGER check_quotas_deleted AFTER DELETE ON llmquota.quota REFERENCING OLD TABLE AS removed
-	FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.llmquota_check_quotas();
+CREATE TRIGGER check_windows_inserted AFTER INSERT ON llmquota.quota REFERENCING NEW TABLE AS touched
+	FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.llmquota_check_windows();
+CREATE TRIGGER check_windows_updated AFTER UPDATE ON llmquota.quota REFERENCING NEW TABLE AS touched
+	FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.llmquota_check_windows();
+CREATE TRIGGER check_windows_left AFTER UPDATE ON llmquota.quota REFERENCING OLD TABLE AS touched
+	FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.llmquota_check_windows();
+CREATE TRIGGER check_windows_deleted AFTER DELETE ON llmquota.quota REFERENCING OLD TABLE AS touched
+	FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.llmquota_check_windows();
+CREATE TRIGGER check_parts AFTER INSERT OR UPDATE ON llmquota.quota
+	FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.llmquota_check_parts();
 ALTER TABLE llmquota.quota
-	ENABLE ALWAYS TRIGGER check_quotas_inserted,
-	ENABLE ALWAYS TRIGGER check_quotas_updated,
-	ENABLE ALWAYS TRIGGER check_quotas_deleted;
+	ENABLE ALWAYS TRIGGER check_windows_inserted,
+	ENABLE ALWAYS TRIGGER check_windows_updated,
+	ENABLE ALWAYS TRIGGER check_windows_left,
+	ENABLE ALWAYS TRIGGER check_windows_deleted,
+	ENABLE ALWAYS TRIGGER check_parts;
 
 DO $$
 DECLARE
@@ -894,7 +897,8 @@ REVOKE ALL ON FUNCTION
 	@extschema@.llmquota_config_changed(),
 	@extschema@.llmquota_refuse_write(),
 	@extschema@.llmquota_check_setting(),
-	@extschema@.llmquota_check_quotas()
+	@extschema@.llmquota_check_windows(),
+	@extschema@.llmquota_check_parts()
 	FROM PUBLIC;
 
 --
