@@ -8,6 +8,9 @@
  * raise nothing for a wrong name: they return false, and the caller says what
  * was wrong.
  *
+ * A name means what it means to SET timezone: CET, for one, has a summer time,
+ * while AT TIME ZONE 'CET' is an abbreviation of one hour east.
+ *
  * The day D begins at the first instant whose local date is D or later.  That
  * is midnight; or where the clocks skip midnight, the end of the gap; where
  * they show it twice, the first time; and a day that the zone left out
@@ -53,7 +56,7 @@ local_date(const pg_tz *zone, pg_time_t second, int *date)
 	if (tm == NULL)
 		return false;
 	*date = date2j(tm->tm_year + 1900, tm->tm_mon + 1, tm->tm_mday);
-	return true;
+	return *date >= 0;
 }
 
 /*
