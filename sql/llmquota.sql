@@ -206,6 +206,7 @@ CREATE TABLE llmquota.quota (
 	CONSTRAINT quota_rollout_valid CHECK (rollout BETWEEN 0 AND 1)
 );
 COMMENT ON TABLE llmquota.quota IS 'limits. Every quota that matches a request must admit it; a row that names its subject replaces the ''*'' row of the same scope, model, family, metric and window';
+COMMENT ON SEQUENCE llmquota.quota_id_seq IS 'numbers of quotas';
 COMMENT ON COLUMN llmquota.quota.id IS 'number of the quota, shown in refusals and in llmquota.meter_window';
 COMMENT ON COLUMN llmquota.quota.scope IS 'whose use is counted: global, provider, account, key or org';
 COMMENT ON COLUMN llmquota.quota.subject IS 'which one, by name; ''*'': each by itself; empty for the scope global, and only there';
@@ -236,7 +237,7 @@ COMMENT ON TABLE llmquota.setting IS 'what holds for the whole database. Change 
 COMMENT ON COLUMN llmquota.setting.name IS 'name of the setting';
 COMMENT ON COLUMN llmquota.setting.value IS 'value, as text';
 COMMENT ON COLUMN llmquota.setting.unit IS 'unit of the value; NULL: none';
-COMMENT ON COLUMN llmquota.setting.description IS 'what it decides';
+COMMENT ON COLUMN llmquota.setting.description IS 'what it decides; NULL: not said';
 
 CREATE TABLE llmquota.role_grant (
 	role text NOT NULL,
@@ -284,7 +285,7 @@ CREATE TABLE llmquota.usage (
 	latency_ms int,
 	tags jsonb
 ) PARTITION BY RANGE (picked_at);
-COMMENT ON TABLE llmquota.usage IS 'the ledger: one row for every lease that ended, in partitions by UTC day of picked_at';
+COMMENT ON TABLE llmquota.usage IS 'the ledger: one row for every lease that ended, in partitions by UTC day of picked_at. A column is NULL when nothing was said or is known';
 COMMENT ON COLUMN llmquota.usage.lease IS 'the lease; unique together with picked_at';
 COMMENT ON COLUMN llmquota.usage.picked_at IS 'when the lease was granted';
 COMMENT ON COLUMN llmquota.usage.recorded_at IS 'when the row was written';
@@ -715,10 +716,12 @@ BEGIN
 		 LIMIT 1;
 		IF FOUND THEN
 			RAISE EXCEPTION USING ERRCODE = 'configuration_limit_exceeded',
-				MESSAGE = pg_catalog.format('%s quotas together limit %s "%s"', crowded.windows, checked.scope, checked.subject),
+				MESSAGE = pg_catalog.format('%s quotas together limit %s', crowded.windows,
+					CASE WHEN checked.scope OPERATOR(pg_catalog.=) 'global' THEN 'the scope global'
+						 ELSE pg_catalog.format('%s "%s"', checked.scope, checked.subject) END),
 				DETAIL = CASE WHEN crowded.kind OPERATOR(pg_catalog.=) '' THEN 'At most 8 quotas can limit all models together.'
 							ELSE pg_catalog.format('At most 8 quotas can limit one %1$s; these limit %1$s "%2$s".', crowded.kind, crowded.name) END,
-				HINT = 'Remove a quota, or replace one that is for every subject by one of the same window for this subject.';
+				HINT = 'Remove one, or replace one that is for every subject by a row for this subject with no amount.';
 		END IF;
 	END LOOP;
 	RETURN NULL;
