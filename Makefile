@@ -91,10 +91,10 @@ TEST_CFLAGS = $(CFLAGS) $(CFLAGS_SL) -O1 -g -DLLMQ_TESTING -Wall -Wextra -Werror
 TEST_CPPFLAGS = -Isrc $(CPPFLAGS) -isystem $(includedir_server)
 TEST_OBJS = $(OBJS:src/%.o=build/testing/%.o)
 
-# A file test/unit/NAME_test.c says in one of its first lines what it is compiled with: `links: src/window.c` for a
-# program of its own, `module: src/zone.c` for a library that the server loads.
-unit_kind = $(shell grep -lE '^[/ ]?\*+ *$1:' test/unit/*_test.c 2>/dev/null)
-unit_sources = $(shell sed -n '1,20s|^[/ ]*\** *$1: *\([^*]*\).*|\1|p' $2)
+# A file of test/unit says on a line of its first comment what it is compiled with: `links: src/window.c` makes it a
+# program of its own that prints TAP, `module: src/zone.c` a library for the server of the regress suite.
+unit_kind = $(shell grep -lE '^[/ ]?\*+[[:space:]]*$1:' /dev/null $(wildcard test/unit/*.c))
+unit_sources = $(shell sed -n 's|^[/ ]*\**[[:space:]]*$1: *\([^*]*\).*|\1|p' $2)
 UNITS = $(patsubst test/%.c,build/%,$(call unit_kind,links))
 UNIT_MODULES = $(patsubst test/unit/%.c,build/testing/%.so,$(call unit_kind,module))
 UNIT_HEADERS = $(wildcard src/*.h test/unit/*.h)
