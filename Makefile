@@ -79,11 +79,8 @@ $(OBJS): build/.pg_config
 
 -include $(OBJS:.o=.d)
 
-# Installs only what differs, so that tests run without sudo where an administrator has installed the same build.
 installed: all
-	@cmp -s llmquota.so '$(pkglibdir)/llmquota.so' && \
-	cmp -s llmquota.control '$(datadir)/extension/llmquota.control' && \
-	cmp -s $(DATA_built) '$(datadir)/extension/$(DATA_built)' || $(MAKE) --no-print-directory install
+	+@MAKE='$(MAKE)' test/install '$(pkglibdir)' '$(datadir)/extension' $(DATA_built)
 
 # The testing flavour: assertions and injection points, every warning an error. The server's headers are not ours to
 # judge (-isystem), nor is the number of arguments that the server passes to a callback.
