@@ -66,9 +66,9 @@ CREATE TABLE llmquota.provider (
 	timezone text NOT NULL DEFAULT 'UTC',
 	enabled boolean NOT NULL DEFAULT true,
 	CONSTRAINT provider_pkey PRIMARY KEY (provider),
-	CONSTRAINT provider_name_valid CHECK (pg_catalog.octet_length(provider) BETWEEN 1 AND 128 AND provider <> '*'),
-	CONSTRAINT provider_adapter_valid CHECK (pg_catalog.octet_length(adapter) BETWEEN 1 AND 128),
-	CONSTRAINT provider_base_url_valid CHECK (pg_catalog.octet_length(base_url) BETWEEN 1 AND 2048)
+	CONSTRAINT provider_name_valid CHECK (provider OPERATOR(pg_catalog.<>) ALL ('{"",*}') AND pg_catalog.octet_length(provider) OPERATOR(pg_catalog.<=) 128),
+	CONSTRAINT provider_adapter_valid CHECK (adapter OPERATOR(pg_catalog.<>) '' AND pg_catalog.octet_length(adapter) OPERATOR(pg_catalog.<=) 128),
+	CONSTRAINT provider_base_url_valid CHECK (base_url OPERATOR(pg_catalog.<>) '' AND pg_catalog.octet_length(base_url) OPERATOR(pg_catalog.<=) 2048)
 );
 COMMENT ON TABLE llmquota.provider IS 'services that answer requests';
 COMMENT ON COLUMN llmquota.provider.provider IS 'name, at most 128 bytes';
@@ -85,9 +85,9 @@ CREATE TABLE llmquota.account (
 	enabled boolean NOT NULL DEFAULT true,
 	CONSTRAINT account_pkey PRIMARY KEY (account),
 	CONSTRAINT account_provider_fkey FOREIGN KEY (provider) REFERENCES llmquota.provider,
-	CONSTRAINT account_name_valid CHECK (pg_catalog.octet_length(account) BETWEEN 1 AND 128 AND account <> '*'),
-	CONSTRAINT account_org_valid CHECK (pg_catalog.octet_length(org) BETWEEN 1 AND 128 AND org <> '*'),
-	CONSTRAINT account_base_url_valid CHECK (pg_catalog.octet_length(base_url) BETWEEN 1 AND 2048)
+	CONSTRAINT account_name_valid CHECK (account OPERATOR(pg_catalog.<>) ALL ('{"",*}') AND pg_catalog.octet_length(account) OPERATOR(pg_catalog.<=) 128),
+	CONSTRAINT account_org_valid CHECK (org OPERATOR(pg_catalog.<>) ALL ('{"",*}') AND pg_catalog.octet_length(org) OPERATOR(pg_catalog.<=) 128),
+	CONSTRAINT account_base_url_valid CHECK (base_url OPERATOR(pg_catalog.<>) '' AND pg_catalog.octet_length(base_url) OPERATOR(pg_catalog.<=) 2048)
 );
 COMMENT ON TABLE llmquota.account IS 'organizations or projects at a provider: the holders of its limits';
 COMMENT ON COLUMN llmquota.account.account IS 'name, at most 128 bytes';
@@ -105,8 +105,8 @@ CREATE TABLE llmquota.key (
 	enabled boolean NOT NULL DEFAULT true,
 	CONSTRAINT key_pkey PRIMARY KEY (key),
 	CONSTRAINT key_account_fkey FOREIGN KEY (account) REFERENCES llmquota.account,
-	CONSTRAINT key_name_valid CHECK (pg_catalog.octet_length(key) BETWEEN 1 AND 128 AND key <> '*'),
-	CONSTRAINT key_secret_ref_valid CHECK (pg_catalog.octet_length(secret_ref) BETWEEN 1 AND 2048)
+	CONSTRAINT key_name_valid CHECK (key OPERATOR(pg_catalog.<>) ALL ('{"",*}') AND pg_catalog.octet_length(key) OPERATOR(pg_catalog.<=) 128),
+	CONSTRAINT key_secret_ref_valid CHECK (secret_ref OPERATOR(pg_catalog.<>) '' AND pg_catalog.octet_length(secret_ref) OPERATOR(pg_catalog.<=) 2048)
 );
 COMMENT ON TABLE llmquota.key IS 'credentials of accounts. A second key of one account adds redundancy and no capacity';
 COMMENT ON COLUMN llmquota.key.key IS 'name, at most 128 bytes; not the secret';
@@ -125,10 +125,10 @@ CREATE TABLE llmquota.model (
 	enabled boolean NOT NULL DEFAULT true,
 	CONSTRAINT model_pkey PRIMARY KEY (model),
 	CONSTRAINT model_provider_fkey FOREIGN KEY (provider) REFERENCES llmquota.provider,
-	CONSTRAINT model_name_valid CHECK (pg_catalog.octet_length(model) BETWEEN 1 AND 128 AND model <> '*'),
-	CONSTRAINT model_provider_model_valid CHECK (pg_catalog.octet_length(provider_model) BETWEEN 1 AND 128),
-	CONSTRAINT model_family_valid CHECK (pg_catalog.octet_length(family) BETWEEN 1 AND 128 AND family <> '*'),
-	CONSTRAINT model_default_output_tokens_valid CHECK (default_output_tokens >= 0)
+	CONSTRAINT model_name_valid CHECK (model OPERATOR(pg_catalog.<>) ALL ('{"",*}') AND pg_catalog.octet_length(model) OPERATOR(pg_catalog.<=) 128),
+	CONSTRAINT model_provider_model_valid CHECK (provider_model OPERATOR(pg_catalog.<>) '' AND pg_catalog.octet_length(provider_model) OPERATOR(pg_catalog.<=) 128),
+	CONSTRAINT model_family_valid CHECK (family OPERATOR(pg_catalog.<>) ALL ('{"",*}') AND pg_catalog.octet_length(family) OPERATOR(pg_catalog.<=) 128),
+	CONSTRAINT model_default_output_tokens_valid CHECK (default_output_tokens OPERATOR(pg_catalog.>=) 0)
 );
 COMMENT ON TABLE llmquota.model IS 'models of providers. The name of a model is also a route of one step';
 COMMENT ON COLUMN llmquota.model.model IS 'name, at most 128 bytes';
@@ -145,9 +145,9 @@ CREATE TABLE llmquota.route (
 	model text NOT NULL,
 	CONSTRAINT route_pkey PRIMARY KEY (route, org, step, model),
 	CONSTRAINT route_model_fkey FOREIGN KEY (model) REFERENCES llmquota.model,
-	CONSTRAINT route_name_valid CHECK (pg_catalog.octet_length(route) BETWEEN 1 AND 128),
-	CONSTRAINT route_org_valid CHECK (pg_catalog.octet_length(org) <= 128 AND org <> '*'),
-	CONSTRAINT route_step_valid CHECK (step >= 0)
+	CONSTRAINT route_name_valid CHECK (route OPERATOR(pg_catalog.<>) '' AND pg_catalog.octet_length(route) OPERATOR(pg_catalog.<=) 128),
+	CONSTRAINT route_org_valid CHECK (org OPERATOR(pg_catalog.<>) '*' AND pg_catalog.octet_length(org) OPERATOR(pg_catalog.<=) 128),
+	CONSTRAINT route_step_valid CHECK (step OPERATOR(pg_catalog.>=) 0)
 );
 COMMENT ON TABLE llmquota.route IS 'names that applications ask for: one row for each model of each step. The name of a route wins over that of a model';
 COMMENT ON COLUMN llmquota.route.route IS 'name, at most 128 bytes';
@@ -161,8 +161,8 @@ CREATE TABLE llmquota.org (
 	shared_keys boolean NOT NULL DEFAULT true,
 	enabled boolean NOT NULL DEFAULT true,
 	CONSTRAINT org_pkey PRIMARY KEY (org),
-	CONSTRAINT org_name_valid CHECK (pg_catalog.octet_length(org) <= 128 AND org <> '*'),
-	CONSTRAINT org_priority_valid CHECK (priority IN ('normal', 'high'))
+	CONSTRAINT org_name_valid CHECK (org OPERATOR(pg_catalog.<>) '*' AND pg_catalog.octet_length(org) OPERATOR(pg_catalog.<=) 128),
+	CONSTRAINT org_priority_valid CHECK (priority OPERATOR(pg_catalog.=) ANY ('{normal,high}'))
 );
 COMMENT ON TABLE llmquota.org IS 'tenants that requests are made for. An org that is not listed is allowed (setting unknown_org) and has the defaults of this table';
 COMMENT ON COLUMN llmquota.org.org IS 'name, at most 128 bytes; empty: requests made for no org in particular';
@@ -188,22 +188,25 @@ CREATE TABLE llmquota.quota (
 	counts_failures boolean NOT NULL DEFAULT true,
 	CONSTRAINT quota_pkey PRIMARY KEY (id),
 	CONSTRAINT quota_unique UNIQUE NULLS NOT DISTINCT (scope, subject, model, family, metric, per, calendar, timezone),
-	CONSTRAINT quota_scope_valid CHECK (scope IN ('global', 'provider', 'account', 'key', 'org')),
-	CONSTRAINT quota_subject_valid CHECK (pg_catalog.octet_length(subject) <= 128 AND (scope = 'global') = (subject = '')),
-	CONSTRAINT quota_model_valid CHECK (pg_catalog.octet_length(model) BETWEEN 1 AND 128),
-	CONSTRAINT quota_family_valid CHECK (pg_catalog.octet_length(family) BETWEEN 1 AND 128),
+	CONSTRAINT quota_scope_valid CHECK (scope OPERATOR(pg_catalog.=) ANY ('{global,provider,account,key,org}')),
+	CONSTRAINT quota_subject_valid CHECK (pg_catalog.octet_length(subject) OPERATOR(pg_catalog.<=) 128
+		AND (scope OPERATOR(pg_catalog.=) 'global') OPERATOR(pg_catalog.=) (subject OPERATOR(pg_catalog.=) '')),
+	CONSTRAINT quota_model_valid CHECK (model OPERATOR(pg_catalog.<>) '' AND pg_catalog.octet_length(model) OPERATOR(pg_catalog.<=) 128),
+	CONSTRAINT quota_family_valid CHECK (family OPERATOR(pg_catalog.<>) '' AND pg_catalog.octet_length(family) OPERATOR(pg_catalog.<=) 128),
 	CONSTRAINT quota_model_or_family CHECK (model IS NULL OR family IS NULL),
-	CONSTRAINT quota_metric_valid CHECK (metric IN ('requests', 'input_tokens', 'output_tokens', 'tokens', 'concurrency')),
-	CONSTRAINT quota_amount_valid CHECK (amount >= 0 AND amount <= 9223372036854775807 AND amount = pg_catalog.trunc(amount)),
-	CONSTRAINT quota_one_window CHECK (CASE WHEN metric = 'concurrency' THEN pg_catalog.num_nonnulls(per, calendar) = 0
-										   ELSE pg_catalog.num_nonnulls(per, calendar) = 1 END),
-	CONSTRAINT quota_per_without_months CHECK (EXTRACT(year FROM per) = 0 AND EXTRACT(month FROM per) = 0),
-	CONSTRAINT quota_per_in_range CHECK (per BETWEEN '1 second' AND '400 days'),
-	CONSTRAINT quota_calendar_valid CHECK (calendar IN ('day', 'week', 'month', 'quarter', 'year')),
+	CONSTRAINT quota_metric_valid CHECK (metric OPERATOR(pg_catalog.=) ANY ('{requests,input_tokens,output_tokens,tokens,concurrency}')),
+	CONSTRAINT quota_amount_valid CHECK (amount OPERATOR(pg_catalog.>=) 0 AND amount OPERATOR(pg_catalog.<=) 9223372036854775807
+		AND amount OPERATOR(pg_catalog.=) pg_catalog.trunc(amount)),
+	CONSTRAINT quota_one_window CHECK (pg_catalog.num_nonnulls(per, calendar) OPERATOR(pg_catalog.=)
+		CASE WHEN metric OPERATOR(pg_catalog.=) 'concurrency' THEN 0 ELSE 1 END),
+	CONSTRAINT quota_per_without_months CHECK (EXTRACT(year FROM per) OPERATOR(pg_catalog.=) 0
+		AND EXTRACT(month FROM per) OPERATOR(pg_catalog.=) 0),
+	CONSTRAINT quota_per_in_range CHECK (per OPERATOR(pg_catalog.>=) '1 second' AND per OPERATOR(pg_catalog.<=) '400 days'),
+	CONSTRAINT quota_calendar_valid CHECK (calendar OPERATOR(pg_catalog.=) ANY ('{day,week,month,quarter,year}')),
 	CONSTRAINT quota_timezone_of_calendar CHECK (timezone IS NULL OR calendar IS NOT NULL),
-	CONSTRAINT quota_high_priority_share_valid CHECK (high_priority_share >= 0 AND high_priority_share < 1),
-	CONSTRAINT quota_mode_valid CHECK (mode IN ('enforce', 'observe')),
-	CONSTRAINT quota_rollout_valid CHECK (rollout BETWEEN 0 AND 1)
+	CONSTRAINT quota_high_priority_share_valid CHECK (high_priority_share OPERATOR(pg_catalog.>=) 0 AND high_priority_share OPERATOR(pg_catalog.<) 1),
+	CONSTRAINT quota_mode_valid CHECK (mode OPERATOR(pg_catalog.=) ANY ('{enforce,observe}')),
+	CONSTRAINT quota_rollout_valid CHECK (rollout OPERATOR(pg_catalog.>=) 0 AND rollout OPERATOR(pg_catalog.<=) 1)
 );
 COMMENT ON TABLE llmquota.quota IS 'limits. Every quota that matches a request must admit it; a row that names its subject replaces the ''*'' row of the same scope, model, family, metric and window';
 COMMENT ON SEQUENCE llmquota.quota_id_seq IS 'numbers of quotas';
@@ -244,9 +247,9 @@ CREATE TABLE llmquota.role_grant (
 	kind text NOT NULL,
 	org text,
 	CONSTRAINT role_grant_unique UNIQUE NULLS NOT DISTINCT (role, kind, org),
-	CONSTRAINT role_grant_kind_valid CHECK (kind IN ('app', 'admin')),
-	CONSTRAINT role_grant_org_valid CHECK (pg_catalog.octet_length(org) <= 128 AND org <> '*'),
-	CONSTRAINT role_grant_org_of_app CHECK (org IS NULL OR kind = 'app')
+	CONSTRAINT role_grant_kind_valid CHECK (kind OPERATOR(pg_catalog.=) ANY ('{app,admin}')),
+	CONSTRAINT role_grant_org_valid CHECK (org OPERATOR(pg_catalog.<>) '*' AND pg_catalog.octet_length(org) OPERATOR(pg_catalog.<=) 128),
+	CONSTRAINT role_grant_org_of_app CHECK (org IS NULL OR kind OPERATOR(pg_catalog.=) 'app')
 );
 COMMENT ON TABLE llmquota.role_grant IS 'what llmquota_grant gave to roles. Written by llmquota_grant and llmquota_revoke';
 COMMENT ON COLUMN llmquota.role_grant.role IS 'name of the role';
