@@ -7,8 +7,8 @@ OBJS = $(patsubst %.c,%.o,$(sort $(wildcard src/*.c)))
 DATA_built = llmquota--$(EXTVERSION).sql
 DATA = $(wildcard sql/llmquota--*.sql)
 PG_CPPFLAGS = -MMD -MP
-# A demo that is still running lives in build/demo.
-EXTRA_CLEAN = $(OBJS:.o=.d) $(filter-out build/demo,$(wildcard build/* build/.pg_config))
+# A demo that is still running lives in build/demo; build/node was downloaded.
+EXTRA_CLEAN = $(OBJS:.o=.d) $(filter-out build/demo build/node,$(wildcard build/* build/.pg_config))
 
 # Debian's pg_config is that of the newest version with server headers.
 PG_CONFIG ?= pg_config
