@@ -40,7 +40,7 @@
 static pg_tz *
 find_zone(const char *name)
 {
-	pg_tz	   *zone = name[0] != '\0' ? pg_tzset(name) : NULL;
+	pg_tz	   *zone = pg_tzset(name);
 
 	return zone != NULL && pg_tz_acceptable(zone) ? zone : NULL;
 }
