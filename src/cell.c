@@ -218,7 +218,7 @@ lock_pages(LlmqCellSet *set, bool wait)
 static LlmqCellHeader *
 state_in(const LlmqCellSet *set, const LlmqCellUse *cell, char *page)
 {
-	LlmqCellHeader *state = llmq_cell_in_page(page, unconstify(ItemPointer, &cell->tid), cell->table, cell->id);
+	LlmqCellHeader *state = llmq_cell_in_page(page, unconstify(ItemPointerData *, &cell->tid), cell->table, cell->id);
 
 	if (state == NULL || (state->flags & (LLMQ_CELL_BORN | LLMQ_CELL_MOVED)) != set->needed_flags)
 		return NULL;

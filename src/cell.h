@@ -144,6 +144,7 @@ extern uint32 llmq_cell_magic(LlmqLiveTable table);
 typedef void (*LlmqCellVisitor) (const LlmqCellHeader *state, HeapTuple tuple, void *context);
 extern void llmq_cell_walk(LlmqLive *live, LlmqLiveTable table, LlmqCellVisitor visit, void *context);
 
+extern void llmq_cell_meter_key(HeapTuple tuple, LlmqCellKey *key);
 extern bool llmq_cell_is_dead(HeapTuple tuple, LlmqLiveTable table);
 
 /* cell_birth.c */

@@ -11,8 +11,10 @@
 #include "postgres.h"
 
 #include "access/genam.h"
+#include "access/relation.h"
 #include "access/htup_details.h"
 #include "access/table.h"
+#include "catalog/pg_collation.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "port/pg_crc32c.h"
@@ -273,6 +275,21 @@ llmq_cell_find(LlmqLive *live, const LlmqCellKey *key)
 	if (id != 0)
 		remember(key->table, id, &tid);
 	return id;
+}
+
+/* The key columns of a row of llmquota.meter: fixed-width, behind the state. */
+void
+llmq_cell_meter_key(HeapTuple tuple, LlmqCellKey *key)
+{
+	LlmqCellHeader *state = state_in_tuple(tuple->t_data, tuple->t_len, LLMQ_LIVE_METER);
+	char	   *scope = (char *) state + state->length;
+	char	   *subject = (char *) tuple->t_data + INTALIGN(scope + 1 - (char *) tuple->t_data);
+
+	key->table = LLMQ_LIVE_METER;
+	key->kind = *scope;
+	memcpy(&key->subject, subject, sizeof(int32));
+	memcpy(&key->part, subject + sizeof(int32), sizeof(int32));
+	key->name = NULL;
 }
 
 /* The largest id in use, born or not; 0 when the table is empty. */

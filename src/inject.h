@@ -11,6 +11,7 @@
 #ifdef LLMQ_TESTING
 extern char *llmq_inject;
 
+extern void llmq_inject_init(void);
 extern bool llmq_injected(const char *point);
 extern void llmq_inject_error(const char *point);
 

@@ -1,0 +1,189 @@
+/*
+ * catalog.c
+ *	  The configuration in memory: when it is loaded, and how things are found in it.
+ *
+ * A backend loads all configuration when it first needs it, with a fresh snapshot whatever the isolation level, and
+ * again when the relation cache says that one of its tables has changed; an invalidation that arrives during the load
+ * repeats it. What a call uses is never freed under it: only llmq_catalog(), at the start of a call, throws away.
+ * A transaction sees its own changes, because they are invalidated in its own backend at the next command, and again
+ * when it rolls back.
+ */
+#include "postgres.h"
+
+#include "common/hashfn.h"
+#include "miscadmin.h"
+#include "utils/inval.h"
+#include "utils/memutils.h"
+
+#include "catalog.h"
+
+/* How many orgs a backend remembers the meters of before it starts anew. */
+#define MAX_REMEMBERED_ORGS 10000
+
+typedef struct NameEntry
+{
+	const char *name;
+	void	   *object;
+	uint32		hash;
+	char		status;
+} NameEntry;
+
+#define SH_PREFIX		names
+#define SH_ELEMENT_TYPE	NameEntry
+#define SH_KEY_TYPE		const char *
+#define SH_KEY			name
+#define SH_HASH_KEY(tb, key)	hash_bytes((const unsigned char *) (key), strlen(key))
+#define SH_EQUAL(tb, a, b)		(strcmp(a, b) == 0)
+#define SH_STORE_HASH
+#define SH_GET_HASH(tb, a)		(a)->hash
+#define SH_SCOPE		static inline
+#define SH_DECLARE
+#define SH_DEFINE
+#include "lib/simplehash.h"
+
+/* Reset by the relation cache's callback. */
+static bool catalog_valid = false;
+static LlmqCatalog *current_catalog = NULL;
+
+struct names_hash *
+llmq_names_create(MemoryContext context)
+{
+	return names_create(context, 16, NULL);
+}
+
+void *
+llmq_names_find(struct names_hash *names, const char *name)
+{
+	NameEntry  *entry = names_lookup(names, name);
+
+	return entry != NULL ? entry->object : NULL;
+}
+
+/* The name must live as long as the table. */
+void
+llmq_names_put(struct names_hash *names, const char *name, void *object)
+{
+	bool		found;
+
+	names_insert(names, name, &found)->object = object;
+}
+
+/* Called by the relation cache at any time: only notes that the configuration is to be loaded again. */
+void
+llmq_catalog_invalidate(void)
+{
+	catalog_valid = false;
+}
+
+/* Begins to remember orgs from nothing. */
+static void
+reset_orgs(LlmqCatalog *catalog)
+{
+	MemoryContextReset(catalog->org_context);
+	catalog->orgs = llmq_names_create(catalog->org_context);
+}
+
+/* Loads the configuration; it is only put in the place of the old one when it is complete. */
+static void
+load(void)
+{
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "llmquota catalog", ALLOCSET_DEFAULT_SIZES);
+	LlmqCatalog *loaded;
+
+	loaded = llmq_catalog_load(context);
+	loaded->org_context = AllocSetContextCreate(context, "llmquota orgs", ALLOCSET_DEFAULT_SIZES);
+	reset_orgs(loaded);
+	MemoryContextSetParent(context, TopMemoryContext);
+	if (current_catalog != NULL)
+		MemoryContextDelete(current_catalog->context);
+	current_catalog = loaded;
+}
+
+/*
+ * The configuration as it is now. Invalidates what earlier calls returned, so a call asks once, at its start.
+ */
+LlmqCatalog *
+llmq_catalog(void)
+{
+	AcceptInvalidationMessages();
+	while (current_catalog == NULL || !catalog_valid)
+	{
+		CHECK_FOR_INTERRUPTS();
+		catalog_valid = true;
+		PG_TRY();
+		{
+			load();
+		}
+		PG_CATCH();
+		{
+			catalog_valid = false;
+			PG_RE_THROW();
+		}
+		PG_END_TRY();
+		AcceptInvalidationMessages();
+	}
+	if (current_catalog->orgs->members >= MAX_REMEMBERED_ORGS)
+		reset_orgs(current_catalog);
+	return current_catalog;
+}
+
+/* An org, listed or not. An unlisted one has the defaults of the table. */
+LlmqOrg *
+llmq_catalog_org(LlmqCatalog *catalog, const char *name)
+{
+	LlmqOrg    *org = llmq_names_find(catalog->orgs, name);
+	LlmqOrg    *listed;
+
+	if (org != NULL)
+		return org;
+
+	org = MemoryContextAllocZero(catalog->org_context, sizeof(LlmqOrg));
+	listed = llmq_names_find(catalog->listed_orgs, name);
+	if (listed != NULL)
+		*org = *listed;
+	else
+	{
+		org->shared_keys = true;
+		org->enabled = true;
+	}
+	org->owns_accounts = llmq_names_find(catalog->owners, name) != NULL;
+	org->subject.scope = LLMQ_SCOPE_ORG;
+	org->subject.name = MemoryContextStrdup(catalog->org_context, name);
+	org->subject.zone = "UTC";
+	org->subject.context = catalog->org_context;
+	llmq_names_put(catalog->orgs, org->subject.name, org);
+	return org;
+}
+
+/*
+ * The steps of a route for an org: its own definition, else the common one, else the model of that name. NULL when
+ * there is none.
+ */
+LlmqRoute *
+llmq_catalog_route(LlmqCatalog *catalog, const char *name, const char *org)
+{
+	LlmqRoute  *route = NULL;
+	LlmqModel  *model;
+
+	if (org[0] != '\0')
+	{
+		char	   *own = psprintf("%s\n%s", org, name);
+
+		route = llmq_names_find(catalog->routes, own);
+		pfree(own);
+	}
+	if (route == NULL)
+		route = llmq_names_find(catalog->routes, name);
+	if (route != NULL)
+		return route;
+
+	model = llmq_names_find(catalog->models, name);
+	if (model == NULL)
+		return NULL;
+	route = palloc(sizeof(LlmqRoute));
+	route->name = model->name;
+	route->nsteps = 1;
+	route->step = palloc(sizeof(LlmqModel *));
+	route->step[0] = model;
+	return route;
+}

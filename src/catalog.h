@@ -1,0 +1,221 @@
+/*
+ * catalog.h
+ *	  The configuration, as each backend keeps it in memory.
+ */
+#ifndef LLMQ_CATALOG_H
+#define LLMQ_CATALOG_H
+
+#include "postgres.h"
+
+#include "datatype/timestamp.h"
+
+#include "window.h"
+
+/* Stored as one letter in llmquota.meter; also the order in which refusals are reported. */
+typedef enum LlmqScope
+{
+	LLMQ_SCOPE_GLOBAL,
+	LLMQ_SCOPE_PROVIDER,
+	LLMQ_SCOPE_ACCOUNT,
+	LLMQ_SCOPE_KEY,
+	LLMQ_SCOPE_ORG
+} LlmqScope;
+
+#define LLMQ_SCOPE_COUNT (LLMQ_SCOPE_ORG + 1)
+
+/* What is counted apart within a subject: a pick belongs to one meter of each kind that has quotas. */
+typedef enum LlmqPart
+{
+	LLMQ_PART_ALL,
+	LLMQ_PART_MODEL,
+	LLMQ_PART_FAMILY
+} LlmqPart;
+
+#define LLMQ_PART_COUNT (LLMQ_PART_FAMILY + 1)
+
+/* A quota belongs to one meter, which has room for so many. */
+#define LLMQ_MAX_LIMITS 8
+
+/* amount of a quota that says NULL: no limit */
+#define LLMQ_NO_LIMIT (-1)
+
+typedef struct LlmqQuota
+{
+	int64		id;
+	LlmqScope	scope;
+	LlmqPart	part;
+	const char *subject;		/* "*": each by itself */
+	const char *part_name;		/* "*": each by itself; NULL with LLMQ_PART_ALL */
+	LlmqMetric	metric;
+	LlmqWindowKind kind;
+	LlmqCalendarUnit unit;
+	int64		amount;			/* or LLMQ_NO_LIMIT */
+	int64		length;			/* of a sliding window, in microseconds */
+	const char *zone;			/* NULL: the provider's, else UTC */
+	const char *period;			/* for people: "1 minute", "day"; NULL for concurrency */
+	double		high_priority_share;
+	double		rollout;
+	bool		observe;
+	uint8		window_flags;	/* LLMQ_WINDOW_NOT_CACHED, LLMQ_WINDOW_NOT_FAILURES */
+	struct LlmqQuota *next;		/* of the same scope and kind of part */
+} LlmqQuota;
+
+/* A quota as it holds for one meter. */
+typedef struct LlmqLimit
+{
+	const LlmqQuota *quota;
+	const char *zone;
+	bool		enforced;		/* else it only observes */
+	LlmqWindowShape shape;
+} LlmqLimit;
+
+/* The limits of one subject and part, and the cell that counts for them. */
+typedef struct LlmqMeter
+{
+	struct LlmqMeter *next;		/* of the same subject */
+	struct LlmqSubject *subject;
+	LlmqPart	part;
+	const char *part_name;		/* NULL with LLMQ_PART_ALL */
+	int32		id;				/* of the cell, 0 when not known yet */
+	int			nlimits;
+	LlmqLimit  *limit;
+} LlmqMeter;
+
+/* The meters that one model's calls touch at one subject. */
+typedef struct LlmqMeters
+{
+	struct LlmqMeters *next;
+	const struct LlmqModel *model;
+	int			n;
+	LlmqMeter  *meter[LLMQ_PART_COUNT];
+} LlmqMeters;
+
+/* Whatever quotas can be on. */
+typedef struct LlmqSubject
+{
+	LlmqScope	scope;
+	const char *name;
+	const char *zone;			/* of calendar quotas that name none */
+	int32		name_id;		/* in llmquota.name, 0 when not known yet */
+	MemoryContext context;		/* what lives as long as the subject */
+	LlmqMeter  *meters;
+	LlmqMeters *by_model;
+} LlmqSubject;
+
+typedef struct LlmqProvider
+{
+	LlmqSubject subject;
+	const char *base_url;
+	bool		enabled;
+} LlmqProvider;
+
+typedef struct LlmqAccount
+{
+	LlmqSubject subject;
+	LlmqProvider *provider;
+	const char *org;			/* NULL: shared */
+	const char *base_url;
+	bool		enabled;
+	/* what its meters said when they were last asked */
+	uint64		looked_in;		/* number of that pick */
+	struct LlmqVerdict *verdict;
+} LlmqAccount;
+
+typedef struct LlmqKey
+{
+	LlmqSubject subject;
+	LlmqAccount *account;
+	const char *secret_ref;
+	int16		priority;
+	int			nmodels;		/* -1: all of the provider */
+	const char **models;
+	uint64		refused_in;		/* number of the pick in which the second look refused it */
+} LlmqKey;
+
+typedef struct LlmqModel
+{
+	const char *name;
+	LlmqProvider *provider;
+	const char *provider_model;
+	const char *family;
+	int32		default_output_tokens;
+	int32		name_id;
+	bool		enabled;
+	struct LlmqPool *pools;		/* by owner, built when first asked for */
+} LlmqModel;
+
+typedef struct LlmqRoute
+{
+	const char *name;
+	int			nsteps;
+	LlmqModel **step;
+} LlmqRoute;
+
+typedef struct LlmqOrg
+{
+	LlmqSubject subject;
+	bool		listed;
+	bool		high_priority;
+	bool		shared_keys;
+	bool		enabled;
+	bool		owns_accounts;
+} LlmqOrg;
+
+typedef struct LlmqRoleGrant
+{
+	struct LlmqRoleGrant *next;
+	const char *role;
+	const char *org;			/* NULL: every org */
+	bool		admin;
+} LlmqRoleGrant;
+
+typedef struct LlmqSettings
+{
+	int64		arrival_slack;	/* microseconds */
+	int32		lease_ttl_ms;
+	int32		default_input_tokens;
+	int32		max_leases;
+	int32		max_subjects;
+	int32		partitions_ahead;
+	double		refusal_spread;
+	bool		unknown_org_refused;
+} LlmqSettings;
+
+typedef struct LlmqCatalog
+{
+	MemoryContext context;
+	LlmqSettings settings;
+	LlmqSubject global;
+	int			nkeys;
+	LlmqKey   **key;
+	LlmqQuota  *quotas[LLMQ_SCOPE_COUNT][LLMQ_PART_COUNT];
+	LlmqRoleGrant *role_grants;
+	struct names_hash *providers;
+	struct names_hash *accounts;
+	struct names_hash *models;
+	struct names_hash *routes;
+	struct names_hash *listed_orgs;
+	struct names_hash *owners;	/* orgs with accounts of their own */
+	struct names_hash *orgs;	/* every org asked for since, in a context of its own */
+	MemoryContext org_context;
+} LlmqCatalog;
+
+extern void llmq_catalog_invalidate(void);
+extern LlmqCatalog *llmq_catalog(void);
+extern LlmqOrg *llmq_catalog_org(LlmqCatalog *catalog, const char *name);
+extern LlmqRoute *llmq_catalog_route(LlmqCatalog *catalog, const char *name, const char *org);
+
+/* catalog_load.c */
+extern LlmqCatalog *llmq_catalog_load(MemoryContext context);
+
+/* plan.c */
+extern LlmqMeters *llmq_plan_meters(LlmqCatalog *catalog, LlmqSubject *subject, const LlmqModel *model);
+extern bool llmq_plan_fits(const LlmqQuota *quota, const LlmqWindow *window, const LlmqSettings *settings);
+extern void llmq_plan_refresh(LlmqMeter *meter, TimestampTz now);
+
+/* Hash tables from names to objects (catalog.c). */
+extern struct names_hash *llmq_names_create(MemoryContext context);
+extern void *llmq_names_find(struct names_hash *names, const char *name);
+extern void llmq_names_put(struct names_hash *names, const char *name, void *object);
+
+#endif							/* LLMQ_CATALOG_H */

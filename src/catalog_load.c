@@ -1,0 +1,440 @@
+/*
+ * catalog_load.c
+ *	  Reads the configuration tables.
+ *
+ * The tables are scanned with one fresh snapshot, directly and not through SPI: the caller of a pick needs no privilege
+ * on them, and neither search path nor row security have a say. Columns are known by number: they are only ever
+ * appended. Rows that cannot be used (disabled, or of something disabled) are left out where nobody asks for them.
+ */
+#include "postgres.h"
+
+#include "access/table.h"
+#include "access/tableam.h"
+#include "catalog/pg_type.h"
+#include "executor/tuptable.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
+#include "utils/memutils.h"
+#include "utils/numeric.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "catalog.h"
+#include "relation.h"
+
+/* A row under the scan's cursor, for the functions that take it apart. */
+typedef struct Row
+{
+	LlmqCatalog *catalog;
+	TupleTableSlot *slot;
+} Row;
+
+typedef void (*RowReader) (Row *row);
+
+static bool
+is_null(const Row *row, int column)
+{
+	return row->slot->tts_isnull[column - 1];
+}
+
+static Datum
+value(const Row *row, int column)
+{
+	return row->slot->tts_values[column - 1];
+}
+
+/* A text column, copied; NULL for NULL. */
+static const char *
+text_value(const Row *row, int column)
+{
+	return is_null(row, column) ? NULL : TextDatumGetCString(value(row, column));
+}
+
+static bool
+bool_value(const Row *row, int column)
+{
+	return DatumGetBool(value(row, column));
+}
+
+static double
+fraction_value(const Row *row, int column)
+{
+	return DatumGetFloat8(DirectFunctionCall1(numeric_float8, value(row, column)));
+}
+
+/* Scans one table from the snapshot; `reader` sees each row with all columns taken apart, in the catalog's context. */
+static void
+read_table(LlmqCatalog *catalog, LlmqRelation which, Snapshot snapshot, RowReader reader)
+{
+	Relation	rel = table_open(llmq_relation_oid(which), AccessShareLock);
+	TableScanDesc scan = table_beginscan(rel, snapshot, 0, NULL);
+	Row			row = {.catalog = catalog,.slot = table_slot_create(rel, NULL)};
+
+	while (table_scan_getnextslot(scan, ForwardScanDirection, row.slot))
+	{
+		slot_getallattrs(row.slot);
+		reader(&row);
+	}
+	ExecDropSingleTupleTableSlot(row.slot);
+	table_endscan(scan);
+	table_close(rel, AccessShareLock);
+}
+
+static void
+init_subject(LlmqSubject *subject, const Row *row, LlmqScope scope, const char *zone)
+{
+	subject->scope = scope;
+	subject->name = text_value(row, 1);
+	subject->zone = zone;
+	subject->context = row->catalog->context;
+}
+
+static void
+read_provider(Row *row)
+{
+	LlmqProvider *provider = palloc0(sizeof(LlmqProvider));
+
+	init_subject(&provider->subject, row, LLMQ_SCOPE_PROVIDER, text_value(row, 4));
+	provider->base_url = text_value(row, 3);
+	provider->enabled = bool_value(row, 5);
+	llmq_names_put(row->catalog->providers, provider->subject.name, provider);
+}
+
+static void
+read_account(Row *row)
+{
+	LlmqAccount *account = palloc0(sizeof(LlmqAccount));
+
+	account->provider = llmq_names_find(row->catalog->providers, text_value(row, 2));
+	if (account->provider == NULL)
+		return;
+	init_subject(&account->subject, row, LLMQ_SCOPE_ACCOUNT, account->provider->subject.zone);
+	account->org = text_value(row, 3);
+	account->base_url = is_null(row, 4) ? account->provider->base_url : text_value(row, 4);
+	account->enabled = bool_value(row, 5) && account->provider->enabled;
+	llmq_names_put(row->catalog->accounts, account->subject.name, account);
+	if (account->org != NULL)
+		llmq_names_put(row->catalog->owners, account->org, account);
+}
+
+/* The models a key is for: -1 and NULL stand for all. */
+static void
+read_key_models(LlmqKey *key, const Row *row)
+{
+	Datum	   *elements;
+	bool	   *nulls;
+
+	key->nmodels = -1;
+	if (is_null(row, 5))
+		return;
+	deconstruct_array(DatumGetArrayTypeP(value(row, 5)), TEXTOID, -1, false, TYPALIGN_INT, &elements, &nulls,
+					  &key->nmodels);
+	key->models = palloc(sizeof(char *) * Max(key->nmodels, 1));
+	for (int i = 0; i < key->nmodels; i++)
+		key->models[i] = nulls[i] ? "" : TextDatumGetCString(elements[i]);
+}
+
+/* Keys that cannot be picked are not kept. */
+static void
+read_key(Row *row)
+{
+	LlmqCatalog *catalog = row->catalog;
+	char	   *account_name = TextDatumGetCString(value(row, 2));
+	LlmqAccount *account = llmq_names_find(catalog->accounts, account_name);
+	LlmqKey    *key;
+
+	pfree(account_name);
+	if (account == NULL || !account->enabled || !bool_value(row, 6))
+		return;
+	key = palloc0(sizeof(LlmqKey));
+	init_subject(&key->subject, row, LLMQ_SCOPE_KEY, account->subject.zone);
+	key->account = account;
+	key->secret_ref = text_value(row, 3);
+	key->priority = DatumGetInt16(value(row, 4));
+	read_key_models(key, row);
+
+	/* doubled whenever the count is a power of two */
+	if (catalog->nkeys == 0)
+		catalog->key = palloc(sizeof(LlmqKey *));
+	else if ((catalog->nkeys & (catalog->nkeys - 1)) == 0)
+		catalog->key = repalloc(catalog->key, sizeof(LlmqKey *) * catalog->nkeys * 2);
+	catalog->key[catalog->nkeys++] = key;
+}
+
+static void
+read_model(Row *row)
+{
+	LlmqModel  *model = palloc0(sizeof(LlmqModel));
+
+	model->name = text_value(row, 1);
+	model->provider = llmq_names_find(row->catalog->providers, text_value(row, 2));
+	if (model->provider == NULL)
+		return;
+	model->provider_model = is_null(row, 3) ? model->name : text_value(row, 3);
+	model->family = text_value(row, 4);
+	model->default_output_tokens = DatumGetInt32(value(row, 5));
+	model->enabled = bool_value(row, 6) && model->provider->enabled;
+	llmq_names_put(row->catalog->models, model->name, model);
+}
+
+/* A step of a route, kept until all are there and can be put into order. */
+typedef struct RouteStep
+{
+	const char *name;			/* with the org before it, if it has one: see llmq_catalog_route() */
+	int32		step;
+	LlmqModel  *model;
+} RouteStep;
+
+static RouteStep *route_steps;	/* only during a load */
+static int	nroute_steps;
+static int	max_route_steps;
+
+static void
+read_route(Row *row)
+{
+	char	   *org = TextDatumGetCString(value(row, 2));
+	char	   *route = TextDatumGetCString(value(row, 1));
+	RouteStep  *step;
+
+	if (nroute_steps == max_route_steps)
+	{
+		max_route_steps *= 2;
+		route_steps = repalloc(route_steps, sizeof(RouteStep) * max_route_steps);
+	}
+	step = &route_steps[nroute_steps];
+	step->model = llmq_names_find(row->catalog->models, text_value(row, 4));
+	if (step->model == NULL)
+		return;
+	step->name = org[0] == '\0' ? route : psprintf("%s\n%s", org, route);
+	step->step = DatumGetInt32(value(row, 3));
+	nroute_steps++;
+}
+
+static int
+compare_steps(const void *a, const void *b)
+{
+	const RouteStep *left = a;
+	const RouteStep *right = b;
+	int			order = strcmp(left->name, right->name);
+
+	if (order == 0)
+		order = left->step < right->step ? -1 : left->step > right->step ? 1 : 0;
+	return order != 0 ? order : strcmp(left->model->name, right->model->name);
+}
+
+/* Reads the routes and puts the steps of each into their order. */
+static void
+load_routes(LlmqCatalog *catalog, Snapshot snapshot)
+{
+	nroute_steps = 0;
+	max_route_steps = 16;
+	route_steps = palloc(sizeof(RouteStep) * max_route_steps);
+	read_table(catalog, LLMQ_REL_ROUTE, snapshot, read_route);
+	qsort(route_steps, nroute_steps, sizeof(RouteStep), compare_steps);
+	for (int first = 0, end; first < nroute_steps; first = end)
+	{
+		LlmqRoute  *route = palloc(sizeof(LlmqRoute));
+
+		for (end = first; end < nroute_steps && strcmp(route_steps[end].name, route_steps[first].name) == 0;)
+			end++;
+		route->name = route_steps[first].name;
+		route->nsteps = end - first;
+		route->step = palloc(sizeof(LlmqModel *) * route->nsteps);
+		for (int i = 0; i < route->nsteps; i++)
+			route->step[i] = route_steps[first + i].model;
+		llmq_names_put(catalog->routes, route->name, route);
+	}
+	pfree(route_steps);
+}
+
+static void
+read_org(Row *row)
+{
+	LlmqOrg    *org = palloc0(sizeof(LlmqOrg));
+
+	init_subject(&org->subject, row, LLMQ_SCOPE_ORG, "UTC");
+	org->listed = true;
+	org->high_priority = strcmp(text_value(row, 2), "high") == 0;
+	org->shared_keys = bool_value(row, 3);
+	org->enabled = bool_value(row, 4);
+	llmq_names_put(row->catalog->listed_orgs, org->subject.name, org);
+}
+
+/* The place of a word in a list that ends with NULL. What is in the tables was checked when it was written. */
+static int
+word_number(const char *word, const char *const *words)
+{
+	for (int i = 0; words[i] != NULL; i++)
+		if (strcmp(word, words[i]) == 0)
+			return i;
+	elog(ERROR, "unexpected word \"%s\" in the configuration", word);
+}
+
+/* A sliding window's length as people write it: "1 minute", "90 seconds". */
+static const char *
+period_text(int64 length)
+{
+	static const struct
+	{
+		int64		length;
+		const char *name;
+	}			units[] = {{USECS_PER_DAY, "day"}, {USECS_PER_HOUR, "hour"}, {USECS_PER_MINUTE, "minute"},
+	{USECS_PER_SEC, "second"}};
+
+	for (Size i = 0; i < lengthof(units); i++)
+	{
+		int64		count = length / units[i].length;
+
+		if (length % units[i].length == 0)
+			return psprintf(INT64_FORMAT " %s%s", count, units[i].name, count == 1 ? "" : "s");
+	}
+	return psprintf(INT64_FORMAT " ms", length / 1000);
+}
+
+static void
+read_quota_window(LlmqQuota *quota, const Row *row)
+{
+	static const char *const units[] = {"day", "week", "month", "quarter", "year", NULL};
+
+	if (!is_null(row, 8))
+	{
+		Interval   *per = DatumGetIntervalP(value(row, 8));
+
+		quota->kind = LLMQ_WINDOW_SLIDING;
+		quota->length = per->time + per->day * USECS_PER_DAY;
+		quota->period = period_text(quota->length);
+	}
+	else if (!is_null(row, 9))
+	{
+		quota->kind = LLMQ_WINDOW_CALENDAR;
+		quota->period = text_value(row, 9);
+		quota->unit = word_number(quota->period, units);
+		quota->zone = text_value(row, 10);
+	}
+	else
+		quota->kind = LLMQ_WINDOW_CONCURRENCY;
+}
+
+static void
+read_quota(Row *row)
+{
+	static const char *const scopes[] = {"global", "provider", "account", "key", "org", NULL};
+	static const char *const metrics[] = {"requests", "input_tokens", "output_tokens", "tokens", "concurrency", NULL};
+	LlmqQuota  *quota = palloc0(sizeof(LlmqQuota));
+	LlmqQuota **list;
+
+	quota->id = DatumGetInt64(value(row, 1));
+	quota->scope = word_number(text_value(row, 2), scopes);
+	quota->subject = text_value(row, 3);
+	quota->part = !is_null(row, 4) ? LLMQ_PART_MODEL : !is_null(row, 5) ? LLMQ_PART_FAMILY : LLMQ_PART_ALL;
+	if (quota->part != LLMQ_PART_ALL)
+		quota->part_name = text_value(row, quota->part == LLMQ_PART_MODEL ? 4 : 5);
+	quota->metric = word_number(text_value(row, 6), metrics);
+	quota->amount = LLMQ_NO_LIMIT;
+	if (!is_null(row, 7))
+		quota->amount = DatumGetInt64(DirectFunctionCall1(numeric_int8, value(row, 7)));
+	read_quota_window(quota, row);
+	quota->high_priority_share = fraction_value(row, 11);
+	quota->observe = strcmp(text_value(row, 12), "observe") == 0;
+	quota->rollout = fraction_value(row, 13);
+	quota->window_flags = (bool_value(row, 14) ? 0 : LLMQ_WINDOW_NOT_CACHED) |
+		(bool_value(row, 15) ? 0 : LLMQ_WINDOW_NOT_FAILURES);
+
+	list = &row->catalog->quotas[quota->scope][quota->part];
+	quota->next = *list;
+	*list = quota;
+}
+
+/* Settings are checked when they are written; what is not named here is not the core's. */
+static void
+read_setting(Row *row)
+{
+	LlmqSettings *settings = &row->catalog->settings;
+	const char *name = text_value(row, 1);
+	const char *setting = text_value(row, 2);
+
+	if (strcmp(name, "arrival_slack") == 0)
+		settings->arrival_slack = pg_strtoint64(setting) * 1000;
+	else if (strcmp(name, "lease_ttl") == 0)
+		settings->lease_ttl_ms = pg_strtoint32(setting);
+	else if (strcmp(name, "default_input_tokens") == 0)
+		settings->default_input_tokens = pg_strtoint32(setting);
+	else if (strcmp(name, "max_leases") == 0)
+		settings->max_leases = pg_strtoint32(setting);
+	else if (strcmp(name, "max_subjects") == 0)
+		settings->max_subjects = pg_strtoint32(setting);
+	else if (strcmp(name, "partitions_ahead") == 0)
+		settings->partitions_ahead = pg_strtoint32(setting);
+	else if (strcmp(name, "refusal_spread") == 0)
+		settings->refusal_spread = strtod(setting, NULL);
+	else if (strcmp(name, "unknown_org") == 0)
+		settings->unknown_org_refused = strcmp(setting, "refuse") == 0;
+}
+
+static void
+read_role_grant(Row *row)
+{
+	LlmqRoleGrant *grant = palloc0(sizeof(LlmqRoleGrant));
+
+	grant->role = text_value(row, 1);
+	grant->admin = strcmp(text_value(row, 2), "admin") == 0;
+	grant->org = text_value(row, 3);
+	grant->next = row->catalog->role_grants;
+	row->catalog->role_grants = grant;
+}
+
+/* What holds when a row of llmquota.setting is missing. */
+static const LlmqSettings default_settings = {
+	.arrival_slack = 250000,
+	.lease_ttl_ms = 120000,
+	.default_input_tokens = 1000,
+	.max_leases = 100000,
+	.max_subjects = 100000,
+	.partitions_ahead = 7,
+	.refusal_spread = 0.25,
+};
+
+/* An empty catalog in its context. */
+static LlmqCatalog *
+create_catalog(MemoryContext context)
+{
+	LlmqCatalog *catalog = palloc0(sizeof(LlmqCatalog));
+
+	catalog->context = context;
+	catalog->settings = default_settings;
+	catalog->global.scope = LLMQ_SCOPE_GLOBAL;
+	catalog->global.name = "";
+	catalog->global.zone = "UTC";
+	catalog->global.context = context;
+	catalog->providers = llmq_names_create(context);
+	catalog->accounts = llmq_names_create(context);
+	catalog->models = llmq_names_create(context);
+	catalog->routes = llmq_names_create(context);
+	catalog->listed_orgs = llmq_names_create(context);
+	catalog->owners = llmq_names_create(context);
+	return catalog;
+}
+
+/* Reads everything into `context`. May raise; then the context is the caller's to delete. */
+LlmqCatalog *
+llmq_catalog_load(MemoryContext context)
+{
+	MemoryContext caller = MemoryContextSwitchTo(context);
+	LlmqCatalog *catalog = create_catalog(context);
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+
+	/* in an order in which everything finds what it refers to */
+	read_table(catalog, LLMQ_REL_SETTING, snapshot, read_setting);
+	read_table(catalog, LLMQ_REL_PROVIDER, snapshot, read_provider);
+	read_table(catalog, LLMQ_REL_ACCOUNT, snapshot, read_account);
+	read_table(catalog, LLMQ_REL_KEY, snapshot, read_key);
+	read_table(catalog, LLMQ_REL_MODEL, snapshot, read_model);
+	load_routes(catalog, snapshot);
+	read_table(catalog, LLMQ_REL_ORG, snapshot, read_org);
+	read_table(catalog, LLMQ_REL_QUOTA, snapshot, read_quota);
+	read_table(catalog, LLMQ_REL_ROLE_GRANT, snapshot, read_role_grant);
+	UnregisterSnapshot(snapshot);
+	MemoryContextSwitchTo(caller);
+	return catalog;
+}

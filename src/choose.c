@@ -1,0 +1,339 @@
+/*
+ * choose.c
+ *	  Which candidate a pick tries: steps, owners, tiers, and the least used key.
+ *
+ * Everything here looks at copies of meters and locks nothing; llmq_grant() looks again under the locks and may say no,
+ * and then the next best is tried. In a tier of up to 16 keys all are compared; in a larger one two chosen at random
+ * ("the power of two choices", Mitzenmacher 2001), and when both refuse all others, from a place that moves, so that a
+ * refusal is only given when every candidate was read or is remembered as full. Accounts are asked before their keys,
+ * once in a pick: a full account excludes all its keys.
+ */
+#include "postgres.h"
+
+#include "common/pg_prng.h"
+#include "miscadmin.h"
+#include "utils/timestamp.h"
+
+#include "args.h"
+#include "pick.h"
+
+#define COMPARE_ALL 16
+#define CHOICES 2
+
+/*
+ * How long a full meter is not asked again, at most: capacity can come back early, when calls are released or turn out
+ * smaller. Rounded to a tenth so that many return together and the list is searched seldom.
+ */
+#define REMEMBER_FULL INT64CONST(1000000)
+#define RETURN_STEP INT64CONST(100000)
+
+/* How often the second look may refuse what the first admitted, before the pick gives up on a tier. */
+#define MAX_GRANT_ATTEMPTS 64
+
+static bool
+is_excluded(const LlmqPick *pick, const LlmqKey *key)
+{
+	for (int i = 0; i < pick->nexclude; i++)
+	{
+		const char *name = pick->exclude[i];
+
+		if (strcmp(name, key->subject.name) == 0 || strcmp(name, key->account->subject.name) == 0 ||
+			strcmp(name, pick->model->name) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* Asks an account's meters, once in a pick; the answer is kept with it. */
+static const LlmqVerdict *
+ask_account(LlmqPick *pick, LlmqAccount *account)
+{
+	if (account->verdict == NULL)
+		account->verdict = MemoryContextAlloc(account->subject.context, sizeof(LlmqVerdict));
+	if (account->looked_in == pick->number)
+		return account->verdict;
+
+	llmq_verdict_init(account->verdict);
+	account->looked_in = pick->number;
+	if (!llmq_look(pick, llmq_plan_meters(pick->catalog, &account->subject, pick->model), account->verdict))
+		llmq_refusal_note(pick, account->verdict);
+	return account->verdict;
+}
+
+/* Puts a full candidate at the end of the tier, where it is not asked for a while. */
+static void
+remember_full(const LlmqPick *pick, LlmqTier *tier, int index, const LlmqVerdict *verdict)
+{
+	LlmqCandidate candidate = tier->candidate[index];
+	bool		first = tier->nactive == tier->n;
+	int64		until = Min(verdict->when, pick->now + REMEMBER_FULL);
+
+	candidate.full_until = (until / RETURN_STEP + 1) * RETURN_STEP;
+	tier->nactive--;
+	tier->candidate[index] = tier->candidate[tier->nactive];
+	tier->candidate[tier->nactive] = candidate;
+	if (first || candidate.full_until < tier->next_return)
+		tier->next_return = candidate.full_until;
+	if (first || tier->soonest.when <= pick->now || verdict->when < tier->soonest.when)
+		tier->soonest = *verdict;
+}
+
+/* Brings back the candidates that are to be asked again. */
+static void
+recall(LlmqTier *tier, int64 now)
+{
+	int64		next = PG_INT64_MAX;
+
+	if (tier->nactive == tier->n || now < tier->next_return)
+		return;
+	for (int i = tier->nactive; i < tier->n; i++)
+	{
+		LlmqCandidate candidate = tier->candidate[i];
+
+		if (candidate.full_until > now)
+		{
+			next = Min(next, candidate.full_until);
+			continue;
+		}
+		tier->candidate[i] = tier->candidate[tier->nactive];
+		tier->candidate[tier->nactive++] = candidate;
+	}
+	tier->next_return = next;
+}
+
+/*
+ * Asks one candidate: its headroom, or -1 when it refuses or is excluded. `*gone` says that it was put among the full
+ * ones, so that another candidate has its place now.
+ */
+static double
+ask(LlmqPick *pick, LlmqTier *tier, int index, bool *gone)
+{
+	LlmqKey    *key = tier->candidate[index].key;
+	const LlmqVerdict *account;
+	LlmqVerdict verdict;
+
+	*gone = false;
+	pick->any_key = true;
+	if (pick->nexclude > 0 && is_excluded(pick, key))
+		return -1;
+	pick->any_candidate = true;
+	account = ask_account(pick, key->account);
+	llmq_verdict_init(&verdict);
+	if (!account->admitted)
+		verdict = *account;
+	else if (llmq_look(pick, llmq_plan_meters(pick->catalog, &key->subject, pick->model), &verdict))
+		return key->refused_in == pick->number ? -1 : Min(verdict.headroom, account->headroom);
+	else
+		llmq_refusal_note(pick, &verdict);
+	if (verdict.full && tier->n > COMPARE_ALL)
+	{
+		remember_full(pick, tier, index, &verdict);
+		*gone = true;
+	}
+	return -1;
+}
+
+/* The best of all active candidates, asked from a random place on; the first that admits, if `first` is enough. */
+static LlmqKey *
+best_of_all(LlmqPick *pick, LlmqTier *tier, bool first)
+{
+	LlmqKey    *best = NULL;
+	double		best_headroom = -1;
+	int			at;
+
+	if (tier->nactive == 0)
+		return NULL;
+	at = (int) pg_prng_uint64_range(&pg_global_prng_state, 0, tier->nactive - 1);
+	for (int left = tier->nactive; left > 0 && tier->nactive > 0; left--)
+	{
+		double		headroom;
+		bool		gone;
+
+		at = at % tier->nactive;
+		headroom = ask(pick, tier, at, &gone);
+		if (headroom > best_headroom)
+		{
+			best = tier->candidate[at].key;
+			best_headroom = headroom;
+			if (first)
+				break;
+		}
+		if (!gone)
+			at++;
+		if ((left & 0xff) == 0)
+			CHECK_FOR_INTERRUPTS();
+	}
+	return best;
+}
+
+/* The better of two chosen at random; NULL when both refuse. */
+static LlmqKey *
+best_of_two(LlmqPick *pick, LlmqTier *tier)
+{
+	LlmqKey    *best = NULL;
+	double		best_headroom = -1;
+
+	for (int i = 0; i < CHOICES && tier->nactive > 0; i++)
+	{
+		int			at = (int) pg_prng_uint64_range(&pg_global_prng_state, 0, tier->nactive - 1);
+		LlmqKey    *key = tier->candidate[at].key;
+		bool		gone;
+		double		headroom = ask(pick, tier, at, &gone);
+
+		if (headroom > best_headroom)
+		{
+			best = key;
+			best_headroom = headroom;
+		}
+	}
+	return best;
+}
+
+/* The least used key of a tier that admits the request as far as a look tells. */
+static LlmqKey *
+least_used(LlmqPick *pick, LlmqTier *tier)
+{
+	LlmqKey    *key;
+
+	recall(tier, pick->now);
+	if (tier->n <= COMPARE_ALL)
+		return best_of_all(pick, tier, false);
+	key = best_of_two(pick, tier);
+	if (key == NULL)
+		key = best_of_all(pick, tier, true);
+	if (key == NULL && tier->nactive < tier->n)
+	{
+		pick->any_key = pick->any_candidate = true;
+		llmq_refusal_note(pick, &tier->soonest);
+	}
+	return key;
+}
+
+/* Remembers, for this pick, that the second look refused what the first had admitted. */
+static void
+note_second_refusal(LlmqPick *pick, LlmqKey *key, const LlmqVerdict *verdict)
+{
+	if (verdict->meter->subject->scope == LLMQ_SCOPE_ACCOUNT)
+		*key->account->verdict = *verdict;
+	else
+		key->refused_in = pick->number;
+	llmq_refusal_note(pick, verdict);
+}
+
+/* Tries the keys of a tier, the least used first, until one is granted or none is left. */
+static bool
+try_tier(LlmqPick *pick, LlmqTier *tier)
+{
+	for (int attempt = 0; attempt < MAX_GRANT_ATTEMPTS; attempt++)
+	{
+		LlmqKey    *key = least_used(pick, tier);
+		LlmqVerdict verdict;
+
+		if (key == NULL)
+			return false;
+		switch (llmq_grant(pick, key, &verdict))
+		{
+			case LLMQ_GRANT_DONE:
+				return true;
+			case LLMQ_GRANT_NO_SLOT:
+				pick->no_slot = true;
+				return false;
+			case LLMQ_GRANT_REFUSED:
+				note_second_refusal(pick, key, &verdict);
+		}
+	}
+	return false;
+}
+
+/* Tries the tiers of one owner's accounts. */
+static bool
+try_pool(LlmqPick *pick, const char *owner)
+{
+	LlmqPool   *pool = llmq_pool(pick->catalog, pick->model, owner);
+
+	for (int i = 0; i < pool->ntiers && !pick->no_slot; i++)
+		if (try_tier(pick, &pool->tier[i]))
+			return true;
+	return false;
+}
+
+/* What one call of the model reserves: what was said, else what the configuration supposes. */
+static void
+set_demand(LlmqPick *pick)
+{
+	LlmqUse    *use = &pick->demand.use;
+
+	use->input = pick->input_tokens != LLMQ_NOT_GIVEN ? pick->input_tokens :
+		pick->catalog->settings.default_input_tokens;
+	use->output = pick->output_tokens != LLMQ_NOT_GIVEN ? pick->output_tokens : pick->model->default_output_tokens;
+	use->request = true;
+	use->in_flight = true;
+	pick->demand.high_priority = pick->high_priority;
+	pick->demand.lease_ttl = pick->ttl_ms * INT64CONST(1000);
+}
+
+/* Do the limits that hold whatever the key admit the request? Those of everybody, the provider and the org. */
+static bool
+common_limits_admit(LlmqPick *pick)
+{
+	LlmqVerdict verdict;
+
+	llmq_verdict_init(&verdict);
+	llmq_look(pick, llmq_plan_meters(pick->catalog, &pick->catalog->global, pick->model), &verdict);
+	llmq_look(pick, llmq_plan_meters(pick->catalog, &pick->model->provider->subject, pick->model), &verdict);
+	llmq_look(pick, llmq_plan_meters(pick->catalog, &pick->org->subject, pick->model), &verdict);
+	if (!verdict.admitted)
+		llmq_refusal_note(pick, &verdict);
+	return verdict.admitted;
+}
+
+/* Could any key serve the step for this org at all? Only asked when a common limit refuses. */
+static void
+note_keys(LlmqPick *pick, const char *owner)
+{
+	LlmqPool   *pool = llmq_pool(pick->catalog, pick->model, owner);
+
+	if (pool->ntiers > 0)
+		pick->any_key = pick->any_candidate = true;
+}
+
+static bool
+try_step(LlmqPick *pick)
+{
+	const char *own = pick->org->owns_accounts ? pick->org->subject.name : NULL;
+
+	set_demand(pick);
+	pick->now = GetCurrentTimestamp();
+	pick->number++;
+	if (!common_limits_admit(pick))
+	{
+		if (own != NULL)
+			note_keys(pick, own);
+		if (pick->org->shared_keys)
+			note_keys(pick, NULL);
+		return false;
+	}
+	if (own != NULL && try_pool(pick, own))
+		return true;
+	return pick->org->shared_keys && !pick->no_slot && try_pool(pick, NULL);
+}
+
+/*
+ * Tries the steps of the route in their order. True when a lease was granted; otherwise the pick says why not.
+ */
+bool
+llmq_choose(LlmqPick *pick)
+{
+	static uint64 last_number = 0;
+	bool		granted = false;
+
+	pick->number = last_number;
+	for (int i = 0; i < pick->route->nsteps && !granted && !pick->no_slot; i++)
+	{
+		pick->model = pick->route->step[i];
+		if (pick->model->enabled)
+			granted = try_step(pick);
+	}
+	last_number = pick->number;
+	return granted;
+}

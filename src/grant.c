@@ -1,0 +1,304 @@
+/*
+ * grant.c
+ *	  The look and the grant: asks meters on copies, then locks the chosen candidate's whole set of cells, asks again,
+ *	  and charges all or none.
+ *
+ * A grant touches every meter that limits the call and one slot of a lease page, in records of at most four pages with
+ * all locks held across them; each record charges some meters and sets their bits in the slot. A refusal or a change
+ * on the second look releases everything first.
+ */
+#include "postgres.h"
+
+#include "miscadmin.h"
+#include "utils/timestamp.h"
+
+#include "name.h"
+#include "pick.h"
+
+/* How often the set of cells may turn out to have changed. Each time is somebody's progress. */
+#define MAX_LOCK_ATTEMPTS 1000
+
+/* One grant being made. */
+typedef struct Granting
+{
+	LlmqPick   *pick;
+	LlmqCellSet set;
+	int			nmeters;
+	LlmqMeter  *meter[LLMQ_MAX_METERS];
+	int			meter_cell[LLMQ_MAX_METERS];
+	int			lease_cell;
+	LlmqSlot	slot;			/* the new one */
+	LlmqSlot	seen;			/* what is in its place */
+} Granting;
+
+/*
+ * Asks meters on copies, one share lock at a time; adds what they say to the verdict, and says whether it still admits.
+ */
+bool
+llmq_look(LlmqPick *pick, LlmqMeters *meters, LlmqVerdict *verdict)
+{
+	for (int i = 0; i < meters->n; i++)
+	{
+		LlmqMeter  *meter = meters->meter[i];
+		bool		known = llmq_meter_read(&pick->live, pick->catalog, meter, pick->scratch);
+
+		llmq_plan_refresh(meter, pick->now);
+		llmq_meter_check(meter, known ? pick->scratch : NULL, &pick->demand, pick->now, verdict);
+	}
+	return verdict->admitted;
+}
+
+static void
+add_meters(Granting *granting, LlmqMeters *meters)
+{
+	for (int i = 0; i < meters->n; i++)
+	{
+		if (granting->nmeters == LLMQ_MAX_METERS)
+			ereport(ERROR,
+					(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+					 errmsg("quotas on more than %d subjects hold for one call", LLMQ_MAX_METERS),
+					 errhint("Delete quotas of some scope, model or family.")));
+		granting->meter[granting->nmeters++] = meters->meter[i];
+	}
+}
+
+/* Every meter that the call is charged to. */
+static void
+collect_meters(Granting *granting, LlmqKey *key)
+{
+	LlmqPick   *pick = granting->pick;
+	LlmqSubject *subjects[] = {
+		&pick->catalog->global, &key->account->provider->subject, &key->account->subject, &key->subject,
+		&pick->org->subject
+	};
+
+	for (Size i = 0; i < lengthof(subjects); i++)
+		add_meters(granting, llmq_plan_meters(pick->catalog, subjects[i], pick->model));
+}
+
+/* The ids of everything the lease will name; new names are created here, before any lock. */
+static void
+fill_names(Granting *granting, LlmqKey *key)
+{
+	LlmqPick   *pick = granting->pick;
+	LlmqCatalog *catalog = pick->catalog;
+	LlmqSlot   *slot = &granting->slot;
+	int32		max_names = catalog->settings.max_subjects;
+
+	if (pick->model->name_id == 0)
+		pick->model->name_id = llmq_name_id(LLMQ_NAME_MODEL, pick->model->name, max_names);
+	slot->org = llmq_subject_id(catalog, &pick->org->subject);
+	slot->route = llmq_name_id(LLMQ_NAME_ROUTE, pick->route->name, max_names);
+	slot->model = pick->model->name_id;
+	slot->provider = llmq_subject_id(catalog, &key->account->provider->subject);
+	slot->account = llmq_subject_id(catalog, &key->account->subject);
+	slot->key = llmq_subject_id(catalog, &key->subject);
+}
+
+static int
+copy_label(char *label, const char *text)
+{
+	int			length = text == NULL ? 0 : strlen(text);
+
+	if (length > 0)
+		memcpy(label, text, length);
+	return length;
+}
+
+/* All of the new slot that is known before the locks. */
+static void
+fill_slot(Granting *granting, LlmqKey *key)
+{
+	LlmqPick   *pick = granting->pick;
+	LlmqSlot   *slot = &granting->slot;
+
+	memset(slot, 0, sizeof(LlmqSlot));
+	fill_names(granting, key);
+	slot->state = LLMQ_SLOT_GRANTED;
+	slot->secret = llmq_lease_secret();
+	slot->reserved_input = pick->demand.use.input;
+	slot->reserved_output = pick->demand.use.output;
+	slot->attempt = 1;
+	slot->session_length = copy_label(slot->session, pick->session);
+	slot->request_id_length = copy_label(slot->request_id, pick->request_id);
+	slot->nmeters = granting->nmeters;
+}
+
+/* Puts the set of cells together; meters that do not exist yet are created. */
+static void
+prepare_set(Granting *granting)
+{
+	LlmqPick   *pick = granting->pick;
+
+	llmq_set_init(&granting->set, &pick->live);
+	for (int i = 0; i < granting->nmeters; i++)
+	{
+		llmq_meter_ensure(&pick->live, pick->catalog, granting->meter[i]);
+		granting->meter_cell[i] = llmq_set_add(&granting->set, LLMQ_LIVE_METER, granting->meter[i]->id);
+		granting->slot.meter[i].meter = granting->meter[i]->id;
+	}
+	granting->lease_cell = llmq_set_add(&granting->set, LLMQ_LIVE_LEASE, pick->lease.page);
+}
+
+/* After a set could not be locked: which of the meters are gone? They will be created anew. */
+static void
+forget_lost_meters(Granting *granting)
+{
+	for (int i = 0; i < granting->nmeters; i++)
+	{
+		ItemPointerData tid;
+
+		if (!llmq_cell_locate(&granting->pick->live, LLMQ_LIVE_METER, granting->meter[i]->id, &tid))
+			granting->meter[i]->id = 0;
+	}
+}
+
+/* Under the locks: what has to be done without them before this set can be charged? */
+typedef enum Obstacle
+{
+	OBSTACLE_NONE,
+	OBSTACLE_SLOT,				/* somebody took the slot */
+	OBSTACLE_PERIOD,			/* a calendar period that the plan does not know has begun */
+	OBSTACLE_ROOM				/* a meter has too little room */
+} Obstacle;
+
+static Obstacle
+find_obstacle(Granting *granting, LlmqMeter **small)
+{
+	const LlmqLeasePage *page = llmq_set_state(&granting->set, granting->lease_cell);
+
+	if (!llmq_slot_unchanged(&page->slot[granting->pick->lease.slot], &granting->seen))
+		return OBSTACLE_SLOT;
+	for (int i = 0; i < granting->nmeters; i++)
+	{
+		if (llmq_meter_stale(granting->meter[i], granting->pick->now))
+			return OBSTACLE_PERIOD;
+		*small = granting->meter[i];
+		if (!llmq_meter_has_room(granting->meter[i], llmq_set_state(&granting->set, granting->meter_cell[i])))
+			return OBSTACLE_ROOM;
+	}
+	return OBSTACLE_NONE;
+}
+
+/* Without locks: gets an obstacle out of the way. */
+static void
+clear_obstacle(Granting *granting, Obstacle obstacle, LlmqMeter *small)
+{
+	LlmqPick   *pick = granting->pick;
+
+	switch (obstacle)
+	{
+		case OBSTACLE_NONE:
+			break;
+		case OBSTACLE_SLOT:
+			llmq_lease_avoid(pick->lease.page);
+			break;
+		case OBSTACLE_PERIOD:
+			for (int i = 0; i < granting->nmeters; i++)
+				llmq_plan_refresh(granting->meter[i], pick->now);
+			break;
+		case OBSTACLE_ROOM:
+			llmq_meter_grow(&pick->live, pick->catalog, small);
+			break;
+	}
+}
+
+/* Locks the set and gets to a state that can be decided on. False when no slot is free; then nothing is held. */
+static bool
+lock(Granting *granting)
+{
+	LlmqPick   *pick = granting->pick;
+
+	for (int attempt = 0; attempt < MAX_LOCK_ATTEMPTS; attempt++)
+	{
+		Obstacle	obstacle;
+		LlmqMeter  *small = NULL;
+
+		CHECK_FOR_INTERRUPTS();
+		if (!llmq_lease_find_free(&pick->live, pick->catalog->settings.max_leases, &pick->lease, &granting->seen))
+			return false;
+		prepare_set(granting);
+		if (llmq_set_lock(&granting->set, true) != LLMQ_LOCKED)
+		{
+			forget_lost_meters(granting);
+			continue;
+		}
+		pick->now = GetCurrentTimestamp();
+		obstacle = find_obstacle(granting, &small);
+		if (obstacle == OBSTACLE_NONE)
+			return true;
+		llmq_set_unlock(&granting->set);
+		clear_obstacle(granting, obstacle, small);
+	}
+	elog(ERROR, "live state keeps moving");
+}
+
+/* Under the locks: does everything still admit the request? */
+static bool
+check_again(Granting *granting, LlmqVerdict *verdict)
+{
+	llmq_verdict_init(verdict);
+	for (int i = 0; i < granting->nmeters; i++)
+		llmq_meter_check(granting->meter[i], llmq_set_state(&granting->set, granting->meter_cell[i]),
+						 &granting->pick->demand, granting->pick->now, verdict);
+	return verdict->admitted;
+}
+
+/* Under the locks: charges the meters of each record, and says so in the slot, in the same record. */
+static void
+charge(Granting *granting)
+{
+	LlmqPick   *pick = granting->pick;
+	LlmqCellSet *set = &granting->set;
+	LlmqSlot   *slot = &granting->slot;
+	int			nrecords = set->nrecords;
+
+	slot->granted_at = pick->now;
+	slot->expires_at = pick->now + pick->ttl_ms * INT64CONST(1000);
+	for (int record = 0; record < nrecords; record++)
+	{
+		LlmqLeasePage *page = llmq_set_change(set, granting->lease_cell);
+
+		for (int i = 0; i < granting->nmeters; i++)
+		{
+			if (set->cell[granting->meter_cell[i]].page / LLMQ_METERS_PER_RECORD != record)
+				continue;
+			slot->meter[i].generation = llmq_meter_charge(granting->meter[i],
+														  llmq_set_change(set, granting->meter_cell[i]),
+														  &pick->demand.use, pick->now);
+			slot->charged |= 1 << i;
+		}
+		page->slot[pick->lease.slot] = *slot;
+		llmq_set_log(set);
+	}
+}
+
+/*
+ * Grants the request on this key, if all its limits admit it now; else says in `verdict` which refuses. Durable when it
+ * returns, as synchronous_commit asks.
+ */
+LlmqGrant
+llmq_grant(LlmqPick *pick, LlmqKey *key, LlmqVerdict *verdict)
+{
+	Granting	granting = {.pick = pick};
+
+	collect_meters(&granting, key);
+	fill_slot(&granting, key);
+	if (!lock(&granting))
+		return LLMQ_GRANT_NO_SLOT;
+	if (!check_again(&granting, verdict))
+	{
+		llmq_set_unlock(&granting.set);
+		return LLMQ_GRANT_REFUSED;
+	}
+	charge(&granting);
+	llmq_set_unlock(&granting.set);
+	llmq_cell_make_durable(granting.set.lsn);
+
+	pick->key = key;
+	pick->lease.secret = granting.slot.secret;
+	pick->lease.day = llmq_lease_day(granting.slot.granted_at);
+	pick->granted_at = granting.slot.granted_at;
+	pick->expires_at = granting.slot.expires_at;
+	return LLMQ_GRANT_DONE;
+}

@@ -1,0 +1,48 @@
+/*
+ * inject.c
+ *	  Faults on demand, in testing builds only.
+ *
+ * One superuser setting, llmquota.inject, names the point at which the server is to fail. A shipped build has neither
+ * the setting nor the points.
+ */
+#include "postgres.h"
+
+#include "utils/guc.h"
+
+#include "inject.h"
+
+#ifdef LLMQ_TESTING
+
+char	   *llmq_inject;
+
+void
+llmq_inject_init(void)
+{
+	DefineCustomStringVariable("llmquota.inject",
+							   "The point at which a testing build of llmquota fails.",
+							   NULL,
+							   &llmq_inject,
+							   "",
+							   PGC_SUSET,
+							   0,
+							   NULL, NULL, NULL);
+}
+
+/* Is this the point that the test asked for? */
+bool
+llmq_injected(const char *point)
+{
+	return llmq_inject != NULL && strcmp(llmq_inject, point) == 0;
+}
+
+/* Raises at the point that the test asked for. */
+void
+llmq_inject_error(const char *point)
+{
+	if (llmq_injected(point))
+		ereport(ERROR,
+				(errcode(ERRCODE_INTERNAL_ERROR),
+				 errmsg("injected fault at \"%s\"", point)));
+}
+
+#endif							/* LLMQ_TESTING */

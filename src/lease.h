@@ -1,0 +1,135 @@
+/*
+ * lease.h
+ *	  Leases: slots in lease pages, and the uuids that name them.
+ */
+#ifndef LLMQ_LEASE_H
+#define LLMQ_LEASE_H
+
+#include "postgres.h"
+
+#include "datatype/timestamp.h"
+#include "utils/uuid.h"
+
+#include "cell.h"
+#include "meter.h"
+
+/* Small pages are fast pages: Generic WAL copies and compares the used part of every page. */
+#define LLMQ_SLOTS 8
+
+#define LLMQ_MAX_METERS (LLMQ_MAX_CELLS - 1)
+#define LLMQ_MAX_LABEL 64		/* session and request_id */
+
+/* The longest life of a lease: a day. Longer calls renew. */
+#define LLMQ_MAX_TTL_MS 86400000
+
+#define LLMQ_NO_TOKENS (-1)		/* a figure that was not given */
+
+/* The values of these enums are stored: append only. */
+typedef enum LlmqSlotState
+{
+	LLMQ_SLOT_FREE = 0,
+	LLMQ_SLOT_GRANTED,
+	LLMQ_SLOT_SETTLED
+} LlmqSlotState;
+
+typedef enum LlmqOutcome
+{
+	LLMQ_OUTCOME_NONE = 0,
+	LLMQ_OUTCOME_OK,
+	LLMQ_OUTCOME_ERROR,
+	LLMQ_OUTCOME_EXPIRED,
+	LLMQ_OUTCOME_RELEASED
+} LlmqOutcome;
+
+typedef enum LlmqUsageSource
+{
+	LLMQ_USAGE_NONE = 0,
+	LLMQ_USAGE_REPORTED,
+	LLMQ_USAGE_RESERVED,
+	LLMQ_USAGE_LATE,
+	LLMQ_USAGE_RECOVERED
+} LlmqUsageSource;
+
+/* A meter that the lease is counted in, and the generation the meter had. */
+typedef struct LlmqSlotMeter
+{
+	int32		meter;
+	uint32		generation;
+} LlmqSlotMeter;
+
+/* How a lease ended. */
+typedef struct LlmqSettlement
+{
+	int32		input;			/* or LLMQ_NO_TOKENS */
+	int32		output;
+	int32		cached;
+	int32		cache_write;
+	int32		reasoning;
+	int32		latency_ms;		/* -1: not given */
+	int16		http_status;	/* 0: not given */
+	uint8		outcome;		/* LlmqOutcome */
+	uint8		source;			/* LlmqUsageSource */
+	uint8		answered;		/* the provider did answer, if with a failure */
+	uint8		reserved[3];
+} LlmqSettlement;
+
+/* One lease. Fixed-width types, no padding. */
+typedef struct LlmqSlot
+{
+	uint64		secret;			/* of the uuid */
+	int64		granted_at;
+	int64		expires_at;
+	int64		settled_at;
+	uint64		settled_by;		/* the transaction whose commit contains the ledger row */
+	int32		org;			/* ids of llmquota.name */
+	int32		route;
+	int32		model;
+	int32		provider;
+	int32		account;
+	int32		key;
+	int32		reserved_input;
+	int32		reserved_output;
+	LlmqSettlement settlement;
+	uint8		state;			/* LlmqSlotState */
+	uint8		nmeters;
+	uint16		charged;		/* one bit for each meter: it counts the reservation */
+	int16		attempt;
+	uint8		session_length;
+	uint8		request_id_length;
+	char		session[LLMQ_MAX_LABEL];
+	char		request_id[LLMQ_MAX_LABEL];
+	LlmqSlotMeter meter[LLMQ_MAX_METERS];
+} LlmqSlot;
+
+StaticAssertDecl(sizeof(LlmqSlot) % 8 == 0 &&
+				 sizeof(LlmqSlot) == 72 + sizeof(LlmqSettlement) + 8 + 2 * LLMQ_MAX_LABEL + 8 * LLMQ_MAX_METERS,
+				 "LlmqSlot has padding");
+
+typedef struct LlmqLeasePage
+{
+	LlmqCellHeader cell;
+	LlmqSlot	slot[LLMQ_SLOTS];
+} LlmqLeasePage;
+
+StaticAssertDecl(sizeof(LlmqLeasePage) <= LLMQ_MAX_STATE, "a lease page fits a page");
+
+/* Where a lease is, as its uuid says. */
+typedef struct LlmqLeaseId
+{
+	int32		page;
+	int			slot;
+	int32		day;			/* of the grant: UTC days since 2000-01-01 */
+	uint64		secret;
+} LlmqLeaseId;
+
+extern void llmq_lease_uuid(const LlmqLeaseId *id, pg_uuid_t *uuid);
+extern bool llmq_lease_parse(const pg_uuid_t *uuid, LlmqLeaseId *id);
+extern int32 llmq_lease_day(TimestampTz at);
+extern uint64 llmq_lease_secret(void);
+
+extern bool llmq_slot_reusable(const LlmqSlot *slot);
+extern bool llmq_slot_unchanged(const LlmqSlot *now, const LlmqSlot *seen);
+extern bool llmq_lease_find_free(LlmqLive *live, int32 max_leases, LlmqLeaseId *place, LlmqSlot *seen);
+extern void llmq_lease_avoid(int32 page);
+
+#endif							/* LLMQ_LEASE_H */

@@ -1,0 +1,291 @@
+/*
+ * ledger.c
+ *	  Writes and reads the ledger's rows.
+ *
+ * A row goes straight into its day's leaf, llmquota.usage_YYYYMMDD, in the caller's transaction, through the executor's
+ * own insertion (indexes, partition constraint, triggers, logical decoding); neither parent nor other leaves are
+ * locked, so partitions come and go without waiting for calls. A day without a leaf goes to the default partition.
+ * Here is no DDL: llmquota_maintain() makes leaves. Rows are found with a fresh snapshot, whatever the isolation level:
+ * the caller asks what the ledger says now.
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/xact.h"
+#include "catalog/indexing.h"
+#include "commands/trigger.h"
+#include "executor/executor.h"
+#include "utils/builtins.h"
+#include "utils/datetime.h"
+#include "utils/fmgroids.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+#include "utils/syscache.h"
+#include "utils/timestamp.h"
+
+#include "ledger.h"
+#include "name.h"
+#include "relation.h"
+
+/* Columns of llmquota.usage, in their order. */
+enum
+{
+	COL_LEASE, COL_PICKED_AT, COL_RECORDED_AT, COL_ORG, COL_SESSION, COL_REQUEST_ID, COL_ATTEMPT, COL_ROUTE, COL_MODEL,
+	COL_PROVIDER, COL_ACCOUNT, COL_KEY, COL_STATUS, COL_HTTP_STATUS, COL_ERROR, COL_RESERVED_INPUT,
+	COL_RESERVED_OUTPUT, COL_INPUT, COL_CACHED, COL_CACHE_WRITE, COL_OUTPUT, COL_REASONING, COL_USAGE_SOURCE,
+	COL_LATENCY, COL_TAGS, NCOLUMNS
+};
+
+static const char *const outcome_texts[] = {NULL, "ok", "error", "expired", "released"};
+static const char *const source_texts[] = {NULL, "reported", "reserved", "late", "recovered"};
+
+const char *
+llmq_usage_source_text(LlmqUsageSource source)
+{
+	return source_texts[source];
+}
+
+/* The name of a day's leaf, palloc'd. */
+char *
+llmq_ledger_leaf_name(int32 day)
+{
+	int			year;
+	int			month;
+	int			day_of_month;
+
+	j2date(day + POSTGRES_EPOCH_JDATE, &year, &month, &day_of_month);
+	return psprintf("usage_%04d%02d%02d", year, month, day_of_month);
+}
+
+/* The leaf of a day, if it is there and attached; InvalidOid otherwise. */
+static Oid
+find_leaf(int32 day)
+{
+	char	   *name = llmq_ledger_leaf_name(day);
+	Oid			relid = get_relname_relid(name, llmq_schema_oid());
+
+	pfree(name);
+	return OidIsValid(relid) && get_rel_relispartition(relid) ? relid : InvalidOid;
+}
+
+/*
+ * Opens the table that a day's rows go to. A leaf may be attached or dropped while we wait for its lock, so what was
+ * found is looked up again once it is locked.
+ */
+static Relation
+open_leaf(int32 day, LOCKMODE lockmode)
+{
+	for (;;)
+	{
+		Oid			relid = find_leaf(day);
+		Relation	rel = try_table_open(OidIsValid(relid) ? relid : llmq_relation_oid(LLMQ_REL_USAGE_DEFAULT), lockmode);
+
+		if (rel != NULL && find_leaf(day) == relid)
+			return rel;
+		if (rel != NULL)
+			table_close(rel, lockmode);
+	}
+}
+
+static void
+set_text(Datum *values, bool *nulls, int column, const char *text)
+{
+	nulls[column] = text == NULL;
+	if (text != NULL)
+		values[column] = CStringGetTextDatum(text);
+}
+
+static void
+set_label(Datum *values, bool *nulls, int column, const char *text, int length)
+{
+	nulls[column] = length == 0;
+	if (length > 0)
+		values[column] = PointerGetDatum(cstring_to_text_with_len(text, length));
+}
+
+static void
+set_int(Datum *values, bool *nulls, int column, int32 number, bool given)
+{
+	nulls[column] = !given;
+	values[column] = Int32GetDatum(number);
+}
+
+static void
+set_tokens(Datum *values, bool *nulls, int column, int32 tokens)
+{
+	nulls[column] = tokens == LLMQ_NO_TOKENS;
+	values[column] = Int64GetDatum((int64) tokens);
+}
+
+/* What the record said, as columns. */
+static void
+settlement_columns(const LlmqSettlement *settlement, Datum *values, bool *nulls)
+{
+	set_text(values, nulls, COL_STATUS, outcome_texts[settlement->outcome]);
+	set_int(values, nulls, COL_HTTP_STATUS, settlement->http_status, settlement->http_status != 0);
+	set_tokens(values, nulls, COL_INPUT, settlement->input);
+	set_tokens(values, nulls, COL_CACHED, settlement->cached);
+	set_tokens(values, nulls, COL_CACHE_WRITE, settlement->cache_write);
+	set_tokens(values, nulls, COL_OUTPUT, settlement->output);
+	set_tokens(values, nulls, COL_REASONING, settlement->reasoning);
+	set_text(values, nulls, COL_USAGE_SOURCE, source_texts[settlement->source]);
+	set_int(values, nulls, COL_LATENCY, settlement->latency_ms, settlement->latency_ms >= 0);
+}
+
+/* A whole row. The uuid must live as long as the values. */
+static void
+row_columns(const LlmqSlot *slot, const pg_uuid_t *uuid, const LlmqLedgerExtra *extra, Datum *values, bool *nulls)
+{
+	memset(nulls, 0, sizeof(bool) * NCOLUMNS);
+	values[COL_LEASE] = UUIDPGetDatum(uuid);
+	values[COL_PICKED_AT] = TimestampTzGetDatum(slot->granted_at);
+	values[COL_RECORDED_AT] = TimestampTzGetDatum(slot->settled_at);
+	set_text(values, nulls, COL_ORG, llmq_name_text(slot->org));
+	set_label(values, nulls, COL_SESSION, slot->session, slot->session_length);
+	set_label(values, nulls, COL_REQUEST_ID, slot->request_id, slot->request_id_length);
+	set_int(values, nulls, COL_ATTEMPT, slot->attempt, true);
+	set_text(values, nulls, COL_ROUTE, llmq_name_text(slot->route));
+	set_text(values, nulls, COL_MODEL, llmq_name_text(slot->model));
+	set_text(values, nulls, COL_PROVIDER, llmq_name_text(slot->provider));
+	set_text(values, nulls, COL_ACCOUNT, llmq_name_text(slot->account));
+	set_text(values, nulls, COL_KEY, llmq_name_text(slot->key));
+	set_text(values, nulls, COL_ERROR, extra->error);
+	set_int(values, nulls, COL_RESERVED_INPUT, slot->reserved_input, true);
+	set_int(values, nulls, COL_RESERVED_OUTPUT, slot->reserved_output, true);
+	nulls[COL_TAGS] = extra->tags == NULL;
+	values[COL_TAGS] = PointerGetDatum(extra->tags);
+	settlement_columns(&slot->settlement, values, nulls);
+}
+
+/* Inserts a row with all that belongs to it: constraints, indexes, triggers. */
+static void
+insert_row(Relation leaf, const Datum *values, const bool *nulls)
+{
+	EState	   *estate = CreateExecutorState();
+	ResultRelInfo *target = makeNode(ResultRelInfo);
+	TupleTableSlot *row = ExecInitExtraTupleSlot(estate, RelationGetDescr(leaf), &TTSOpsVirtual);
+
+	InitResultRelInfo(target, leaf, 0, NULL, 0);
+	ExecOpenIndices(target, false);
+	memcpy(row->tts_values, values, sizeof(Datum) * NCOLUMNS);
+	memcpy(row->tts_isnull, nulls, sizeof(bool) * NCOLUMNS);
+	for (int i = NCOLUMNS; i < RelationGetDescr(leaf)->natts; i++)
+		row->tts_isnull[i] = true;
+	ExecStoreVirtualTuple(row);
+	AfterTriggerBeginQuery();
+	ExecSimpleRelationInsert(target, estate, row);
+	AfterTriggerEndQuery(estate);
+	ExecCloseIndices(target);
+	ExecResetTupleTable(estate->es_tupleTable, false);
+	FreeExecutorState(estate);
+}
+
+/* Writes the row of a settled lease in the caller's transaction, which must be the one that settled it. */
+void
+llmq_ledger_insert(const LlmqLeaseId *id, const LlmqSlot *slot, const LlmqLedgerExtra *extra)
+{
+	Relation	leaf = open_leaf(id->day, RowExclusiveLock);
+	Datum		values[NCOLUMNS];
+	bool		nulls[NCOLUMNS];
+	pg_uuid_t	uuid;
+
+	llmq_lease_uuid(id, &uuid);
+	row_columns(slot, &uuid, extra, values, nulls);
+	insert_row(leaf, values, nulls);
+	table_close(leaf, NoLock);
+}
+
+/* The leaf's unique index on (lease, picked_at); InvalidOid, and then the scan reads the whole leaf, if it is gone. */
+static Oid
+lease_index(Relation leaf)
+{
+	List	   *indexes = RelationGetIndexList(leaf);
+	ListCell   *cell;
+	Oid			found = InvalidOid;
+
+	foreach(cell, indexes)
+	{
+		HeapTuple	tuple = SearchSysCache1(INDEXRELID, ObjectIdGetDatum(lfirst_oid(cell)));
+		Form_pg_index index = (Form_pg_index) GETSTRUCT(tuple);
+
+		if (index->indisunique && index->indisvalid && index->indkey.values[0] == COL_LEASE + 1)
+			found = index->indexrelid;
+		ReleaseSysCache(tuple);
+	}
+	list_free(indexes);
+	return found;
+}
+
+/* A column of a ledger row as text, NULL for NULL. */
+static char *
+column_text(HeapTuple tuple, Relation leaf, int column)
+{
+	bool		isnull;
+	Datum		value = heap_getattr(tuple, column + 1, RelationGetDescr(leaf), &isnull);
+
+	return isnull ? NULL : TextDatumGetCString(value);
+}
+
+/* Reads what the ledger says of a lease. False when it has no row of it. */
+bool
+llmq_ledger_find(const pg_uuid_t *uuid, const LlmqLeaseId *id, char **status, char **usage_source)
+{
+	Relation	leaf = open_leaf(id->day, AccessShareLock);
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+
+	ScanKeyInit(&key, COL_LEASE + 1, BTEqualStrategyNumber, F_UUID_EQ, UUIDPGetDatum(uuid));
+	scan = systable_beginscan(leaf, lease_index(leaf), OidIsValid(lease_index(leaf)), snapshot, 1, &key);
+	tuple = systable_getnext(scan);
+	if (tuple != NULL)
+	{
+		*status = column_text(tuple, leaf, COL_STATUS);
+		*usage_source = column_text(tuple, leaf, COL_USAGE_SOURCE);
+	}
+	systable_endscan(scan);
+	UnregisterSnapshot(snapshot);
+	table_close(leaf, AccessShareLock);
+	return tuple != NULL;
+}
+
+/*
+ * Brings an existing row to what the slot says now, in the caller's transaction: a late record of an expired lease.
+ * False when there is no row. Whoever settled the slot is alone with the row.
+ */
+bool
+llmq_ledger_correct(const LlmqLeaseId *id, const LlmqSlot *slot, const LlmqLedgerExtra *extra)
+{
+	Relation	leaf = open_leaf(id->day, RowExclusiveLock);
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	Datum		values[NCOLUMNS];
+	bool		nulls[NCOLUMNS];
+	bool		replace[NCOLUMNS];
+	pg_uuid_t	uuid;
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+
+	llmq_lease_uuid(id, &uuid);
+	ScanKeyInit(&key, COL_LEASE + 1, BTEqualStrategyNumber, F_UUID_EQ, UUIDPGetDatum(&uuid));
+	scan = systable_beginscan(leaf, lease_index(leaf), OidIsValid(lease_index(leaf)), snapshot, 1, &key);
+	tuple = systable_getnext(scan);
+	if (tuple != NULL)
+	{
+		HeapTuple	corrected;
+
+		row_columns(slot, &uuid, extra, values, nulls);
+		memset(replace, true, sizeof(replace));
+		corrected = heap_modify_tuple(tuple, RelationGetDescr(leaf), values, nulls, replace);
+		CatalogTupleUpdate(leaf, &tuple->t_self, corrected);
+	}
+	systable_endscan(scan);
+	UnregisterSnapshot(snapshot);
+	table_close(leaf, NoLock);
+	return tuple != NULL;
+}

@@ -1,0 +1,25 @@
+/*
+ * ledger.h
+ *	  The table llmquota.usage: a row for every lease that ended.
+ */
+#ifndef LLMQ_LEDGER_H
+#define LLMQ_LEDGER_H
+
+#include "utils/jsonb.h"
+
+#include "lease.h"
+
+/* What the ledger holds and the slot does not. */
+typedef struct LlmqLedgerExtra
+{
+	const char *error;			/* excerpt, or NULL */
+	Jsonb	   *tags;			/* or NULL */
+} LlmqLedgerExtra;
+
+extern const char *llmq_usage_source_text(LlmqUsageSource source);
+extern void llmq_ledger_insert(const LlmqLeaseId *id, const LlmqSlot *slot, const LlmqLedgerExtra *extra);
+extern bool llmq_ledger_find(const pg_uuid_t *uuid, const LlmqLeaseId *id, char **status, char **usage_source);
+extern bool llmq_ledger_correct(const LlmqLeaseId *id, const LlmqSlot *slot, const LlmqLedgerExtra *extra);
+extern char *llmq_ledger_leaf_name(int32 day);
+
+#endif							/* LLMQ_LEDGER_H */

@@ -1,0 +1,293 @@
+/*
+ * meter.c
+ *	  What a meter's windows say to a request, and how they are charged and corrected.
+ *
+ * Pure logic on a meter's state and its plan. llmq_meter_check() takes any copy; the functions that change a state are
+ * given the image inside the WAL record being built, with the page locked: they neither allocate nor raise.
+ */
+#include "postgres.h"
+
+#include "meter.h"
+
+/* A wait for a call in flight that nobody can estimate yet, and the least that is ever said: microseconds. */
+#define UNKNOWN_CALL INT64CONST(1000000)
+#define LEAST_WAIT INT64CONST(50000)
+
+/* Share of a new duration in the decayed mean: one eighth, as TCP smooths its round trips (RFC 6298). */
+#define MEAN_CALL_SHARE 8
+
+void
+llmq_verdict_init(LlmqVerdict *verdict)
+{
+	memset(verdict, 0, sizeof(LlmqVerdict));
+	verdict->admitted = true;
+	verdict->headroom = 1;
+}
+
+/* How much of a metric a call counts for. */
+static int64
+counted(const LlmqUse *use, LlmqMetric metric, uint8 window_flags)
+{
+	int64		input = use->input - ((window_flags & LLMQ_WINDOW_NOT_CACHED) ? use->cached : 0);
+
+	switch (metric)
+	{
+		case LLMQ_METRIC_REQUESTS:
+			return use->request && !(use->failed && (window_flags & LLMQ_WINDOW_NOT_FAILURES)) ? 1 : 0;
+		case LLMQ_METRIC_INPUT_TOKENS:
+			return input;
+		case LLMQ_METRIC_OUTPUT_TOKENS:
+			return use->output;
+		case LLMQ_METRIC_TOKENS:
+			return input + use->output;
+		case LLMQ_METRIC_CONCURRENCY:
+			return use->in_flight ? 1 : 0;
+	}
+	return 0;
+}
+
+/* What of the amount this request may use: a share can be kept for high priority. */
+static int64
+usable_amount(const LlmqQuota *quota, bool high_priority)
+{
+	if (high_priority || quota->high_priority_share <= 0)
+		return quota->amount;
+	return quota->amount - (int64) ((double) quota->amount * quota->high_priority_share);
+}
+
+static const LlmqWindow *
+find_window(const LlmqMeterState *state, const LlmqWindowShape *shape)
+{
+	for (int i = 0; i < state->room; i++)
+		if (llmq_window_same_shape(&state->window[i], shape))
+			return &state->window[i];
+	return NULL;
+}
+
+/* When one of `used` calls in flight will have ended: with n of them one ends every n-th part of a call's duration. */
+static int64
+estimate_return(int64 used, int64 mean_call, const LlmqDemand *demand, int64 now)
+{
+	int64		wait = (mean_call > 0 ? mean_call : UNKNOWN_CALL) / Max(used, 1);
+
+	return now + Min(Max(wait, LEAST_WAIT), Max(demand->lease_ttl, LEAST_WAIT));
+}
+
+/* The copy of a limit's window at the clock; an empty one when the meter has none yet. */
+static void
+window_now(LlmqWindow *window, const LlmqMeterState *state, const LlmqWindowShape *shape, int64 now)
+{
+	const LlmqWindow *stored = state != NULL ? find_window(state, shape) : NULL;
+
+	if (stored == NULL)
+	{
+		llmq_window_init(window, shape, 0, now, 0);
+		return;
+	}
+	if (stored->kind == LLMQ_WINDOW_SLIDING)
+		*window = *stored;
+	else
+		memcpy(window, stored, LLMQ_WINDOW_HEAD_SIZE);
+	(void) llmq_window_advance(window, shape, now, state->generation);
+}
+
+/* Notes that a limit refuses, if it does so for longer than those seen before. */
+static void
+note_refusal(LlmqVerdict *verdict, const LlmqVerdict *refusal)
+{
+	if (verdict->admitted || refusal->when > verdict->when)
+	{
+		double		headroom = verdict->headroom;
+		bool		full = verdict->full;
+
+		*verdict = *refusal;
+		verdict->headroom = headroom;
+		verdict->full = full;
+	}
+	verdict->admitted = false;
+}
+
+static void
+check_limit(LlmqVerdict *verdict, const LlmqLimit *limit, const LlmqWindow *window, const LlmqMeterState *state,
+			const LlmqDemand *demand, int64 now)
+{
+	int64		amount = usable_amount(limit->quota, demand->high_priority);
+	int64		requested = counted(&demand->use, limit->quota->metric, limit->quota->window_flags);
+	LlmqVerdict refusal = {.limit = limit,.amount = limit->quota->amount,.used = window->sum,.requested = requested};
+
+	if (!limit->enforced)
+		return;
+	if (llmq_window_fits(window, amount, requested))
+	{
+		verdict->headroom = Min(verdict->headroom, (double) (amount - window->sum - requested) / (double) amount);
+		return;
+	}
+	refusal.when = llmq_window_when(window, now, amount, requested);
+	if (refusal.when == LLMQ_WHEN_UNKNOWN)
+		refusal.when = estimate_return(window->sum, state != NULL ? state->mean_call : 0, demand, now);
+	if (!llmq_window_fits(window, amount, 1))
+		verdict->full = true;
+	note_refusal(verdict, &refusal);
+}
+
+/*
+ * Asks every limit of a meter; adds what they say to the verdict. `state` is NULL for a meter that has counted nothing
+ * yet. Calendar shapes must not be stale.
+ */
+void
+llmq_meter_check(LlmqMeter *meter, const LlmqMeterState *state, const LlmqDemand *demand, int64 now,
+				 LlmqVerdict *verdict)
+{
+	for (int i = 0; i < meter->nlimits; i++)
+	{
+		const LlmqLimit *limit = &meter->limit[i];
+		LlmqWindow	window;
+
+		window_now(&window, state, &limit->shape, now);
+		check_limit(verdict, limit, &window, state, demand, now);
+		if (verdict->limit == limit)
+			verdict->meter = meter;
+	}
+}
+
+/* Has the clock left the periods that the plan knows? Then locks have to be released and the plan refreshed. */
+bool
+llmq_meter_stale(const LlmqMeter *meter, int64 now)
+{
+	for (int i = 0; i < meter->nlimits; i++)
+		if (llmq_window_stale(&meter->limit[i].shape, now))
+			return true;
+	return false;
+}
+
+/* Does a place of the meter hold a window of none of the plan's quotas? */
+static bool
+is_unplanned(const LlmqMeter *meter, const LlmqWindow *window)
+{
+	for (int i = 0; i < meter->nlimits; i++)
+		if (llmq_window_same_shape(window, &meter->limit[i].shape))
+			return false;
+	return true;
+}
+
+/*
+ * A place for a new window: a free one, else one whose quota is gone. (Those are kept while there is room: the change
+ * of the configuration may still be rolled back.) NULL when there is none.
+ */
+static LlmqWindow *
+find_place(const LlmqMeter *meter, LlmqMeterState *state)
+{
+	for (int i = 0; i < state->room; i++)
+		if (state->window[i].kind == LLMQ_WINDOW_FREE)
+			return &state->window[i];
+	for (int i = 0; i < state->room; i++)
+		if (is_unplanned(meter, &state->window[i]))
+			return &state->window[i];
+	return NULL;
+}
+
+/* Can every limit of the plan have a window in this state? */
+bool
+llmq_meter_has_room(const LlmqMeter *meter, const LlmqMeterState *state)
+{
+	return meter->nlimits <= state->room;
+}
+
+/* The window of a limit in a state that is being changed; begun when it is new. */
+static LlmqWindow *
+begin_window(const LlmqMeter *meter, LlmqMeterState *state, const LlmqLimit *limit, int64 now)
+{
+	LlmqWindow *window = unconstify(LlmqWindow *, find_window(state, &limit->shape));
+
+	if (window == NULL)
+	{
+		window = find_place(meter, state);
+		state->generation++;
+		llmq_window_init(window, &limit->shape, state->generation, now, LLMQ_WINDOW_SEEDING);
+	}
+	window->flags = (window->flags & LLMQ_WINDOW_SEEDING) | limit->quota->window_flags;
+	return window;
+}
+
+/*
+ * Charges a use to every limit, admitted or not, and returns the generation for the lease's slot to remember. Observed
+ * limits that would have refused count that.
+ */
+uint32
+llmq_meter_charge(const LlmqMeter *meter, LlmqMeterState *state, const LlmqUse *use, int64 now)
+{
+	bool		moved_back = false;
+
+	for (int i = 0; i < meter->nlimits; i++)
+	{
+		LlmqWindow *window = begin_window(meter, state, &meter->limit[i], now);
+
+		moved_back |= llmq_window_advance(window, &meter->limit[i].shape, now, state->generation);
+	}
+	if (moved_back)
+		state->generation++;
+	for (int i = 0; i < meter->nlimits; i++)
+	{
+		const LlmqLimit *limit = &meter->limit[i];
+		LlmqWindow *window = begin_window(meter, state, limit, now);
+		int64		requested = counted(use, limit->quota->metric, limit->quota->window_flags);
+
+		if (!limit->enforced && !llmq_window_fits(window, limit->quota->amount, requested))
+			llmq_window_refuse(window, false, 1);
+		(void) llmq_window_charge(window, now, requested);
+	}
+	state->used_at = now;
+	return state->generation;
+}
+
+/* Remembers how long calls take: a concurrency limit's only hint of when to come back. */
+static void
+note_duration(LlmqMeterState *state, int64 duration)
+{
+	if (duration <= 0)
+		return;
+	state->mean_call = state->mean_call == 0 ? duration :
+		state->mean_call + (duration - state->mean_call) / MEAN_CALL_SHARE;
+}
+
+/* Changes what a lease is charged for, in every window that counted it. Needs no configuration: it may have changed. */
+void
+llmq_meter_correct(LlmqMeterState *state, const LlmqCorrection *correction)
+{
+	bool		moved_back = false;
+
+	for (int i = 0; i < state->room; i++)
+	{
+		LlmqWindow *window = &state->window[i];
+		LlmqWindowShape shape;
+		int64		delta;
+
+		if (window->kind == LLMQ_WINDOW_FREE)
+			continue;
+		llmq_window_shape_of(window, &shape);
+		if (!llmq_window_stale(&shape, correction->now))
+			moved_back |= llmq_window_advance(window, &shape, correction->now, state->generation);
+		delta = counted(&correction->to, window->metric, window->flags) -
+			counted(&correction->from, window->metric, window->flags);
+		if (delta != 0)
+			(void) llmq_window_correct(window, correction->picked_at, correction->generation, delta);
+	}
+	if (moved_back)
+		state->generation++;
+	if (correction->from.in_flight && !correction->to.in_flight && correction->to.request)
+		note_duration(state, correction->now - correction->picked_at);
+	state->used_at = correction->now;
+}
+
+/* Counts refusals of a quota in its window. */
+void
+llmq_meter_count_refusals(LlmqMeterState *state, int64 quota, bool enforced, int64 times)
+{
+	for (int i = 0; i < state->room; i++)
+	{
+		if (state->window[i].kind == LLMQ_WINDOW_FREE || state->window[i].quota != quota)
+			continue;
+		llmq_window_refuse(&state->window[i], enforced, times);
+		return;
+	}
+}

@@ -1,0 +1,83 @@
+/*
+ * meter.h
+ *	  The live counters of one subject: as many windows as it has quotas.
+ */
+#ifndef LLMQ_METER_H
+#define LLMQ_METER_H
+
+#include "catalog.h"
+#include "cell.h"
+#include "window.h"
+
+/* The state of a cell of llmquota.meter. Fixed-width types, no padding. */
+typedef struct LlmqMeterState
+{
+	LlmqCellHeader cell;
+	uint32		generation;		/* see window.h */
+	uint16		room;			/* how many windows */
+	uint16		reserved;
+	int64		mean_call;		/* decayed mean duration of calls in microseconds, 0 when not known */
+	int64		used_at;		/* last charge or correction */
+	LlmqWindow	window[FLEXIBLE_ARRAY_MEMBER];
+} LlmqMeterState;
+
+/* What a call uses, or was charged for: the counting of every metric follows from it. */
+typedef struct LlmqUse
+{
+	int64		input;
+	int64		output;
+	int64		cached;
+	bool		request;		/* a request was made, or may have been */
+	bool		failed;			/* ... and the provider answered with a failure */
+	bool		in_flight;
+} LlmqUse;
+
+/* What a pick asks for, in the terms of its checks. */
+typedef struct LlmqDemand
+{
+	LlmqUse		use;
+	bool		high_priority;
+	int64		lease_ttl;		/* microseconds: an upper bound of any wait for a call in flight */
+} LlmqDemand;
+
+/* What the limits say to a demand; the first one that refuses, or of several the one that does so longest. */
+typedef struct LlmqVerdict
+{
+	bool		admitted;
+	bool		full;			/* some limit would not even admit the smallest request */
+	double		headroom;		/* of the tightest window, after the request */
+	int64		when;			/* the request fits again; LLMQ_WHEN_NEVER: never */
+	LlmqMeter  *meter;			/* that refused */
+	const LlmqLimit *limit;
+	int64		amount;
+	int64		used;
+	int64		requested;
+} LlmqVerdict;
+
+extern void llmq_verdict_init(LlmqVerdict *verdict);
+extern void llmq_meter_check(LlmqMeter *meter, const LlmqMeterState *state, const LlmqDemand *demand, int64 now,
+							 LlmqVerdict *verdict);
+extern bool llmq_meter_stale(const LlmqMeter *meter, int64 now);
+extern bool llmq_meter_has_room(const LlmqMeter *meter, const LlmqMeterState *state);
+extern uint32 llmq_meter_charge(const LlmqMeter *meter, LlmqMeterState *state, const LlmqUse *use, int64 now);
+
+/* How one lease's charge at one meter changes. */
+typedef struct LlmqCorrection
+{
+	LlmqUse		from;
+	LlmqUse		to;
+	int64		picked_at;
+	int64		now;
+	uint32		generation;
+} LlmqCorrection;
+
+extern void llmq_meter_correct(LlmqMeterState *state, const LlmqCorrection *correction);
+extern void llmq_meter_count_refusals(LlmqMeterState *state, int64 quota, bool enforced, int64 times);
+
+/* meter_cell.c */
+extern bool llmq_meter_read(LlmqLive *live, LlmqCatalog *catalog, LlmqMeter *meter, LlmqMeterState *state);
+extern void llmq_meter_ensure(LlmqLive *live, LlmqCatalog *catalog, LlmqMeter *meter);
+extern void llmq_meter_grow(LlmqLive *live, LlmqCatalog *catalog, LlmqMeter *meter);
+extern int32 llmq_subject_id(LlmqCatalog *catalog, LlmqSubject *subject);
+
+#endif							/* LLMQ_METER_H */

@@ -1,0 +1,139 @@
+/*
+ * meter_cell.c
+ *	  Finds, reads and creates the cells of meters.
+ *
+ * A meter's cell is born when it is first charged or first refuses, with room for the quotas it has then; it moves into
+ * a roomier row when it gets more. Nothing here may be called while a page is locked.
+ */
+#include "postgres.h"
+
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "meter.h"
+#include "name.h"
+
+static const char scope_letters[LLMQ_SCOPE_COUNT] = {'g', 'p', 'a', 'k', 'o'};
+
+/* The name kinds of subjects; the scope global has no name. */
+static const char subject_kinds[LLMQ_SCOPE_COUNT] = {
+	0, LLMQ_NAME_PROVIDER, LLMQ_NAME_ACCOUNT, LLMQ_NAME_KEY, LLMQ_NAME_ORG
+};
+
+/* How many windows a meter can have room for. More than 14 would not fit a page. */
+static const int rooms[] = {2, 4, 8, 14};
+
+StaticAssertDecl(offsetof(LlmqMeterState, window) + 14 * sizeof(LlmqWindow) <= LLMQ_MAX_STATE,
+				 "the largest meter fits a page");
+StaticAssertDecl(offsetof(LlmqMeterState, window) + 2 * sizeof(LlmqWindow) >= LLMQ_MIN_STATE,
+				 "the smallest meter has a page to itself");
+
+/* The id of a subject's name; 0 for the scope global. */
+int32
+llmq_subject_id(LlmqCatalog *catalog, LlmqSubject *subject)
+{
+	if (subject->name_id == 0 && subject->scope != LLMQ_SCOPE_GLOBAL)
+		subject->name_id = llmq_name_id(subject_kinds[subject->scope], subject->name, catalog->settings.max_subjects);
+	return subject->name_id;
+}
+
+static void
+meter_key(LlmqCatalog *catalog, LlmqMeter *meter, LlmqCellKey *key)
+{
+	key->table = LLMQ_LIVE_METER;
+	key->kind = scope_letters[meter->subject->scope];
+	key->subject = llmq_subject_id(catalog, meter->subject);
+	key->part = 0;
+	if (meter->part != LLMQ_PART_ALL)
+		key->part = llmq_name_id(meter->part == LLMQ_PART_MODEL ? LLMQ_NAME_MODEL : LLMQ_NAME_FAMILY,
+								 meter->part_name, catalog->settings.max_subjects);
+}
+
+/*
+ * Copies a meter's state out; `state` has room for the largest. False when the meter has no cell yet.
+ */
+bool
+llmq_meter_read(LlmqLive *live, LlmqCatalog *catalog, LlmqMeter *meter, LlmqMeterState *state)
+{
+	if (meter->id == 0)
+	{
+		LlmqCellKey key;
+
+		meter_key(catalog, meter, &key);
+		meter->id = llmq_cell_find(live, &key);
+	}
+	if (meter->id == 0)
+		return false;
+	if (llmq_cell_copy(live, LLMQ_LIVE_METER, meter->id, state, LLMQ_MAX_STATE))
+		return true;
+	meter->id = 0;
+	return false;
+}
+
+/* An empty state with room for so many windows. */
+static LlmqMeterState *
+empty_state(int nwindows)
+{
+	LlmqMeterState *state;
+	int			room = rooms[lengthof(rooms) - 1];
+	Size		length;
+
+	for (int i = lengthof(rooms) - 1; i >= 0 && rooms[i] >= nwindows; i--)
+		room = rooms[i];
+	length = offsetof(LlmqMeterState, window) + room * sizeof(LlmqWindow);
+	state = palloc0(length);
+	state->cell.length = length;
+	state->room = room;
+	state->used_at = GetCurrentTimestamp();
+	return state;
+}
+
+/* Creates the meter's cell if it has none. Raises when there are too many. */
+void
+llmq_meter_ensure(LlmqLive *live, LlmqCatalog *catalog, LlmqMeter *meter)
+{
+	LlmqMeterState *state;
+	LlmqCellKey key;
+
+	if (meter->id != 0)
+		return;
+	meter_key(catalog, meter, &key);
+	state = empty_state(meter->nlimits);
+	meter->id = llmq_cell_find(live, &key);
+	if (meter->id == 0)
+		meter->id = llmq_cell_create(live, &key, &state->cell, catalog->settings.max_subjects);
+	pfree(state);
+	if (meter->id == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("too many subjects have limits: \"%s\" would be one more than %d", meter->subject->name,
+						catalog->settings.max_subjects),
+				 errhint("Raise max_subjects in llmquota.setting, or look for a caller that makes up orgs.")));
+}
+
+/* Copies a state into a roomier one, under the page locks. */
+static void
+fill_larger(LlmqCellHeader *larger, const LlmqCellHeader *old)
+{
+	LlmqMeterState *to = (LlmqMeterState *) larger;
+	const LlmqMeterState *from = (const LlmqMeterState *) old;
+
+	to->generation = from->generation;
+	to->mean_call = from->mean_call;
+	to->used_at = from->used_at;
+	memcpy(to->window, from->window, from->room * sizeof(LlmqWindow));
+}
+
+/* Gives the meter room for all windows of its plan. */
+void
+llmq_meter_grow(LlmqLive *live, LlmqCatalog *catalog, LlmqMeter *meter)
+{
+	LlmqMeterState *state = empty_state(meter->nlimits);
+	LlmqCellKey key;
+
+	meter_key(catalog, meter, &key);
+	state->cell.id = meter->id;
+	if (!llmq_cell_grow(live, &key, &state->cell, fill_larger))
+		meter->id = 0;
+	pfree(state);
+}

@@ -1,0 +1,259 @@
+/*
+ * pick.c
+ *	  llmquota_pick: the right to make one call.
+ *
+ * Arguments are checked before anything is touched. A refusal is a row, never an error, and writes nothing but its
+ * count. What a grant charges is not undone when the caller's transaction rolls back: the provider will have been paid.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "catalog/pg_type.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "nodes/execnodes.h"
+#include "nodes/nodeFuncs.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "args.h"
+#include "name.h"
+#include "pick.h"
+#include "role.h"
+
+PG_FUNCTION_INFO_V1(llmquota_pick);
+
+/* More names than this to exclude is a mistake. */
+#define MAX_EXCLUDE 1000
+
+/* Columns of llmquota.pick_result, in their order. */
+enum
+{
+	COL_STATUS, COL_LEASE, COL_KEY, COL_SECRET_REF, COL_ACCOUNT, COL_PROVIDER, COL_BASE_URL, COL_MODEL,
+	COL_PROVIDER_MODEL, COL_ATTEMPT, COL_MAX_OUTPUT, COL_GRANTED_AT, COL_EXPIRES_AT, COL_RETRY_AFTER, COL_REFUSAL,
+	NCOLUMNS
+};
+
+/*
+ * The last call from an expression, until the memory in which the expression is evaluated is reset: what two columns
+ * of (llmquota_pick(...)).* have in common.
+ */
+typedef struct LastCall
+{
+	MemoryContext context;
+	FmgrInfo   *flinfo;
+} LastCall;
+
+static LastCall last_call;
+
+static void
+forget_last_call(void *arg)
+{
+	last_call.context = NULL;
+}
+
+/*
+ * PostgreSQL expands (f(...)).* into one call for each column. A second call of the same text by another expression
+ * while the same row is being evaluated is such an expansion.
+ */
+static void
+refuse_expansion(FunctionCallInfo fcinfo)
+{
+	MemoryContextCallback *callback;
+	Node	   *call = fcinfo->flinfo->fn_expr;
+
+	if (fcinfo->resultinfo != NULL || call == NULL)
+		return;
+	if (last_call.context == CurrentMemoryContext && last_call.flinfo != fcinfo->flinfo &&
+		exprLocation(call) == exprLocation(last_call.flinfo->fn_expr) && equal(call, last_call.flinfo->fn_expr))
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("(llmquota_pick(...)).* would pick once for every column"),
+				 errhint("Use SELECT * FROM llmquota_pick(...).")));
+	if (last_call.context != CurrentMemoryContext)
+	{
+		callback = palloc0(sizeof(MemoryContextCallback));
+		callback->func = forget_last_call;
+		MemoryContextRegisterResetCallback(CurrentMemoryContext, callback);
+	}
+	last_call.context = CurrentMemoryContext;
+	last_call.flinfo = fcinfo->flinfo;
+}
+
+/* The priority of the request: what it says, else the org's. */
+static bool
+read_priority(FunctionCallInfo fcinfo, const LlmqOrg *org)
+{
+	char	   *priority = llmq_arg_text(fcinfo, 4);
+
+	if (priority == NULL)
+		return org->high_priority;
+	if (strcmp(priority, "high") == 0)
+		return true;
+	if (strcmp(priority, "normal") != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("priority \"%s\" is not known", priority),
+				 errhint("Priorities are \"normal\" and \"high\".")));
+	return false;
+}
+
+static void
+read_exclude(FunctionCallInfo fcinfo, LlmqPick *pick)
+{
+	Datum	   *elements;
+	bool	   *nulls;
+	int			count;
+
+	if (PG_ARGISNULL(5))
+		return;
+	deconstruct_array(PG_GETARG_ARRAYTYPE_P(5), TEXTOID, -1, false, TYPALIGN_INT, &elements, &nulls, &count);
+	if (count > MAX_EXCLUDE)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("exclude has %d elements", count),
+				 errhint("Give at most %d names.", MAX_EXCLUDE)));
+	pick->exclude = palloc(sizeof(char *) * Max(count, 1));
+	for (int i = 0; i < count; i++)
+		if (!nulls[i])
+			pick->exclude[pick->nexclude++] = TextDatumGetCString(elements[i]);
+}
+
+/* Whose request it is. Raises when the role may not ask for that org, or the org is not known and must be. */
+static void
+read_org(FunctionCallInfo fcinfo, LlmqPick *pick)
+{
+	char	   *name = llmq_arg_name(fcinfo, 1, "org");
+
+	if (!llmq_role_may_use(pick->catalog, name))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied for org \"%s\"", name),
+				 errhint("This role was granted llmquota for other orgs only.")));
+	pick->org = llmq_catalog_org(pick->catalog, name);
+	if (!pick->org->listed && pick->catalog->settings.unknown_org_refused)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("org \"%s\" does not exist", name),
+				 errhint("Insert it into llmquota.org, or set unknown_org in llmquota.setting to \"allow\".")));
+}
+
+static void
+read_route(FunctionCallInfo fcinfo, LlmqPick *pick)
+{
+	char	   *name = llmq_arg_name(fcinfo, 0, "route");
+
+	pick->route = llmq_catalog_route(pick->catalog, name, pick->org->subject.name);
+	if (pick->route == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("route \"%s\" does not exist", name),
+				 errhint("A route is a name in llmquota.route, or that of a model in llmquota.model.")));
+}
+
+/* Takes the request out of the arguments. Raises for what is wrong; nothing has been changed then. */
+static void
+read_request(FunctionCallInfo fcinfo, LlmqPick *pick)
+{
+	memset(pick, 0, sizeof(LlmqPick));
+	pick->catalog = llmq_catalog();
+	read_org(fcinfo, pick);
+	read_route(fcinfo, pick);
+	pick->input_tokens = llmq_arg_tokens(fcinfo, 2, "input_tokens");
+	pick->output_tokens = llmq_arg_tokens(fcinfo, 3, "max_output_tokens");
+	pick->high_priority = read_priority(fcinfo, pick->org);
+	read_exclude(fcinfo, pick);
+	pick->session = llmq_arg_label(fcinfo, 6, "session");
+	pick->request_id = llmq_arg_label(fcinfo, 7, "request_id");
+	pick->ttl_ms = llmq_arg_int(fcinfo, 8, "ttl_ms", 1, LLMQ_MAX_TTL_MS);
+	if (pick->ttl_ms == LLMQ_NOT_GIVEN)
+		pick->ttl_ms = pick->catalog->settings.lease_ttl_ms;
+	llmq_verdict_init(&pick->refusal);
+}
+
+static void
+set_text(Datum *values, bool *nulls, int column, const char *text)
+{
+	nulls[column] = text == NULL;
+	if (text != NULL)
+		values[column] = CStringGetTextDatum(text);
+}
+
+/* The row of a grant. The uuid must live as long as the values. */
+static void
+grant_columns(const LlmqPick *pick, pg_uuid_t *uuid, Datum *values, bool *nulls)
+{
+	const LlmqKey *key = pick->key;
+
+	memset(nulls, false, sizeof(bool) * NCOLUMNS);
+	llmq_lease_uuid(&pick->lease, uuid);
+	set_text(values, nulls, COL_STATUS, "granted");
+	values[COL_LEASE] = UUIDPGetDatum(uuid);
+	set_text(values, nulls, COL_KEY, key->subject.name);
+	set_text(values, nulls, COL_SECRET_REF, key->secret_ref);
+	set_text(values, nulls, COL_ACCOUNT, key->account->subject.name);
+	set_text(values, nulls, COL_PROVIDER, key->account->provider->subject.name);
+	set_text(values, nulls, COL_BASE_URL, key->account->base_url);
+	set_text(values, nulls, COL_MODEL, pick->model->name);
+	set_text(values, nulls, COL_PROVIDER_MODEL, pick->model->provider_model);
+	values[COL_ATTEMPT] = Int32GetDatum(1);
+	values[COL_MAX_OUTPUT] = Int32GetDatum((int32) pick->demand.use.output);
+	values[COL_GRANTED_AT] = TimestampTzGetDatum(pick->granted_at);
+	values[COL_EXPIRES_AT] = TimestampTzGetDatum(pick->expires_at);
+	nulls[COL_RETRY_AFTER] = true;
+	nulls[COL_REFUSAL] = true;
+}
+
+static void
+refusal_columns(const LlmqPick *pick, Datum *values, bool *nulls)
+{
+	int32		retry_ms = llmq_refusal_retry_ms(pick);
+
+	memset(nulls, true, sizeof(bool) * NCOLUMNS);
+	set_text(values, nulls, COL_STATUS, llmq_refusal_status(pick));
+	values[COL_RETRY_AFTER] = Int32GetDatum(retry_ms);
+	nulls[COL_RETRY_AFTER] = retry_ms < 0;
+	values[COL_REFUSAL] = llmq_refusal_jsonb(pick);
+	nulls[COL_REFUSAL] = values[COL_REFUSAL] == (Datum) 0;
+}
+
+/* Looks for a candidate and charges it; counts the refusal when there is none. */
+static bool
+run(LlmqPick *pick)
+{
+	bool		granted = false;
+
+	if (!pick->org->enabled)
+		return false;
+	pick->scratch = palloc(LLMQ_MAX_STATE);
+	llmq_live_open(&pick->live, LLMQ_LIVE_LEASE + 1, RowExclusiveLock);
+	granted = llmq_choose(pick);
+	if (!granted && !pick->no_slot)
+		llmq_refusal_count(pick, &pick->refusal);
+	llmq_live_close(&pick->live);
+	pfree(pick->scratch);
+	return granted;
+}
+
+/*
+ * llmquota_pick(route, org, input_tokens, max_output_tokens, priority, exclude, session, request_id, ttl_ms)
+ */
+Datum
+llmquota_pick(PG_FUNCTION_ARGS)
+{
+	LlmqPick	pick;
+	Datum		values[NCOLUMNS];
+	bool		nulls[NCOLUMNS];
+	pg_uuid_t	uuid;
+
+	llmq_cell_refuse_if_read_only("llmquota_pick()");
+	refuse_expansion(fcinfo);
+	read_request(fcinfo, &pick);
+	if (run(&pick))
+		grant_columns(&pick, &uuid, values, nulls);
+	else
+		refusal_columns(&pick, values, nulls);
+	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(llmq_result_desc(fcinfo), values, nulls)));
+}

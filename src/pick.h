@@ -1,0 +1,97 @@
+/*
+ * pick.h
+ *	  What the parts of a pick share.
+ */
+#ifndef LLMQ_PICK_H
+#define LLMQ_PICK_H
+
+#include "catalog.h"
+#include "lease.h"
+#include "meter.h"
+
+/* A key that may serve a model, and until when this backend need not ask its meters. */
+typedef struct LlmqCandidate
+{
+	LlmqKey    *key;
+	int64		full_until;
+} LlmqCandidate;
+
+/* Keys of one priority. The first `nactive` are to be asked, the others are remembered as full. */
+typedef struct LlmqTier
+{
+	int16		priority;
+	int			n;
+	int			nactive;
+	LlmqCandidate *candidate;
+	int64		next_return;	/* when the first of the full ones is to be asked again */
+	LlmqVerdict soonest;		/* of the full ones, the refusal that ends first */
+} LlmqTier;
+
+/* The candidates for one model among one owner's accounts. */
+typedef struct LlmqPool
+{
+	struct LlmqPool *next;
+	const char *owner;			/* NULL: shared accounts */
+	int			ntiers;
+	LlmqTier   *tier;
+} LlmqPool;
+
+/* One call of llmquota_pick. */
+typedef struct LlmqPick
+{
+	/* the request */
+	LlmqCatalog *catalog;
+	LlmqOrg    *org;
+	LlmqRoute  *route;
+	int32		input_tokens;	/* LLMQ_NOT_GIVEN, as the next */
+	int32		output_tokens;
+	bool		high_priority;
+	int32		ttl_ms;
+	const char *session;		/* or NULL, as the next */
+	const char *request_id;
+	int			nexclude;
+	char	  **exclude;
+	/* the work */
+	LlmqLive	live;
+	uint64		number;			/* of the pick, in this backend */
+	int64		now;			/* the clock at the last look */
+	LlmqModel  *model;			/* of the step being tried */
+	LlmqDemand	demand;
+	bool		any_key;		/* some key can serve the route for this org */
+	bool		any_candidate;	/* ... and it was not excluded */
+	bool		no_slot;
+	LlmqVerdict refusal;		/* over all candidates, the one that ends first */
+	LlmqMeterState *scratch;	/* for copies of meters */
+	/* the answer */
+	LlmqKey    *key;			/* NULL when refused */
+	LlmqLeaseId lease;
+	int64		granted_at;
+	int64		expires_at;
+} LlmqPick;
+
+typedef enum LlmqGrant
+{
+	LLMQ_GRANT_DONE,
+	LLMQ_GRANT_REFUSED,
+	LLMQ_GRANT_NO_SLOT
+} LlmqGrant;
+
+/* pool.c */
+extern LlmqPool *llmq_pool(LlmqCatalog *catalog, LlmqModel *model, const char *owner);
+
+/* choose.c */
+extern bool llmq_choose(LlmqPick *pick);
+
+/* grant.c */
+extern LlmqGrant llmq_grant(LlmqPick *pick, LlmqKey *key, LlmqVerdict *verdict);
+extern bool llmq_look(LlmqPick *pick, LlmqMeters *meters, LlmqVerdict *verdict);
+
+/* refuse.c */
+extern void llmq_refusal_note(LlmqPick *pick, const LlmqVerdict *verdict);
+extern void llmq_refusal_count(LlmqPick *pick, const LlmqVerdict *verdict);
+extern void llmq_refusals_flush(void);
+extern const char *llmq_refusal_status(const LlmqPick *pick);
+extern int32 llmq_refusal_retry_ms(const LlmqPick *pick);
+extern Datum llmq_refusal_jsonb(const LlmqPick *pick);
+
+#endif							/* LLMQ_PICK_H */

@@ -1,0 +1,273 @@
+/*
+ * record.c
+ *	  llmquota_record, llmquota_release and llmquota_renew: what callers say of a lease after the pick.
+ *
+ * The order of a record: the transaction gets its id, slot and meters change for good, the ledger row is inserted in
+ * the caller's transaction. So a rollback takes back the row and nothing else, and the slot knows that it did.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/jsonb.h"
+#include "utils/timestamp.h"
+
+#include "args.h"
+#include "catalog.h"
+#include "ledger.h"
+#include "name.h"
+#include "redact.h"
+#include "role.h"
+#include "settle.h"
+
+PG_FUNCTION_INFO_V1(llmquota_record);
+PG_FUNCTION_INFO_V1(llmquota_release);
+PG_FUNCTION_INFO_V1(llmquota_renew);
+
+/* The longest latency and lease that are believed: 32 days. Lease times are bounded in pick.c too. */
+#define MAX_LATENCY_MS PG_INT32_MAX
+
+/* How often settling may be overtaken by somebody else. */
+#define MAX_ROUNDS 100
+
+/* What came of an attempt to settle. */
+typedef struct Settled
+{
+	const char *status;
+	const char *usage_source;
+} Settled;
+
+/* Takes llmquota_record's figures out of its arguments. */
+static void
+read_figures(FunctionCallInfo fcinfo, LlmqSettlement *settlement)
+{
+	settlement->input = llmq_arg_tokens(fcinfo, 1, "input_tokens");
+	settlement->output = llmq_arg_tokens(fcinfo, 2, "output_tokens");
+	settlement->cached = llmq_arg_tokens(fcinfo, 3, "cached_tokens");
+	settlement->cache_write = llmq_arg_tokens(fcinfo, 4, "cache_write_tokens");
+	settlement->reasoning = llmq_arg_tokens(fcinfo, 5, "reasoning_tokens");
+
+	if (Max(settlement->cached, 0) + (int64) Max(settlement->cache_write, 0) > Max(settlement->input, 0))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("cached_tokens and cache_write_tokens exceed input_tokens"),
+				 errhint("input_tokens is the whole input, what came from or went to the cache included.")));
+	if (settlement->reasoning > Max(settlement->output, 0))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("reasoning_tokens exceed output_tokens"),
+				 errhint("output_tokens is the whole output, reasoning included.")));
+}
+
+/* Decides from the arguments how the call ended: see "what a record says" in doc/reference.md. */
+static void
+read_settlement(FunctionCallInfo fcinfo, LlmqSettlement *settlement)
+{
+	int32		http_status = llmq_arg_int(fcinfo, 6, "http_status", 100, 599);
+	bool		has_error = !PG_ARGISNULL(7);
+	bool		success = http_status == LLMQ_NOT_GIVEN ? !has_error : http_status >= 200 && http_status <= 299;
+
+	memset(settlement, 0, sizeof(LlmqSettlement));
+	read_figures(fcinfo, settlement);
+	settlement->http_status = http_status == LLMQ_NOT_GIVEN ? 0 : http_status;
+	settlement->latency_ms = llmq_arg_int(fcinfo, 8, "latency_ms", 0, MAX_LATENCY_MS);
+	settlement->outcome = success ? LLMQ_OUTCOME_OK : LLMQ_OUTCOME_ERROR;
+	settlement->answered = http_status != LLMQ_NOT_GIVEN;
+	if (settlement->input != LLMQ_NO_TOKENS || settlement->output != LLMQ_NO_TOKENS ||
+		(!success && settlement->answered))
+		settlement->source = LLMQ_USAGE_REPORTED;
+	else
+		settlement->source = LLMQ_USAGE_RESERVED;
+}
+
+/* Everything beside figures that goes into the ledger. */
+static void
+read_extra(FunctionCallInfo fcinfo, LlmqLedgerExtra *extra)
+{
+	extra->error = NULL;
+	if (!PG_ARGISNULL(7))
+	{
+		text	   *body = PG_GETARG_TEXT_PP(7);
+		char	   *excerpt = palloc(LLMQ_EXCERPT_SIZE);
+
+		llmq_redact(VARDATA_ANY(body), VARSIZE_ANY_EXHDR(body), excerpt);
+		extra->error = excerpt;
+	}
+	extra->tags = PG_ARGISNULL(9) ? NULL : PG_GETARG_JSONB_P(9);
+	if (extra->tags != NULL && VARSIZE(extra->tags) > LLMQ_MAX_BODY)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("tags take more than %d bytes", LLMQ_MAX_BODY),
+				 errhint("Store large documents elsewhere and tag the call with their identifier.")));
+}
+
+/* The standing of a lease for this caller: other orgs' leases do not exist for a role that is bound to an org. */
+static LlmqLeaseStanding
+look(LlmqLive *live, const LlmqLeaseId *id, LlmqSlot *slot)
+{
+	LlmqLeaseStanding standing = llmq_lease_look(live, id, slot);
+
+	if (standing != LLMQ_LEASE_UNKNOWN && !llmq_role_may_use(llmq_catalog(), llmq_name_text(slot->org)))
+		return LLMQ_LEASE_UNKNOWN;
+	return standing;
+}
+
+/* Brings the ledger to what the slot says, as far as the lease has a row there already, or adds one. */
+static void
+write_ledger(LlmqLeaseStanding standing, const LlmqLeaseId *id, const LlmqSlot *slot, const LlmqLedgerExtra *extra)
+{
+	if (standing != LLMQ_LEASE_LIVE && llmq_ledger_correct(id, slot, extra))
+		return;
+	llmq_ledger_insert(id, slot, extra);
+}
+
+/* Says what is known of a lease that has been settled before. */
+static void
+report_settled(const pg_uuid_t *uuid, const LlmqLeaseId *id, LlmqLeaseStanding standing, const LlmqSlot *slot,
+			   Settled *settled)
+{
+	char	   *status;
+	char	   *usage_source;
+
+	settled->status = "unknown_lease";
+	settled->usage_source = NULL;
+	if (standing == LLMQ_LEASE_UNKNOWN)
+	{
+		if (!llmq_ledger_find(uuid, id, &status, &usage_source))
+			return;
+		settled->usage_source = usage_source;
+	}
+	else
+		settled->usage_source = llmq_usage_source_text(slot->settlement.source);
+	settled->status = "already_settled";
+}
+
+/*
+ * Settles a lease and writes its ledger row. A record may come after expiry, and is then settled late; a release may not.
+ */
+static void
+settle(const pg_uuid_t *uuid, const LlmqSettlement *settlement, const LlmqLedgerExtra *extra, Settled *settled)
+{
+	LlmqLeaseId id;
+	LlmqLive	live;
+	LlmqSlot	slot;
+	LlmqLeaseStanding standing = LLMQ_LEASE_UNKNOWN;
+	LlmqSettlement how = *settlement;
+	bool		known = llmq_lease_parse(uuid, &id);
+	bool		done = !known;
+
+	settled->status = "unknown_lease";
+	settled->usage_source = NULL;
+	llmq_live_open(&live, LLMQ_LIVE_LEASE + 1, RowExclusiveLock);
+	for (int round = 0; !done; round++)
+	{
+		bool		late;
+
+		CHECK_FOR_INTERRUPTS();
+		if (round > MAX_ROUNDS)
+			elog(ERROR, "lease keeps changing");
+		standing = look(&live, &id, &slot);
+		late = standing == LLMQ_LEASE_EXPIRED && how.outcome != LLMQ_OUTCOME_RELEASED;
+		if (standing != LLMQ_LEASE_LIVE && standing != LLMQ_LEASE_OPEN && !late)
+			break;
+		if (late)
+			how.source = LLMQ_USAGE_LATE;
+		done = llmq_lease_settle(&live, &id, &how, &slot);
+		settled->status = late ? "settled_late" : "settled";
+		settled->usage_source = llmq_usage_source_text(how.source);
+	}
+	llmq_live_close(&live);
+	if (!known)
+		return;
+	if (done)
+		write_ledger(standing, &id, &slot, extra);
+	else
+		report_settled(uuid, &id, standing, &slot, settled);
+}
+
+/* The lease argument, which must be given. */
+static pg_uuid_t *
+lease_argument(FunctionCallInfo fcinfo)
+{
+	if (PG_ARGISNULL(0))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("lease must not be NULL"),
+				 errhint("Pass the lease that llmquota_pick answered; a refused pick has none to record.")));
+	return PG_GETARG_UUID_P(0);
+}
+
+/*
+ * llmquota_record(lease, input_tokens, output_tokens, cached_tokens, cache_write_tokens, reasoning_tokens, http_status,
+ * error, latency_ms, tags)
+ */
+Datum
+llmquota_record(PG_FUNCTION_ARGS)
+{
+	pg_uuid_t  *uuid = lease_argument(fcinfo);
+	LlmqSettlement settlement;
+	LlmqLedgerExtra extra;
+	Settled		settled;
+	Datum		values[2];
+	bool		nulls[2] = {false, false};
+
+	llmq_cell_refuse_if_read_only("llmquota_record()");
+	read_settlement(fcinfo, &settlement);
+	read_extra(fcinfo, &extra);
+	settle(uuid, &settlement, &extra, &settled);
+
+	values[0] = CStringGetTextDatum(settled.status);
+	nulls[1] = settled.usage_source == NULL;
+	if (!nulls[1])
+		values[1] = CStringGetTextDatum(settled.usage_source);
+	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(llmq_result_desc(fcinfo), values, nulls)));
+}
+
+/* llmquota_release(lease): the call was not made. */
+Datum
+llmquota_release(PG_FUNCTION_ARGS)
+{
+	pg_uuid_t  *uuid = lease_argument(fcinfo);
+	LlmqSettlement settlement = {
+		.outcome = LLMQ_OUTCOME_RELEASED,.input = LLMQ_NO_TOKENS,.output = LLMQ_NO_TOKENS,.cached = LLMQ_NO_TOKENS,
+		.cache_write = LLMQ_NO_TOKENS,.reasoning = LLMQ_NO_TOKENS,.latency_ms = LLMQ_NOT_GIVEN
+	};
+	LlmqLedgerExtra extra = {0};
+	Settled		settled;
+
+	llmq_cell_refuse_if_read_only("llmquota_release()");
+	settle(uuid, &settlement, &extra, &settled);
+	PG_RETURN_TEXT_P(cstring_to_text(strcmp(settled.status, "settled") == 0 ? "released" : settled.status));
+}
+
+/* llmquota_renew(lease, ttl_ms): the call takes longer. NULL: the lease is no longer live. */
+Datum
+llmquota_renew(PG_FUNCTION_ARGS)
+{
+	pg_uuid_t  *uuid = lease_argument(fcinfo);
+	int32		ttl_ms = llmq_arg_int(fcinfo, 1, "ttl_ms", 1, LLMQ_MAX_TTL_MS);
+	LlmqLeaseId id;
+	LlmqLive	live;
+	LlmqSlot	slot;
+	bool		renewed = false;
+
+	llmq_cell_refuse_if_read_only("llmquota_renew()");
+	if (ttl_ms == LLMQ_NOT_GIVEN)
+		ttl_ms = llmq_catalog()->settings.lease_ttl_ms;
+	if (!llmq_lease_parse(uuid, &id))
+		PG_RETURN_NULL();
+	llmq_live_open(&live, LLMQ_LIVE_LEASE + 1, RowExclusiveLock);
+	for (int round = 0; !renewed && round < MAX_ROUNDS; round++)
+	{
+		if (look(&live, &id, &slot) != LLMQ_LEASE_LIVE || slot.expires_at <= GetCurrentTimestamp())
+			break;
+		renewed = llmq_lease_extend(&live, &id, ttl_ms * INT64CONST(1000), &slot);
+	}
+	llmq_live_close(&live);
+	if (!renewed)
+		PG_RETURN_NULL();
+	PG_RETURN_TIMESTAMPTZ(slot.expires_at);
+}

@@ -1,0 +1,54 @@
+/*
+ * role.c
+ *	  Which orgs a role may act for.
+ *
+ * EXECUTE on the functions says who may pick at all; llmquota.role_grant says for whom. A role to which only grants with
+ * an org apply (its own, or those of roles whose privileges it has) may act for these orgs; a grant without an org, or
+ * none at all because EXECUTE was granted by hand, opens every org.
+ */
+#include "postgres.h"
+
+#include "miscadmin.h"
+#include "utils/acl.h"
+
+#include "role.h"
+
+/* Does a grant apply to the current role? A role that has been dropped has no privileges to give. */
+static bool
+applies(const LlmqRoleGrant *grant)
+{
+	Oid			role = get_role_oid(grant->role, true);
+
+	return OidIsValid(role) && has_privs_of_role(GetUserId(), role);
+}
+
+/* May the current role act for this org? */
+bool
+llmq_role_may_use(const LlmqCatalog *catalog, const char *org)
+{
+	bool		bound = false;
+
+	if (catalog->role_grants == NULL || superuser())
+		return true;
+	for (const LlmqRoleGrant *grant = catalog->role_grants; grant != NULL; grant = grant->next)
+	{
+		if (!applies(grant))
+			continue;
+		if (grant->org == NULL || (org != NULL && strcmp(grant->org, org) == 0))
+			return true;
+		bound = true;
+	}
+	return !bound;
+}
+
+/* May the current role see what belongs to others? */
+bool
+llmq_role_is_admin(const LlmqCatalog *catalog)
+{
+	if (superuser())
+		return true;
+	for (const LlmqRoleGrant *grant = catalog->role_grants; grant != NULL; grant = grant->next)
+		if (grant->admin && applies(grant))
+			return true;
+	return false;
+}

@@ -1,0 +1,13 @@
+/*
+ * role.h
+ *	  Which orgs a role may act for.
+ */
+#ifndef LLMQ_ROLE_H
+#define LLMQ_ROLE_H
+
+#include "catalog.h"
+
+extern bool llmq_role_may_use(const LlmqCatalog *catalog, const char *org);
+extern bool llmq_role_is_admin(const LlmqCatalog *catalog);
+
+#endif							/* LLMQ_ROLE_H */

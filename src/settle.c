@@ -1,0 +1,240 @@
+/*
+ * settle.c
+ *	  Ends a lease: corrects its meters and writes how it ended into its slot.
+ *
+ * Record, release and expiry all come here. The caller looks (llmq_lease_look: a copy, nothing held), decides how the
+ * lease ends, and calls llmq_lease_settle(), which locks meters and lease page in the protocol's order and checks that
+ * the slot is still what was seen. Each record corrects some meters and clears their bits in the slot; the slot says
+ * from the first of them how the lease ended, so whatever a crash leaves can be finished from it.
+ *
+ * The slot remembers the transaction that settles it: the caller inserts the ledger row in that transaction, and so the
+ * slot names the one transaction whose commit contains the row. When that one has failed, whoever comes next settles
+ * again, from the figures it had charged, and takes its place.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "storage/procarray.h"
+#include "utils/timestamp.h"
+
+#include "settle.h"
+
+/* How often a change may find that somebody else was first. Each time is somebody's progress. */
+#define MAX_ATTEMPTS 1000
+
+/* Has the transaction that settled the slot certainly failed? Not under a content lock. */
+static bool
+settling_failed(const LlmqSlot *slot)
+{
+	TransactionId xid = XidFromFullTransactionId(FullTransactionIdFromU64(slot->settled_by));
+
+	if (TransactionIdIsCurrentTransactionId(xid) || TransactionIdIsInProgress(xid))
+		return false;
+	return !TransactionIdDidCommit(xid);
+}
+
+/* Looks at a lease's slot, nothing held. `seen` is the slot as it was. */
+LlmqLeaseStanding
+llmq_lease_look(LlmqLive *live, const LlmqLeaseId *id, LlmqSlot *seen)
+{
+	LlmqLeasePage page;
+
+	if (!llmq_cell_copy(live, LLMQ_LIVE_LEASE, id->page, &page, sizeof(page)))
+		return LLMQ_LEASE_UNKNOWN;
+	*seen = page.slot[id->slot];
+	if (seen->state == LLMQ_SLOT_FREE || seen->secret != id->secret || llmq_lease_day(seen->granted_at) != id->day)
+		return LLMQ_LEASE_UNKNOWN;
+	if (seen->state == LLMQ_SLOT_GRANTED)
+		return LLMQ_LEASE_LIVE;
+	if (settling_failed(seen))
+		return LLMQ_LEASE_OPEN;
+	return seen->settlement.outcome == LLMQ_OUTCOME_EXPIRED ? LLMQ_LEASE_EXPIRED : LLMQ_LEASE_SETTLED;
+}
+
+/* What a granted lease is charged for. */
+static LlmqUse
+use_reserved(const LlmqSlot *slot)
+{
+	return (LlmqUse) {
+		.input = slot->reserved_input,.output = slot->reserved_output,.request = true,.in_flight = true
+	};
+}
+
+/*
+ * What a settled lease is charged for. A figure that was not given stays as reserved, unless the provider answered with
+ * a failure; an expired lease stays as reserved, because the call may have been made; a released one gives all back.
+ */
+static LlmqUse
+use_settled(const LlmqSlot *slot, const LlmqSettlement *settlement)
+{
+	LlmqUse		use = {0};
+	bool		refused = settlement->outcome == LLMQ_OUTCOME_ERROR && settlement->answered;
+
+	if (settlement->outcome == LLMQ_OUTCOME_RELEASED)
+		return use;
+	use.request = true;
+	use.failed = refused;
+	use.input = settlement->input != LLMQ_NO_TOKENS ? settlement->input : refused ? 0 : slot->reserved_input;
+	use.output = settlement->output != LLMQ_NO_TOKENS ? settlement->output : refused ? 0 : slot->reserved_output;
+	use.cached = settlement->cached != LLMQ_NO_TOKENS ? settlement->cached : 0;
+	return use;
+}
+
+/* Everything that one settlement writes, put together before any lock. */
+typedef struct Settling
+{
+	LlmqCellSet set;
+	int			lease_cell;
+	int			meter_cell[LLMQ_MAX_METERS];
+	LlmqSlot	seen;
+	LlmqSettlement settlement;
+	uint64		settled_by;
+	int64		now;
+} Settling;
+
+static void
+prepare_set(Settling *settling, LlmqLive *live, const LlmqLeaseId *id)
+{
+	llmq_set_init(&settling->set, live);
+	for (int i = 0; i < settling->seen.nmeters; i++)
+		settling->meter_cell[i] = llmq_set_add(&settling->set, LLMQ_LIVE_METER, settling->seen.meter[i].meter);
+	settling->lease_cell = llmq_set_add(&settling->set, LLMQ_LIVE_LEASE, id->page);
+}
+
+/* Corrects one meter of the lease, under its lock. */
+static void
+correct_meter(Settling *settling, int i)
+{
+	const LlmqSlot *seen = &settling->seen;
+	bool		reserved = (seen->charged & (1 << i)) != 0;
+	LlmqCorrection correction = {
+		.from = reserved ? use_reserved(seen) : use_settled(seen, &seen->settlement),
+		.to = use_settled(seen, &settling->settlement),
+		.picked_at = seen->granted_at,
+		.now = settling->now,
+		.generation = seen->meter[i].generation,
+	};
+
+	llmq_meter_correct(llmq_set_change(&settling->set, settling->meter_cell[i]), &correction);
+}
+
+/* Writes all records, each with its meters and the slot. All pages are locked. */
+static void
+write_records(Settling *settling, int slot_number)
+{
+	LlmqCellSet *set = &settling->set;
+	int			nrecords = set->nrecords;
+	uint16		charged = settling->seen.charged;
+
+	for (int record = 0; record < nrecords; record++)
+	{
+		LlmqLeasePage *page = llmq_set_change(set, settling->lease_cell);
+		LlmqSlot   *slot = &page->slot[slot_number];
+
+		for (int i = 0; i < settling->seen.nmeters; i++)
+		{
+			if (set->cell[settling->meter_cell[i]].page / LLMQ_METERS_PER_RECORD != record)
+				continue;
+			correct_meter(settling, i);
+			charged &= ~(1 << i);
+		}
+		slot->state = LLMQ_SLOT_SETTLED;
+		slot->settlement = settling->settlement;
+		slot->settled_by = settling->settled_by;
+		slot->settled_at = settling->now;
+		slot->charged = charged;
+		llmq_set_log(set);
+	}
+}
+
+/* A meter that has been retired meanwhile has nothing to correct: it held no lease when it went. */
+static void
+drop_lost_meters(Settling *settling, LlmqLive *live)
+{
+	LlmqSlot   *seen = &settling->seen;
+	int			kept = 0;
+
+	for (int i = 0; i < seen->nmeters; i++)
+	{
+		ItemPointerData tid;
+
+		if (!llmq_cell_locate(live, LLMQ_LIVE_METER, seen->meter[i].meter, &tid))
+			continue;
+		seen->meter[kept] = seen->meter[i];
+		if (seen->charged & (1 << i))
+			seen->charged |= 1 << kept;
+		else
+			seen->charged &= ~(1 << kept);
+		kept++;
+	}
+	seen->charged &= (1 << kept) - 1;
+	seen->nmeters = kept;
+}
+
+/*
+ * Settles a lease that llmq_lease_look() found live, open or expired. `slot` goes in as it was seen and comes out as it
+ * is now. False when somebody else changed the slot first: then look again. The current transaction gets an id.
+ *
+ * The change is durable as synchronous_commit asks when the transaction goes on; else COMMIT sees to it.
+ */
+bool
+llmq_lease_settle(LlmqLive *live, const LlmqLeaseId *id, const LlmqSettlement *settlement, LlmqSlot *slot)
+{
+	Settling	settling = {.seen = *slot,.settlement = *settlement};
+	const LlmqLeasePage *page;
+	int			attempts = 0;
+
+	settling.settled_by = U64FromFullTransactionId(GetCurrentFullTransactionId());
+	for (;;)
+	{
+		prepare_set(&settling, live, id);
+		if (llmq_set_lock(&settling.set, true) == LLMQ_LOCKED)
+			break;
+		CHECK_FOR_INTERRUPTS();
+		if (++attempts > MAX_ATTEMPTS)
+			elog(ERROR, "live state keeps moving");
+		drop_lost_meters(&settling, live);
+	}
+
+	page = llmq_set_state(&settling.set, settling.lease_cell);
+	if (!llmq_slot_unchanged(&page->slot[id->slot], slot))
+	{
+		llmq_set_unlock(&settling.set);
+		return false;
+	}
+	settling.now = GetCurrentTimestamp();
+	write_records(&settling, id->slot);
+	page = llmq_set_state(&settling.set, settling.lease_cell);
+	*slot = page->slot[id->slot];
+	llmq_set_unlock(&settling.set);
+	if (IsTransactionBlock() || IsSubTransaction())
+		llmq_cell_make_durable(settling.set.lsn);
+	return true;
+}
+
+/* Moves the expiry of a live lease; `slot` as in llmq_lease_settle(). False when somebody else changed it first. */
+bool
+llmq_lease_extend(LlmqLive *live, const LlmqLeaseId *id, int64 ttl, LlmqSlot *slot)
+{
+	LlmqCellSet set;
+	LlmqLeasePage *page;
+	int			cell;
+
+	llmq_set_init(&set, live);
+	cell = llmq_set_add(&set, LLMQ_LIVE_LEASE, id->page);
+	if (llmq_set_lock(&set, true) != LLMQ_LOCKED)
+		return false;
+	if (!llmq_slot_unchanged(&((const LlmqLeasePage *) llmq_set_state(&set, cell))->slot[id->slot], slot))
+	{
+		llmq_set_unlock(&set);
+		return false;
+	}
+	page = llmq_set_change(&set, cell);
+	page->slot[id->slot].expires_at = GetCurrentTimestamp() + ttl;
+	*slot = page->slot[id->slot];
+	llmq_set_log(&set);
+	llmq_set_unlock(&set);
+	llmq_cell_make_durable(set.lsn);
+	return true;
+}

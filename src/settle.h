@@ -1,0 +1,26 @@
+/*
+ * settle.h
+ *	  The end of a lease, however it comes about.
+ */
+#ifndef LLMQ_SETTLE_H
+#define LLMQ_SETTLE_H
+
+#include "access/transam.h"
+
+#include "lease.h"
+
+/* What a lease's slot says when somebody comes to settle it. */
+typedef enum LlmqLeaseStanding
+{
+	LLMQ_LEASE_UNKNOWN,			/* no such lease, or its slot has a newer one */
+	LLMQ_LEASE_LIVE,
+	LLMQ_LEASE_OPEN,			/* settled, but by a transaction that has failed */
+	LLMQ_LEASE_EXPIRED,			/* expired and in the ledger */
+	LLMQ_LEASE_SETTLED
+} LlmqLeaseStanding;
+
+extern LlmqLeaseStanding llmq_lease_look(LlmqLive *live, const LlmqLeaseId *id, LlmqSlot *seen);
+extern bool llmq_lease_settle(LlmqLive *live, const LlmqLeaseId *id, const LlmqSettlement *settlement, LlmqSlot *slot);
+extern bool llmq_lease_extend(LlmqLive *live, const LlmqLeaseId *id, int64 ttl, LlmqSlot *slot);
+
+#endif							/* LLMQ_SETTLE_H */

@@ -1,0 +1,251 @@
+/*
+ * views.c
+ *	  Live state as rows, for the views llmquota.lease and llmquota.meter_window.
+ *
+ * Each cell is copied under a share lock, one page at a time; a walk holds nothing and sees every cell at some moment of
+ * its own. Works on a hot standby.
+ */
+#include "postgres.h"
+
+#include "access/xlog.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "utils/builtins.h"
+#include "utils/numeric.h"
+#include "utils/timestamp.h"
+
+#include "catalog.h"
+#include "lease.h"
+#include "meter.h"
+#include "name.h"
+#include "pick.h"
+
+PG_FUNCTION_INFO_V1(llmquota_lease_rows);
+PG_FUNCTION_INFO_V1(llmquota_meter_rows);
+
+/* Columns of llmquota_lease_rows(). */
+enum
+{
+	LEASE_UUID, LEASE_STATE, LEASE_ORG, LEASE_ROUTE, LEASE_MODEL, LEASE_PROVIDER, LEASE_ACCOUNT, LEASE_KEY,
+	LEASE_SESSION, LEASE_REQUEST_ID, LEASE_RESERVED_INPUT, LEASE_RESERVED_OUTPUT, LEASE_GRANTED_AT, LEASE_EXPIRES_AT,
+	LEASE_NCOLUMNS
+};
+
+/* Columns of llmquota_meter_rows(). */
+enum
+{
+	METER_SCOPE, METER_SUBJECT, METER_PART_KIND, METER_PART, METER_QUOTA, METER_METRIC, METER_PERIOD,
+	METER_PERIOD_START, METER_USED, METER_AMOUNT, METER_REFUSED, METER_WOULD_REFUSE, METER_RESETS_AT, METER_SEEDING,
+	METER_MODE, METER_NCOLUMNS
+};
+
+/* A walk over the meters. */
+typedef struct MeterWalk
+{
+	ReturnSetInfo *result;
+	LlmqCatalog *catalog;
+} MeterWalk;
+
+static void
+put_text(Datum *values, bool *nulls, int column, const char *text)
+{
+	nulls[column] = text == NULL;
+	if (text != NULL)
+		values[column] = CStringGetTextDatum(text);
+}
+
+static void
+put_label(Datum *values, bool *nulls, int column, const char *text, int length)
+{
+	nulls[column] = length == 0;
+	if (length > 0)
+		values[column] = PointerGetDatum(cstring_to_text_with_len(text, length));
+}
+
+static void
+put_lease(ReturnSetInfo *result, const LlmqLeaseId *id, const LlmqSlot *slot)
+{
+	Datum		values[LEASE_NCOLUMNS];
+	bool		nulls[LEASE_NCOLUMNS] = {false};
+	pg_uuid_t	uuid;
+
+	llmq_lease_uuid(id, &uuid);
+	values[LEASE_UUID] = UUIDPGetDatum(&uuid);
+	put_text(values, nulls, LEASE_STATE, slot->state == LLMQ_SLOT_GRANTED ? "granted" : "settled");
+	put_text(values, nulls, LEASE_ORG, llmq_name_text(slot->org));
+	put_text(values, nulls, LEASE_ROUTE, llmq_name_text(slot->route));
+	put_text(values, nulls, LEASE_MODEL, llmq_name_text(slot->model));
+	put_text(values, nulls, LEASE_PROVIDER, llmq_name_text(slot->provider));
+	put_text(values, nulls, LEASE_ACCOUNT, llmq_name_text(slot->account));
+	put_text(values, nulls, LEASE_KEY, llmq_name_text(slot->key));
+	put_label(values, nulls, LEASE_SESSION, slot->session, slot->session_length);
+	put_label(values, nulls, LEASE_REQUEST_ID, slot->request_id, slot->request_id_length);
+	values[LEASE_RESERVED_INPUT] = Int32GetDatum(slot->reserved_input);
+	values[LEASE_RESERVED_OUTPUT] = Int32GetDatum(slot->reserved_output);
+	values[LEASE_GRANTED_AT] = TimestampTzGetDatum(slot->granted_at);
+	values[LEASE_EXPIRES_AT] = TimestampTzGetDatum(slot->expires_at);
+	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
+}
+
+/* Puts out the leases of one page. */
+static void
+visit_lease_page(const LlmqCellHeader *state, HeapTuple tuple, void *context)
+{
+	const LlmqLeasePage *page = (const LlmqLeasePage *) state;
+
+	for (int i = 0; i < LLMQ_SLOTS; i++)
+	{
+		const LlmqSlot *slot = &page->slot[i];
+		LlmqLeaseId id = {
+			.page = state->id,.slot = i,.day = llmq_lease_day(slot->granted_at),.secret = slot->secret
+		};
+
+		if (slot->state != LLMQ_SLOT_FREE)
+			put_lease(context, &id, slot);
+	}
+}
+
+static const char *
+scope_text(char letter)
+{
+	switch (letter)
+	{
+		case 'g':
+			return "global";
+		case 'p':
+			return "provider";
+		case 'a':
+			return "account";
+		case 'k':
+			return "key";
+		default:
+			return "org";
+	}
+}
+
+/* When everything in the window is free again, if nothing else is charged; false when only calls' ends tell. */
+static bool
+resets_at(const LlmqWindow *window, int64 *at)
+{
+	if (window->kind == LLMQ_WINDOW_CONCURRENCY || window->sum == 0)
+		return false;
+	*at = window->kind == LLMQ_WINDOW_SLIDING ? (window->head + LLMQ_BUCKETS) * window->span :
+		window->head + window->span;
+	return true;
+}
+
+/* The window as it is at the clock: what has left it no longer counts, and a period that has ended counts nothing. */
+static void
+bring_to_clock(LlmqWindow *window, uint32 generation, int64 now)
+{
+	LlmqWindowShape shape;
+
+	llmq_window_shape_of(window, &shape);
+	if (!llmq_window_stale(&shape, now))
+		(void) llmq_window_advance(window, &shape, now, generation);
+	else if (now >= shape.period.end)
+		window->sum = 0;
+}
+
+/* The quota that a window counts for, NULL when it is gone or has another window now. */
+static const LlmqQuota *
+quota_of(const LlmqCatalog *catalog, const LlmqWindow *window)
+{
+	for (int scope = 0; scope < LLMQ_SCOPE_COUNT; scope++)
+		for (int part = 0; part < LLMQ_PART_COUNT; part++)
+			for (const LlmqQuota *quota = catalog->quotas[scope][part]; quota != NULL; quota = quota->next)
+				if (quota->id == window->quota)
+					return llmq_plan_fits(quota, window, &catalog->settings) ? quota : NULL;
+	return NULL;
+}
+
+static void
+put_window(const MeterWalk *walk, Datum *values, bool *nulls, const LlmqWindow *window)
+{
+	static const char *const metrics[] = {"requests", "input_tokens", "output_tokens", "tokens", "concurrency"};
+	const LlmqQuota *quota = quota_of(walk->catalog, window);
+	int64		at = 0;
+
+	if (quota == NULL)
+		return;
+	values[METER_QUOTA] = Int64GetDatum(window->quota);
+	put_text(values, nulls, METER_METRIC, metrics[window->metric]);
+	put_text(values, nulls, METER_PERIOD, quota->zone != NULL ? psprintf("%s %s", quota->period, quota->zone) :
+			 quota->period);
+	nulls[METER_PERIOD_START] = window->kind != LLMQ_WINDOW_CALENDAR;
+	values[METER_PERIOD_START] = TimestampTzGetDatum(window->head);
+	values[METER_USED] = Int64GetDatum(window->sum);
+	nulls[METER_AMOUNT] = quota->amount == LLMQ_NO_LIMIT;
+	values[METER_AMOUNT] = NumericGetDatum(int64_to_numeric(quota->amount));
+	values[METER_REFUSED] = Int64GetDatum(window->refused);
+	values[METER_WOULD_REFUSE] = Int64GetDatum(window->would_refuse);
+	nulls[METER_RESETS_AT] = !resets_at(window, &at);
+	values[METER_RESETS_AT] = TimestampTzGetDatum(at);
+	values[METER_SEEDING] = BoolGetDatum((window->flags & LLMQ_WINDOW_SEEDING) != 0);
+	put_text(values, nulls, METER_MODE, quota->observe ? "observe" : "enforce");
+	tuplestore_putvalues(walk->result->setResult, walk->result->setDesc, values, nulls);
+}
+
+/* Puts out the windows of one meter. */
+static void
+visit_meter(const LlmqCellHeader *state, HeapTuple tuple, void *context)
+{
+	const LlmqMeterState *meter = (const LlmqMeterState *) state;
+	LlmqCellKey key;
+	Datum		values[METER_NCOLUMNS];
+	bool		nulls[METER_NCOLUMNS] = {false};
+	char		part_kind;
+	TimestampTz now = GetCurrentTimestamp();
+
+	llmq_cell_meter_key(tuple, &key);
+	part_kind = llmq_name_kind(key.part);
+	put_text(values, nulls, METER_SCOPE, scope_text(key.kind));
+	put_text(values, nulls, METER_SUBJECT, key.subject == 0 ? "" : llmq_name_text(key.subject));
+	put_text(values, nulls, METER_PART_KIND, part_kind == LLMQ_NAME_MODEL ? "model" :
+			 part_kind == LLMQ_NAME_FAMILY ? "family" : NULL);
+	put_text(values, nulls, METER_PART, llmq_name_text(key.part));
+	for (int i = 0; i < meter->room; i++)
+	{
+		LlmqWindow	window = meter->window[i];
+
+		if (window.kind == LLMQ_WINDOW_FREE)
+			continue;
+		bring_to_clock(&window, meter->generation, now);
+		put_window(context, values, nulls, &window);
+	}
+}
+
+/* Walks over one live table. */
+static void
+walk(LlmqLiveTable table, LlmqCellVisitor visit, void *context)
+{
+	LlmqLive	live;
+
+	llmq_live_open(&live, LLMQ_LIVE_COUNT, AccessShareLock);
+	llmq_cell_walk(&live, table, visit, context);
+	llmq_live_close(&live);
+}
+
+/* llmquota_lease_rows(): every slot that is not free. */
+Datum
+llmquota_lease_rows(PG_FUNCTION_ARGS)
+{
+	InitMaterializedSRF(fcinfo, 0);
+	walk(LLMQ_LIVE_LEASE, visit_lease_page, fcinfo->resultinfo);
+	return (Datum) 0;
+}
+
+/* llmquota_meter_rows(): every window. What this backend has refused and not yet counted is counted first. */
+Datum
+llmquota_meter_rows(PG_FUNCTION_ARGS)
+{
+	MeterWalk	meters;
+
+	InitMaterializedSRF(fcinfo, 0);
+	meters.result = (ReturnSetInfo *) fcinfo->resultinfo;
+	meters.catalog = llmq_catalog();
+	if (!RecoveryInProgress())
+		llmq_refusals_flush();
+	walk(LLMQ_LIVE_METER, visit_meter, &meters);
+	return (Datum) 0;
+}
