@@ -798,6 +798,13 @@ ALTER TABLE llmquota.provider ADD CONSTRAINT provider_timezone_exists CHECK (@ex
 ALTER TABLE llmquota.quota ADD CONSTRAINT quota_timezone_exists CHECK (@extschema@.llmquota_zone_exists(timezone));
 ALTER TABLE llmquota.key ADD CONSTRAINT key_models_valid CHECK (@extschema@.llmquota_names_valid(models));
 
+-- The server also takes rules in the style of POSIX, in which "+02:00" is two hours west, and any word before a number is
+-- a zone. They have a digit in them; of the names in the time zone database only these have one.
+ALTER TABLE llmquota.provider ADD CONSTRAINT provider_timezone_named CHECK (timezone OPERATOR(pg_catalog.!~) '[0-9]'
+	OR timezone OPERATOR(pg_catalog.~*) '^((Etc/)?GMT[-+]?0|Etc/GMT([-+][1-9]|[-+]1[0-2]|-1[34])|(EST5E|CST6C|MST7M|PST8P)DT)$');
+ALTER TABLE llmquota.quota ADD CONSTRAINT quota_timezone_named CHECK (timezone OPERATOR(pg_catalog.!~) '[0-9]'
+	OR timezone OPERATOR(pg_catalog.~*) '^((Etc/)?GMT[-+]?0|Etc/GMT([-+][1-9]|[-+]1[0-2]|-1[34])|(EST5E|CST6C|MST7M|PST8P)DT)$');
+
 CREATE TRIGGER check_setting BEFORE INSERT OR UPDATE ON llmquota.setting
 	FOR EACH ROW EXECUTE FUNCTION @extschema@.llmquota_check_setting();
 ALTER TABLE llmquota.setting ENABLE ALWAYS TRIGGER check_setting;

@@ -103,9 +103,9 @@ SELECT * FROM attempt($$INSERT INTO llmquota.quota (scope, metric, amount, per) 
 	'0', '-1 minute', '0.999999 seconds', '400 days 0.000001 seconds', '1 month', '1 year', '1 month -29 days', '-1 month 40 days', 'soon');
 SELECT * FROM attempt($$INSERT INTO llmquota.quota (scope, metric, amount, calendar) VALUES ('global', 'requests', 1, %L)$$, '', 'hour', 'Day', 'days', 'decade');
 SELECT * FROM attempt($$INSERT INTO llmquota.quota (scope, metric, amount, calendar, timezone) VALUES ('global', 'requests', 1, 'day', %L)$$,
-	'', 'Europe/Atlantis', 'PST', '+02:00', '<+02>-02', 'EST4EDT3,M1.1.0,M2.1.0', '../zoneinfo/UTC', '/etc/localtime', 'Europe', repeat('x', 300));
+	'', 'Europe/Atlantis', 'PST', '+02:00', '<+02>-02', 'EST4EDT3,M1.1.0,M2.1.0', 'Mars5', 'GMT+2', 'Etc/GMT+13', 'right/UTC', '../zoneinfo/UTC', '/etc/localtime', 'Europe', repeat('x', 300));
 SELECT attempt($$INSERT INTO llmquota.quota (scope, metric, amount, per, timezone) VALUES ('global', 'requests', 1, '1 day', 'UTC')$$);
-SELECT * FROM attempt($$INSERT INTO llmquota.provider (provider, adapter, timezone) VALUES ('q', 'x', %L)$$, NULL, '', 'Europe/Atlantis', 'PST');
+SELECT * FROM attempt($$INSERT INTO llmquota.provider (provider, adapter, timezone) VALUES ('q', 'x', %L)$$, NULL, '', 'Europe/Atlantis', 'PST', 'Mars5');
 SELECT * FROM attempt($$INSERT INTO llmquota.quota (scope, metric, amount, high_priority_share) VALUES ('global', 'concurrency', 1, %L)$$, NULL, '-0.1', '1', 'NaN');
 SELECT * FROM attempt($$INSERT INTO llmquota.quota (scope, metric, amount, mode) VALUES ('global', 'concurrency', 1, %L)$$, NULL, '', 'warn');
 SELECT * FROM attempt($$INSERT INTO llmquota.quota (scope, metric, amount, rollout) VALUES ('global', 'concurrency', 1, %L)$$, NULL, '-0.1', '1.1', 'NaN');
@@ -145,7 +145,7 @@ SELECT * FROM attempt($$INSERT INTO llmquota.quota (scope, subject, metric, amou
 SELECT * FROM attempt($$INSERT INTO llmquota.quota (scope, subject, metric, amount, per) VALUES ('key', 'k2', 'tokens', %L, '1 minute')$$, '9223372036854775807');
 SELECT * FROM attempt($$INSERT INTO llmquota.quota (scope, subject, metric, amount, per) VALUES ('key', 'k3', 'tokens', %L, '1 minute')$$, NULL);
 SELECT * FROM attempt($$INSERT INTO llmquota.quota (scope, subject, metric, amount, per) VALUES ('key', 'k4', 'tokens', 1, %L)$$, '1 second', '400 days', '1 day -23:00:00');
-SELECT * FROM attempt($$INSERT INTO llmquota.quota (scope, subject, metric, amount, calendar, timezone) VALUES ('key', 'k5', 'tokens', 1, 'day', %L)$$, NULL, 'UTC', 'America/Los_Angeles');
+SELECT * FROM attempt($$INSERT INTO llmquota.quota (scope, subject, metric, amount, calendar, timezone) VALUES ('key', 'k5', 'tokens', 1, 'day', %L)$$, NULL, 'UTC', 'America/Los_Angeles', 'Etc/GMT+12', 'PST8PDT', 'GMT0');
 SELECT * FROM attempt($$INSERT INTO llmquota.quota (scope, subject, metric, amount, calendar) VALUES ('key', 'k6', 'tokens', 1, %L)$$, 'day', 'week', 'month', 'quarter', 'year');
 SELECT * FROM attempt($$INSERT INTO llmquota.quota (scope, subject, metric, amount, high_priority_share) VALUES ('key', 'k7', 'concurrency', 1, %L)$$, '0.999999');
 SELECT s.name, a.*
