@@ -422,7 +422,12 @@ llmq_catalog_load(MemoryContext context)
 {
 	MemoryContext caller = MemoryContextSwitchTo(context);
 	LlmqCatalog *catalog = create_catalog(context);
-	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	Snapshot	snapshot;
+
+	/* all are known before the snapshot is taken: a change that it does not show is then noticed */
+	for (int rel = LLMQ_FIRST_CONFIG_REL; rel <= LLMQ_LAST_CONFIG_REL; rel++)
+		(void) llmq_relation_oid(rel);
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
 
 	/* in an order in which everything finds what it refers to */
 	read_table(catalog, LLMQ_REL_SETTING, snapshot, read_setting);

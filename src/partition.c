@@ -50,7 +50,10 @@ day_text(int32 day)
 	return psprintf("'%04d-%02d-%02d 00:00:00+00'::pg_catalog.timestamptz", year, month, day_of_month);
 }
 
-/* Makes and attaches one day, and moves its rows out of the default partition. Returns how many. */
+/*
+ * Makes and attaches one day, and moves its rows out of the default partition. Returns how many. Nobody may use the leaf,
+ * whatever the owner's default privileges say.
+ */
 static int64
 create_day(int32 day)
 {
@@ -60,6 +63,7 @@ create_day(int32 day)
 	int64		moved;
 
 	run_sql(psprintf("CREATE TABLE llmquota.%s (LIKE llmquota.usage INCLUDING COMMENTS)", leaf), SPI_OK_UTILITY);
+	run_sql(psprintf("REVOKE ALL ON TABLE llmquota.%s FROM PUBLIC", leaf), SPI_OK_UTILITY);
 	run_sql(psprintf("LOCK TABLE llmquota.usage_default IN ACCESS EXCLUSIVE MODE"), SPI_OK_UTILITY);
 	run_sql(psprintf("WITH moved AS (DELETE FROM llmquota.usage_default u"
 					 " WHERE u.picked_at OPERATOR(pg_catalog.>=) %s AND u.picked_at OPERATOR(pg_catalog.<) %s"

@@ -70,7 +70,8 @@ llmq_relation_oid(LlmqRelation which)
 }
 
 /*
- * Relation cache callback: forgets what may have changed. InvalidOid stands for every relation.
+ * Relation cache callback: forgets what may have changed. InvalidOid stands for every relation. The others stay known: a
+ * valid catalog goes with all ids of its tables, so that no message about one of them passes unnoticed.
  */
 static void
 relation_changed(Datum arg, Oid relid)
@@ -79,11 +80,10 @@ relation_changed(Datum arg, Oid relid)
 	{
 		if (OidIsValid(relid) && relation_oids[i] != relid)
 			continue;
-		memset(relation_oids, 0, sizeof(relation_oids));
+		relation_oids[i] = InvalidOid;
 		schema_oid = InvalidOid;
-		if (!OidIsValid(relid) || (i >= LLMQ_FIRST_CONFIG_REL && i <= LLMQ_LAST_CONFIG_REL))
+		if (i >= LLMQ_FIRST_CONFIG_REL && i <= LLMQ_LAST_CONFIG_REL)
 			llmq_catalog_invalidate();
-		return;
 	}
 }
 
