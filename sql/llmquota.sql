@@ -447,7 +447,6 @@ DECLARE
 	administration CONSTANT pg_catalog.text := '@extschema@.llmquota_maintain(), '
 		'@extschema@.llmquota_lease_rows(), '
 		'@extschema@.llmquota_meter_rows(), '
-		'@extschema@.llmquota_period(interval, pg_catalog.text, pg_catalog.text), '
 		'@extschema@.llmquota_names_valid(pg_catalog.text[]), '
 		'@extschema@.llmquota_zone_exists(pg_catalog.text)';
 	configuration CONSTANT pg_catalog.text := 'llmquota.provider, llmquota.account, llmquota.key, llmquota.model, llmquota.route, llmquota.org, llmquota.quota, llmquota.setting';
@@ -582,36 +581,19 @@ CREATE FUNCTION @extschema@.llmquota_meter_rows(
 	OUT part text,
 	OUT quota bigint,
 	OUT metric text,
-	OUT window_kind text,
+	OUT period text,
 	OUT period_start timestamptz,
 	OUT used bigint,
+	OUT amount numeric,
 	OUT refused bigint,
 	OUT would_refuse bigint,
 	OUT resets_at timestamptz,
-	OUT seeding boolean)
+	OUT seeding boolean,
+	OUT mode text)
 RETURNS SETOF record
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'llmquota_meter_rows';
 COMMENT ON FUNCTION @extschema@.llmquota_meter_rows() IS 'internal: the windows of all meters, for llmquota.meter_window';
-
-CREATE FUNCTION @extschema@.llmquota_period(per interval, calendar text, timezone text)
-RETURNS text
-LANGUAGE sql IMMUTABLE PARALLEL SAFE
-BEGIN ATOMIC
-	SELECT CASE
-		WHEN calendar IS NOT NULL THEN pg_catalog.format('%s %s', calendar, timezone)
-		WHEN per IS NOT NULL THEN (
-			SELECT pg_catalog.format(CASE WHEN n.count OPERATOR(pg_catalog.=) 1::bigint THEN u.one ELSE u.many END, n.count)
-			  FROM (VALUES (86400000, '%s day', '%s days'), (3600000, '%s hour', '%s hours'), (60000, '%s minute', '%s minutes'),
-						   (1000, '%s second', '%s seconds'), (1, '%s ms', '%s ms')) AS u (ms, one, many)
-			 CROSS JOIN LATERAL (SELECT EXTRACT(epoch FROM per) OPERATOR(pg_catalog.*) 1000::numeric) AS length (ms)
-			 CROSS JOIN LATERAL (SELECT pg_catalog.trunc(length.ms OPERATOR(pg_catalog./) u.ms::numeric)::bigint) AS n (count)
-			 WHERE n.count OPERATOR(pg_catalog.*) u.ms::bigint OPERATOR(pg_catalog.=) pg_catalog.trunc(length.ms)::bigint
-			 ORDER BY u.ms DESC
-			 LIMIT 1)
-		END;
-END;
-COMMENT ON FUNCTION @extschema@.llmquota_period(interval, text, text) IS 'internal: the window of a quota as people write it; NULL for concurrency';
 
 --
 -- Functions: checks of what is written to the tables
@@ -884,32 +866,24 @@ CREATE VIEW llmquota.meter_window AS
 SELECT r.scope, r.subject,
 	   CASE WHEN r.part_kind OPERATOR(pg_catalog.=) 'model' THEN r.part END AS model,
 	   CASE WHEN r.part_kind OPERATOR(pg_catalog.=) 'family' THEN r.part END AS family,
-	   r.metric,
-	   @extschema@.llmquota_period(q.per, q.calendar, COALESCE(q.timezone, p.timezone, 'UTC')) AS period,
-	   r.used, q.amount,
-	   CASE WHEN q.amount IS NOT NULL THEN GREATEST(q.amount OPERATOR(pg_catalog.-) r.used::numeric, 0) END AS remaining,
-	   r.refused, r.would_refuse, r.resets_at, r.seeding, q.mode, r.quota
-  FROM @extschema@.llmquota_meter_rows() r
-  JOIN llmquota.quota q ON q.id OPERATOR(pg_catalog.=) r.quota
-  LEFT JOIN llmquota.key k ON r.scope OPERATOR(pg_catalog.=) 'key' AND k.key OPERATOR(pg_catalog.=) r.subject
-  LEFT JOIN llmquota.account a
-	ON a.account OPERATOR(pg_catalog.=) CASE WHEN r.scope OPERATOR(pg_catalog.=) 'account' THEN r.subject ELSE k.account END
-  LEFT JOIN llmquota.provider p
-	ON p.provider OPERATOR(pg_catalog.=) CASE WHEN r.scope OPERATOR(pg_catalog.=) 'provider' THEN r.subject ELSE a.provider END;
+	   r.metric, r.period, r.used, r.amount,
+	   CASE WHEN r.amount IS NOT NULL THEN GREATEST(r.amount OPERATOR(pg_catalog.-) r.used::numeric, 0) END AS remaining,
+	   r.refused, r.would_refuse, r.resets_at, r.seeding, r.mode, r.quota
+  FROM @extschema@.llmquota_meter_rows() r;
 COMMENT ON VIEW llmquota.meter_window IS 'live use of every quota by every subject that has used it';
 COMMENT ON COLUMN llmquota.meter_window.scope IS 'scope of the quota';
 COMMENT ON COLUMN llmquota.meter_window.subject IS 'whose use it is; empty for the scope global';
 COMMENT ON COLUMN llmquota.meter_window.model IS 'the model counted; NULL: not by model';
 COMMENT ON COLUMN llmquota.meter_window.family IS 'the family of models counted; NULL: not by family';
 COMMENT ON COLUMN llmquota.meter_window.metric IS 'what is counted';
-COMMENT ON COLUMN llmquota.meter_window.period IS 'the window: a length, or a calendar period and its time zone; NULL for concurrency';
+COMMENT ON COLUMN llmquota.meter_window.period IS 'the window: a length, or a calendar period and the time zone that the quota names; NULL: concurrency';
 COMMENT ON COLUMN llmquota.meter_window.used IS 'used or reserved in the window';
 COMMENT ON COLUMN llmquota.meter_window.amount IS 'allowed in the window; NULL: no limit';
 COMMENT ON COLUMN llmquota.meter_window.remaining IS 'what is left of amount, not less than 0; NULL: no limit';
 COMMENT ON COLUMN llmquota.meter_window.refused IS 'picks this window has refused';
 COMMENT ON COLUMN llmquota.meter_window.would_refuse IS 'picks this window would have refused, had it been enforced';
 COMMENT ON COLUMN llmquota.meter_window.would_refuse IS 'picks this window would have refused, had it not only observed';
-COMMENT ON COLUMN llmquota.meter_window.resets_at IS 'when all that is used now is free again, if nothing is added; NULL: concurrency, which ends with the calls';
+COMMENT ON COLUMN llmquota.meter_window.resets_at IS 'when all that is used now is free again, if nothing is added; NULL: nothing is used, or concurrency, which ends with the calls';
 COMMENT ON COLUMN llmquota.meter_window.seeding IS 'true: the window is new and does not yet know of use before it began to count';
 COMMENT ON COLUMN llmquota.meter_window.mode IS 'enforce, or observe: counts and never refuses';
 COMMENT ON COLUMN llmquota.meter_window.quota IS 'id of the row in llmquota.quota';
@@ -934,7 +908,6 @@ REVOKE ALL ON FUNCTION
 	@extschema@.llmquota_revoke(text, text, text),
 	@extschema@.llmquota_lease_rows(),
 	@extschema@.llmquota_meter_rows(),
-	@extschema@.llmquota_period(interval, text, text),
 	@extschema@.llmquota_zone_exists(text),
 	@extschema@.llmquota_names_valid(text[]),
 	@extschema@.llmquota_config_changed(),

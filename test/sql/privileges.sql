@@ -50,7 +50,6 @@ SELECT statement, attempt('plain', statement) AS plain, attempt('app', statement
 	$$SELECT llmquota_meter_rows()$$,
 	$$SELECT llmquota_zone_exists('UTC')$$,
 	$$SELECT llmquota_names_valid('{m}')$$,
-	$$SELECT llmquota_period('1 minute', NULL, NULL)$$,
 	$$CREATE TABLE llmquota.mine ()$$]) WITH ORDINALITY AS s (statement, n)
  ORDER BY n;
 
