@@ -482,7 +482,7 @@ AS $$
 BEGIN
 	IF role IS NULL OR kind IS NULL THEN
 		RAISE EXCEPTION USING ERRCODE = 'null_value_not_allowed',
-			MESSAGE = 'role and kind must not be null';
+			MESSAGE = 'role and kind must not be NULL';
 	END IF;
 	IF kind OPERATOR(pg_catalog.<>) ALL ('{app,admin}'::pg_catalog.text[]) THEN
 		RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',

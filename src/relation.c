@@ -70,8 +70,8 @@ llmq_relation_oid(LlmqRelation which)
 }
 
 /*
- * Relation cache callback: forgets what may have changed. InvalidOid stands for every relation. The others stay known: a
- * valid catalog goes with all ids of its tables, so that no message about one of them passes unnoticed.
+ * Relation cache callback: forgets what may have changed. InvalidOid stands for every relation. The others stay known:
+ * a valid catalog goes with all ids of its tables, so that no message about one of them passes unnoticed.
  */
 static void
 relation_changed(Datum arg, Oid relid)
