@@ -155,6 +155,13 @@ llmq_catalog_org(LlmqCatalog *catalog, const char *name)
 	return org;
 }
 
+/* The name under which an org's own definition of a route is kept. */
+char *
+llmq_own_route_name(const char *org, const char *route)
+{
+	return psprintf("%s\n%s", org, route);
+}
+
 /*
  * The steps of a route for an org: its own definition, else the common one, else the model of that name. NULL when
  * there is none.
@@ -165,25 +172,13 @@ llmq_catalog_route(LlmqCatalog *catalog, const char *name, const char *org)
 	LlmqRoute  *route = NULL;
 	LlmqModel  *model;
 
-	if (org[0] != '\0')
-	{
-		char	   *own = psprintf("%s\n%s", org, name);
-
-		route = llmq_names_find(catalog->routes, own);
-		pfree(own);
-	}
+	if (catalog->has_own_routes)
+		route = llmq_names_find(catalog->own_routes, llmq_own_route_name(org, name));
 	if (route == NULL)
 		route = llmq_names_find(catalog->routes, name);
 	if (route != NULL)
 		return route;
 
 	model = llmq_names_find(catalog->models, name);
-	if (model == NULL)
-		return NULL;
-	route = palloc(sizeof(LlmqRoute));
-	route->name = model->name;
-	route->nsteps = 1;
-	route->step = palloc(sizeof(LlmqModel *));
-	route->step[0] = model;
-	return route;
+	return model != NULL ? model->route : NULL;
 }

@@ -142,11 +142,13 @@ typedef struct LlmqModel
 	int32		name_id;
 	bool		enabled;
 	struct LlmqPool *pools;		/* by owner, built when first asked for */
+	struct LlmqRoute *route;	/* of this model alone */
 } LlmqModel;
 
 typedef struct LlmqRoute
 {
 	const char *name;
+	int32		name_id;		/* in llmquota.name, 0 when not known yet */
 	int			nsteps;
 	LlmqModel **step;
 } LlmqRoute;
@@ -193,7 +195,9 @@ typedef struct LlmqCatalog
 	struct names_hash *providers;
 	struct names_hash *accounts;
 	struct names_hash *models;
-	struct names_hash *routes;
+	struct names_hash *routes;	/* the common ones */
+	struct names_hash *own_routes;	/* of orgs, see llmq_own_route_name() */
+	bool		has_own_routes;
 	struct names_hash *listed_orgs;
 	struct names_hash *owners;	/* orgs with accounts of their own */
 	struct names_hash *orgs;	/* every org asked for since, in a context of its own */
@@ -203,6 +207,7 @@ typedef struct LlmqCatalog
 extern void llmq_catalog_invalidate(void);
 extern LlmqCatalog *llmq_catalog(void);
 extern LlmqOrg *llmq_catalog_org(LlmqCatalog *catalog, const char *name);
+extern char *llmq_own_route_name(const char *org, const char *route);
 extern LlmqRoute *llmq_catalog_route(LlmqCatalog *catalog, const char *name, const char *org);
 
 /* catalog_load.c */

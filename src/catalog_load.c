@@ -162,6 +162,17 @@ read_key(Row *row)
 	catalog->key[catalog->nkeys++] = key;
 }
 
+static LlmqRoute *
+create_route(const char *name, int nsteps)
+{
+	LlmqRoute  *route = palloc0(sizeof(LlmqRoute));
+
+	route->name = name;
+	route->nsteps = nsteps;
+	route->step = palloc(sizeof(LlmqModel *) * nsteps);
+	return route;
+}
+
 static void
 read_model(Row *row)
 {
@@ -175,13 +186,16 @@ read_model(Row *row)
 	model->family = text_value(row, 4);
 	model->default_output_tokens = DatumGetInt32(value(row, 5));
 	model->enabled = bool_value(row, 6) && model->provider->enabled;
+	model->route = create_route(model->name, 1);
+	model->route->step[0] = model;
 	llmq_names_put(row->catalog->models, model->name, model);
 }
 
 /* A step of a route, kept until all are there and can be put into order. */
 typedef struct RouteStep
 {
-	const char *name;			/* with the org before it, if it has one: see llmq_catalog_route() */
+	const char *name;
+	const char *org;			/* empty: common */
 	int32		step;
 	LlmqModel  *model;
 } RouteStep;
@@ -193,8 +207,6 @@ static int	max_route_steps;
 static void
 read_route(Row *row)
 {
-	char	   *org = TextDatumGetCString(value(row, 2));
-	char	   *route = TextDatumGetCString(value(row, 1));
 	RouteStep  *step;
 
 	if (nroute_steps == max_route_steps)
@@ -206,7 +218,8 @@ read_route(Row *row)
 	step->model = llmq_names_find(row->catalog->models, text_value(row, 4));
 	if (step->model == NULL)
 		return;
-	step->name = org[0] == '\0' ? route : psprintf("%s\n%s", org, route);
+	step->name = text_value(row, 1);
+	step->org = text_value(row, 2);
 	step->step = DatumGetInt32(value(row, 3));
 	nroute_steps++;
 }
@@ -219,8 +232,16 @@ compare_steps(const void *a, const void *b)
 	int			order = strcmp(left->name, right->name);
 
 	if (order == 0)
+		order = strcmp(left->org, right->org);
+	if (order == 0)
 		order = left->step < right->step ? -1 : left->step > right->step ? 1 : 0;
 	return order != 0 ? order : strcmp(left->model->name, right->model->name);
+}
+
+static bool
+same_route(const RouteStep *a, const RouteStep *b)
+{
+	return strcmp(a->name, b->name) == 0 && strcmp(a->org, b->org) == 0;
 }
 
 /* Reads the routes and puts the steps of each into their order. */
@@ -234,16 +255,21 @@ load_routes(LlmqCatalog *catalog, Snapshot snapshot)
 	qsort(route_steps, nroute_steps, sizeof(RouteStep), compare_steps);
 	for (int first = 0, end; first < nroute_steps; first = end)
 	{
-		LlmqRoute  *route = palloc(sizeof(LlmqRoute));
+		const RouteStep *steps = &route_steps[first];
+		LlmqRoute  *route;
 
-		for (end = first; end < nroute_steps && strcmp(route_steps[end].name, route_steps[first].name) == 0;)
+		for (end = first; end < nroute_steps && same_route(&route_steps[end], steps);)
 			end++;
-		route->name = route_steps[first].name;
-		route->nsteps = end - first;
-		route->step = palloc(sizeof(LlmqModel *) * route->nsteps);
+		route = create_route(steps->name, end - first);
 		for (int i = 0; i < route->nsteps; i++)
-			route->step[i] = route_steps[first + i].model;
-		llmq_names_put(catalog->routes, route->name, route);
+			route->step[i] = steps[i].model;
+		if (steps->org[0] == '\0')
+			llmq_names_put(catalog->routes, route->name, route);
+		else
+		{
+			llmq_names_put(catalog->own_routes, llmq_own_route_name(steps->org, route->name), route);
+			catalog->has_own_routes = true;
+		}
 	}
 	pfree(route_steps);
 }
@@ -411,6 +437,7 @@ create_catalog(MemoryContext context)
 	catalog->accounts = llmq_names_create(context);
 	catalog->models = llmq_names_create(context);
 	catalog->routes = llmq_names_create(context);
+	catalog->own_routes = llmq_names_create(context);
 	catalog->listed_orgs = llmq_names_create(context);
 	catalog->owners = llmq_names_create(context);
 	return catalog;

@@ -36,11 +36,15 @@
 #include "miscadmin.h"
 #include "replication/syncrep.h"
 #include "storage/bufmgr.h"
+#include "storage/s_lock.h"
 
 #include "cell.h"
 #include "compat.h"
 #include "inject.h"
 #include "relation.h"
+
+/* How often a page is tried before its lock is slept for: a few microseconds, as long as a change of it takes. */
+#define SPINS_PER_PAGE 100
 
 static const LlmqRelation live_relations[LLMQ_LIVE_COUNT] = {
 	[LLMQ_LIVE_METER] = LLMQ_REL_METER,
@@ -194,6 +198,22 @@ prepare(LlmqCellSet *set)
 	set->lsn = InvalidXLogRecPtr;
 }
 
+/*
+ * Waits for one page. Whoever holds it does so for microseconds and is most likely running, so a short spin is cheaper
+ * than to sleep and be woken: a lock that is handed over by waking takes as long as several changes.
+ */
+static void
+wait_for_page(Buffer buffer)
+{
+	for (int i = 0; i < SPINS_PER_PAGE; i++)
+	{
+		if (ConditionalLockBuffer(buffer))
+			return;
+		SPIN_DELAY();
+	}
+	LockBuffer(buffer, BUFFER_LOCK_EXCLUSIVE);
+}
+
 /* Takes the content locks in order. False when one would have to be waited for and `wait` is false. */
 static bool
 lock_pages(LlmqCellSet *set, bool wait)
@@ -206,7 +226,7 @@ lock_pages(LlmqCellSet *set, bool wait)
 #endif
 		set->page[i].image = NULL;
 		if (wait)
-			LockBuffer(set->page[i].buffer, BUFFER_LOCK_EXCLUSIVE);
+			wait_for_page(set->page[i].buffer);
 		else if (!ConditionalLockBuffer(set->page[i].buffer))
 			return false;
 		set->nlocked++;

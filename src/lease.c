@@ -21,7 +21,7 @@
 
 #include "lease.h"
 
-/* Pages that are looked at before a new one is made. At 95 % full one page in three has a free slot of its eight. */
+/* Pages that are looked at before a new one is made. At 95 % full one page in five has a free slot. */
 #define PAGES_TO_TRY 16
 
 /* Random bytes are drawn in lots: a call into the operating system for every pick would cost as much as the pick. */

@@ -14,7 +14,7 @@
 #include "meter.h"
 
 /* Small pages are fast pages: Generic WAL copies and compares the used part of every page. */
-#define LLMQ_SLOTS 8
+#define LLMQ_SLOTS 4
 
 #define LLMQ_MAX_METERS (LLMQ_MAX_CELLS - 1)
 #define LLMQ_MAX_LABEL 64		/* session and request_id */

@@ -55,12 +55,14 @@ usable_amount(const LlmqQuota *quota, bool high_priority)
 	return quota->amount - (int64) ((double) quota->amount * quota->high_priority_share);
 }
 
-static const LlmqWindow *
+static LlmqWindow *
 find_window(const LlmqMeterState *state, const LlmqWindowShape *shape)
 {
-	for (int i = 0; i < state->room; i++)
-		if (llmq_window_same_shape(&state->window[i], shape))
-			return &state->window[i];
+	LlmqWindow *window;
+
+	for (window = llmq_meter_first(state); window != NULL; window = llmq_meter_next(state, window))
+		if (llmq_window_same_shape(window, shape))
+			return window;
 	return NULL;
 }
 
@@ -84,10 +86,7 @@ window_now(LlmqWindow *window, const LlmqMeterState *state, const LlmqWindowShap
 		llmq_window_init(window, shape, 0, now, 0);
 		return;
 	}
-	if (stored->kind == LLMQ_WINDOW_SLIDING)
-		*window = *stored;
-	else
-		memcpy(window, stored, LLMQ_WINDOW_HEAD_SIZE);
+	memcpy(window, stored, llmq_window_size(stored->kind));
 	(void) llmq_window_advance(window, shape, now, state->generation);
 }
 
@@ -160,7 +159,7 @@ llmq_meter_stale(const LlmqMeter *meter, int64 now)
 	return false;
 }
 
-/* Does a place of the meter hold a window of none of the plan's quotas? */
+/* Is this the window of none of the plan's quotas? */
 static bool
 is_unplanned(const LlmqMeter *meter, const LlmqWindow *window)
 {
@@ -170,38 +169,64 @@ is_unplanned(const LlmqMeter *meter, const LlmqWindow *window)
 	return true;
 }
 
-/*
- * A place for a new window: a free one, else one whose quota is gone. (Those are kept while there is room: the change
- * of the configuration may still be rolled back.) NULL when there is none.
- */
-static LlmqWindow *
-find_place(const LlmqMeter *meter, LlmqMeterState *state)
+/* Takes out the windows whose quotas are gone, by moving the others together. */
+static void
+drop_unplanned(const LlmqMeter *meter, LlmqMeterState *state)
 {
-	for (int i = 0; i < state->room; i++)
-		if (state->window[i].kind == LLMQ_WINDOW_FREE)
-			return &state->window[i];
-	for (int i = 0; i < state->room; i++)
-		if (is_unplanned(meter, &state->window[i]))
-			return &state->window[i];
-	return NULL;
+	char	   *from = state->windows;
+	char	   *to = state->windows;
+	char	   *end = state->windows + state->used;
+
+	while (from < end)
+	{
+		LlmqWindow *window = (LlmqWindow *) from;
+		int			size = llmq_window_size(window->kind);
+
+		if (!is_unplanned(meter, window))
+		{
+			memmove(to, from, size);
+			to += size;
+		}
+		from += size;
+	}
+	state->used = to - state->windows;
 }
 
-/* Can every limit of the plan have a window in this state? */
+/* The bytes that the windows of a plan take. */
+int
+llmq_meter_bytes_needed(const LlmqMeter *meter)
+{
+	int			bytes = 0;
+
+	for (int i = 0; i < meter->nlimits; i++)
+		bytes += llmq_window_size(meter->limit[i].shape.kind);
+	return bytes;
+}
+
+/* Can every limit of the plan have a window in this state, if those of others make way? */
 bool
 llmq_meter_has_room(const LlmqMeter *meter, const LlmqMeterState *state)
 {
-	return meter->nlimits <= state->room;
+	return llmq_meter_bytes_needed(meter) <= state->room;
 }
 
-/* The window of a limit in a state that is being changed; begun when it is new. */
+/*
+ * The window of a limit in a state that is being changed; begun when it is new. Windows whose quotas are gone are kept
+ * while there is room: the change of the configuration may still be rolled back.
+ */
 static LlmqWindow *
 begin_window(const LlmqMeter *meter, LlmqMeterState *state, const LlmqLimit *limit, int64 now)
 {
-	LlmqWindow *window = unconstify(LlmqWindow *, find_window(state, &limit->shape));
+	LlmqWindow *window = find_window(state, &limit->shape);
 
 	if (window == NULL)
 	{
-		window = find_place(meter, state);
+		int			size = llmq_window_size(limit->shape.kind);
+
+		if (state->used + size > state->room)
+			drop_unplanned(meter, state);
+		window = (LlmqWindow *) (state->windows + state->used);
+		state->used += size;
 		state->generation++;
 		llmq_window_init(window, &limit->shape, state->generation, now, LLMQ_WINDOW_SEEDING);
 	}
@@ -255,15 +280,13 @@ void
 llmq_meter_correct(LlmqMeterState *state, const LlmqCorrection *correction)
 {
 	bool		moved_back = false;
+	LlmqWindow *window;
 
-	for (int i = 0; i < state->room; i++)
+	for (window = llmq_meter_first(state); window != NULL; window = llmq_meter_next(state, window))
 	{
-		LlmqWindow *window = &state->window[i];
 		LlmqWindowShape shape;
 		int64		delta;
 
-		if (window->kind == LLMQ_WINDOW_FREE)
-			continue;
 		llmq_window_shape_of(window, &shape);
 		if (!llmq_window_stale(&shape, correction->now))
 			moved_back |= llmq_window_advance(window, &shape, correction->now, state->generation);
@@ -283,11 +306,10 @@ llmq_meter_correct(LlmqMeterState *state, const LlmqCorrection *correction)
 void
 llmq_meter_count_refusals(LlmqMeterState *state, int64 quota, bool enforced, int64 times)
 {
-	for (int i = 0; i < state->room; i++)
-	{
-		if (state->window[i].kind == LLMQ_WINDOW_FREE || state->window[i].quota != quota)
-			continue;
-		llmq_window_refuse(&state->window[i], enforced, times);
-		return;
-	}
+	LlmqWindow *window = llmq_meter_first(state);
+
+	while (window != NULL && window->quota != quota)
+		window = llmq_meter_next(state, window);
+	if (window != NULL)
+		llmq_window_refuse(window, enforced, times);
 }

@@ -9,17 +9,44 @@
 #include "cell.h"
 #include "window.h"
 
-/* The state of a cell of llmquota.meter. Fixed-width types, no padding. */
+/*
+ * The state of a cell of llmquota.meter. Fixed-width types, no padding. The windows stand one behind the other, each as
+ * long as its kind needs: a state is copied and compared with every change, so it is kept small.
+ */
 typedef struct LlmqMeterState
 {
 	LlmqCellHeader cell;
 	uint32		generation;		/* see window.h */
-	uint16		room;			/* how many windows */
-	uint16		reserved;
+	uint16		room;			/* bytes for windows */
+	uint16		used;			/* of which so many are taken */
 	int64		mean_call;		/* decayed mean duration of calls in microseconds, 0 when not known */
 	int64		used_at;		/* last charge or correction */
-	LlmqWindow	window[FLEXIBLE_ARRAY_MEMBER];
+	char		windows[FLEXIBLE_ARRAY_MEMBER];
 } LlmqMeterState;
+
+#define LLMQ_METER_HEAD_SIZE offsetof(LlmqMeterState, windows)
+
+/* What a window of this kind takes: only a sliding one has buckets. */
+static inline int
+llmq_window_size(LlmqWindowKind kind)
+{
+	return kind == LLMQ_WINDOW_SLIDING ? sizeof(LlmqWindow) : LLMQ_WINDOW_HEAD_SIZE;
+}
+
+/* The windows of a state, in turn: `for (w = first(s); w != NULL; w = next(s, w))`. */
+static inline LlmqWindow *
+llmq_meter_first(const LlmqMeterState *state)
+{
+	return state->used == 0 ? NULL : (LlmqWindow *) state->windows;
+}
+
+static inline LlmqWindow *
+llmq_meter_next(const LlmqMeterState *state, const LlmqWindow *window)
+{
+	const char *next = (const char *) window + llmq_window_size(window->kind);
+
+	return next < state->windows + state->used ? (LlmqWindow *) next : NULL;
+}
 
 /* What a call uses, or was charged for: the counting of every metric follows from it. */
 typedef struct LlmqUse
@@ -72,6 +99,7 @@ typedef struct LlmqCorrection
 } LlmqCorrection;
 
 extern void llmq_meter_correct(LlmqMeterState *state, const LlmqCorrection *correction);
+extern int	llmq_meter_bytes_needed(const LlmqMeter *meter);
 extern void llmq_meter_count_refusals(LlmqMeterState *state, int64 quota, bool enforced, int64 times);
 
 /* meter_cell.c */

@@ -20,13 +20,11 @@ static const char subject_kinds[LLMQ_SCOPE_COUNT] = {
 	0, LLMQ_NAME_PROVIDER, LLMQ_NAME_ACCOUNT, LLMQ_NAME_KEY, LLMQ_NAME_ORG
 };
 
-/* How many windows a meter can have room for. More than 14 would not fit a page. */
-static const int rooms[] = {2, 4, 8, 14};
+/* Room comes in steps, so that a quota more need not mean a new row. */
+#define ROOM_STEP 256
 
-StaticAssertDecl(offsetof(LlmqMeterState, window) + 14 * sizeof(LlmqWindow) <= LLMQ_MAX_STATE,
+StaticAssertDecl(LLMQ_METER_HEAD_SIZE + LLMQ_MAX_LIMITS * sizeof(LlmqWindow) + ROOM_STEP <= LLMQ_MAX_STATE,
 				 "the largest meter fits a page");
-StaticAssertDecl(offsetof(LlmqMeterState, window) + 2 * sizeof(LlmqWindow) >= LLMQ_MIN_STATE,
-				 "the smallest meter has a page to itself");
 
 /* The id of a subject's name; 0 for the scope global. */
 int32
@@ -70,20 +68,17 @@ llmq_meter_read(LlmqLive *live, LlmqCatalog *catalog, LlmqMeter *meter, LlmqMete
 	return false;
 }
 
-/* An empty state with room for so many windows. */
+/* An empty state with room for the windows of the meter's plan, as large as gives it a page to itself. */
 static LlmqMeterState *
-empty_state(int nwindows)
+empty_state(const LlmqMeter *meter)
 {
+	Size		length = LLMQ_METER_HEAD_SIZE + llmq_meter_bytes_needed(meter);
 	LlmqMeterState *state;
-	int			room = rooms[lengthof(rooms) - 1];
-	Size		length;
 
-	for (int i = lengthof(rooms) - 1; i >= 0 && rooms[i] >= nwindows; i--)
-		room = rooms[i];
-	length = offsetof(LlmqMeterState, window) + room * sizeof(LlmqWindow);
+	length = Max(TYPEALIGN(ROOM_STEP, length), LLMQ_MIN_STATE);
 	state = palloc0(length);
 	state->cell.length = length;
-	state->room = room;
+	state->room = length - LLMQ_METER_HEAD_SIZE;
 	state->used_at = GetCurrentTimestamp();
 	return state;
 }
@@ -98,7 +93,7 @@ llmq_meter_ensure(LlmqLive *live, LlmqCatalog *catalog, LlmqMeter *meter)
 	if (meter->id != 0)
 		return;
 	meter_key(catalog, meter, &key);
-	state = empty_state(meter->nlimits);
+	state = empty_state(meter);
 	meter->id = llmq_cell_find(live, &key);
 	if (meter->id == 0)
 		meter->id = llmq_cell_create(live, &key, &state->cell, catalog->settings.max_subjects);
@@ -121,14 +116,15 @@ fill_larger(LlmqCellHeader *larger, const LlmqCellHeader *old)
 	to->generation = from->generation;
 	to->mean_call = from->mean_call;
 	to->used_at = from->used_at;
-	memcpy(to->window, from->window, from->room * sizeof(LlmqWindow));
+	to->used = from->used;
+	memcpy(to->windows, from->windows, from->used);
 }
 
 /* Gives the meter room for all windows of its plan. */
 void
 llmq_meter_grow(LlmqLive *live, LlmqCatalog *catalog, LlmqMeter *meter)
 {
-	LlmqMeterState *state = empty_state(meter->nlimits);
+	LlmqMeterState *state = empty_state(meter);
 	LlmqCellKey key;
 
 	meter_key(catalog, meter, &key);

@@ -66,29 +66,30 @@ typedef struct NameText
 #define SH_DEFINE
 #include "lib/simplehash.h"
 
-/* Reset when the table's file changes hands (DROP EXTENSION) and when they have grown large. */
+/* Begun anew after the relation cache's callback, and when they have grown large. */
 static MemoryContext name_context = NULL;
+static bool names_valid = false;
 static ids_hash *known_ids;
 static texts_hash *known_texts;
 
+/* Called by the relation cache at any time: the table may be another one now (DROP EXTENSION). */
 void
-llmq_name_forget_all(void)
+llmq_name_invalidate(void)
 {
-	if (name_context != NULL)
-		MemoryContextDelete(name_context);
-	name_context = NULL;
+	names_valid = false;
 }
 
 static void
 prepare_memory(void)
 {
-	if (name_context != NULL && known_ids->members + known_texts->members > MAX_REMEMBERED_NAMES)
-		llmq_name_forget_all();
-	if (name_context != NULL)
+	if (names_valid && known_ids->members + known_texts->members <= MAX_REMEMBERED_NAMES)
 		return;
-	name_context = AllocSetContextCreate(TopMemoryContext, "llmquota names", ALLOCSET_DEFAULT_SIZES);
+	if (name_context == NULL)
+		name_context = AllocSetContextCreate(TopMemoryContext, "llmquota names", ALLOCSET_DEFAULT_SIZES);
+	MemoryContextReset(name_context);
 	known_ids = ids_create(name_context, 64, NULL);
 	known_texts = texts_create(name_context, 64, NULL);
+	names_valid = true;
 }
 
 /* Finds the id of a name, or creates it. */

@@ -22,6 +22,6 @@
 extern int32 llmq_name_id(char kind, const char *name, int32 max_id);
 extern const char *llmq_name_text(int32 id);
 extern char llmq_name_kind(int32 id);
-extern void llmq_name_forget_all(void);
+extern void llmq_name_invalidate(void);
 
 #endif							/* LLMQ_NAME_H */

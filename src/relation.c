@@ -12,6 +12,7 @@
 #include "utils/lsyscache.h"
 
 #include "catalog.h"
+#include "name.h"
 #include "relation.h"
 
 static const char *const relation_names[LLMQ_REL_COUNT] = {

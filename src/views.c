@@ -191,6 +191,7 @@ static void
 visit_meter(const LlmqCellHeader *state, HeapTuple tuple, void *context)
 {
 	const LlmqMeterState *meter = (const LlmqMeterState *) state;
+	const LlmqWindow *stored;
 	LlmqCellKey key;
 	Datum		values[METER_NCOLUMNS];
 	bool		nulls[METER_NCOLUMNS] = {false};
@@ -204,12 +205,11 @@ visit_meter(const LlmqCellHeader *state, HeapTuple tuple, void *context)
 	put_text(values, nulls, METER_PART_KIND, part_kind == LLMQ_NAME_MODEL ? "model" :
 			 part_kind == LLMQ_NAME_FAMILY ? "family" : NULL);
 	put_text(values, nulls, METER_PART, llmq_name_text(key.part));
-	for (int i = 0; i < meter->room; i++)
+	for (stored = llmq_meter_first(meter); stored != NULL; stored = llmq_meter_next(meter, stored))
 	{
-		LlmqWindow	window = meter->window[i];
+		LlmqWindow	window;
 
-		if (window.kind == LLMQ_WINDOW_FREE)
-			continue;
+		memcpy(&window, stored, llmq_window_size(stored->kind));
 		bring_to_clock(&window, meter->generation, now);
 		put_window(context, values, nulls, &window);
 	}
