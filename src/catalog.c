@@ -155,11 +155,11 @@ llmq_catalog_org(LlmqCatalog *catalog, const char *name)
 	return org;
 }
 
-/* The name under which an org's own definition of a route is kept. */
+/* The name under which an org's own definition of a route is kept: no two pairs have the same. */
 char *
 llmq_own_route_name(const char *org, const char *route)
 {
-	return psprintf("%s\n%s", org, route);
+	return psprintf("%zu:%s%s", strlen(org), org, route);
 }
 
 /*

@@ -7,6 +7,7 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "access/xlog.h"
 #include "fmgr.h"
 #include "funcapi.h"
@@ -44,6 +45,8 @@ typedef struct MeterWalk
 {
 	ReturnSetInfo *result;
 	LlmqCatalog *catalog;
+	int			nquotas;
+	LlmqQuota **quotas;			/* sorted by id */
 } MeterWalk;
 
 static void
@@ -147,23 +150,53 @@ bring_to_clock(LlmqWindow *window, uint32 generation, int64 now)
 		window->sum = 0;
 }
 
+static int
+compare_quotas(const void *a, const void *b)
+{
+	int64		left = (*(LlmqQuota *const *) a)->id;
+	int64		right = (*(LlmqQuota *const *) b)->id;
+
+	return left < right ? -1 : left > right ? 1 : 0;
+}
+
+/* All quotas, sorted by id, for the walk. */
+static void
+sort_quotas(MeterWalk *walk)
+{
+	int			size = 64;
+
+	walk->nquotas = 0;
+	walk->quotas = palloc(sizeof(LlmqQuota *) * size);
+	for (int i = 0; i < LLMQ_SCOPE_COUNT * LLMQ_PART_COUNT; i++)
+	{
+		LlmqQuota  *quota = walk->catalog->quotas[i / LLMQ_PART_COUNT][i % LLMQ_PART_COUNT];
+
+		for (; quota != NULL; quota = quota->next)
+		{
+			if (walk->nquotas == size)
+				walk->quotas = repalloc(walk->quotas, sizeof(LlmqQuota *) * (size *= 2));
+			walk->quotas[walk->nquotas++] = quota;
+		}
+	}
+	qsort(walk->quotas, walk->nquotas, sizeof(LlmqQuota *), compare_quotas);
+}
+
 /* The quota that a window counts for, NULL when it is gone or has another window now. */
 static const LlmqQuota *
-quota_of(const LlmqCatalog *catalog, const LlmqWindow *window)
+quota_of(const MeterWalk *walk, const LlmqWindow *window)
 {
-	for (int scope = 0; scope < LLMQ_SCOPE_COUNT; scope++)
-		for (int part = 0; part < LLMQ_PART_COUNT; part++)
-			for (const LlmqQuota *quota = catalog->quotas[scope][part]; quota != NULL; quota = quota->next)
-				if (quota->id == window->quota)
-					return llmq_plan_fits(quota, window, &catalog->settings) ? quota : NULL;
-	return NULL;
+	LlmqQuota	wanted = {.id = window->quota};
+	LlmqQuota  *key = &wanted;
+	LlmqQuota **found = bsearch(&key, walk->quotas, walk->nquotas, sizeof(LlmqQuota *), compare_quotas);
+
+	return found != NULL && llmq_plan_fits(*found, window, &walk->catalog->settings) ? *found : NULL;
 }
 
 static void
 put_window(const MeterWalk *walk, Datum *values, bool *nulls, const LlmqWindow *window)
 {
 	static const char *const metrics[] = {"requests", "input_tokens", "output_tokens", "tokens", "concurrency"};
-	const LlmqQuota *quota = quota_of(walk->catalog, window);
+	const LlmqQuota *quota = quota_of(walk, window);
 	int64		at = 0;
 
 	if (quota == NULL)
@@ -244,7 +277,8 @@ llmquota_meter_rows(PG_FUNCTION_ARGS)
 	InitMaterializedSRF(fcinfo, 0);
 	meters.result = (ReturnSetInfo *) fcinfo->resultinfo;
 	meters.catalog = llmq_catalog();
-	if (!RecoveryInProgress())
+	sort_quotas(&meters);
+	if (!RecoveryInProgress() && !XactReadOnly)
 		llmq_refusals_flush();
 	walk(LLMQ_LIVE_METER, visit_meter, &meters);
 	return (Datum) 0;

@@ -55,7 +55,7 @@ CREATE UNIQUE INDEX ON bench.ring (owner);
 CREATE TABLE bench.slot (
 	id int NOT NULL, lease uuid, granted_at timestamptz, expires_at timestamptz, account int, key text,
 	input_tokens int, output_tokens int, org text, session text, request_id text
-) WITH (fillfactor = 30);
+) WITH (fillfactor = 15);
 CREATE UNIQUE INDEX ON bench.slot (id);
 
 -- Puts the running second "since" away and empties what is older than 60 seconds at second "upto".  The caller holds
@@ -144,6 +144,8 @@ DECLARE
 	e timestamptz := t + ttl_ms * interval '1 ms';
 	need bigint := want_input + want_output;
 	a bench.account;
+	holds_one boolean := false;
+	waited_for int;
 	k int;
 	n int;
 	l uuid;
@@ -154,24 +156,30 @@ BEGIN
 		RETURN bench.refused('rate_limited', 'org', of_org, bench.retry_after(of_org, b));
 	END IF;
 
-	FOR attempt IN 1 .. 5 LOOP
+	LOOP
 		UPDATE bench.account SET req_sum = req_sum + 1, req_now = req_now + 1, day_sum = day_sum + 1,
 			tok_sum = tok_sum + need, tok_now = tok_now + need
 		WHERE id = (SELECT id FROM bench.account
 			WHERE model = route AND bucket >= b AND req_sum < req_amount AND tok_sum <= tok_amount - need
-				AND day_sum < day_amount
+				AND day_sum < day_amount AND id = coalesce(waited_for, id)
 			ORDER BY greatest(req_sum::float8 / req_amount, tok_sum::float8 / tok_amount, day_sum::float8 / day_amount)
 			LIMIT 1 FOR UPDATE SKIP LOCKED)
 		RETURNING * INTO a;
 		EXIT WHEN FOUND;
+		IF bench.roll_accounts(route, b) THEN
+			holds_one := true;
+			CONTINUE;
+		END IF;
+		IF waited_for IS NOT NULL THEN
+			waited_for := NULL;
+			CONTINUE;
+		END IF;
 		-- Nobody who holds an account waits for another one: no deadlock.
-		CONTINUE WHEN bench.roll_accounts(route, b);
-		UPDATE bench.account SET req_sum = req_sum + 1, req_now = req_now + 1, day_sum = day_sum + 1,
-			tok_sum = tok_sum + need, tok_now = tok_now + need
-		WHERE id = (SELECT id FROM bench.account WHERE model = route ORDER BY random() LIMIT 1)
-			AND bucket >= b AND req_sum < req_amount AND tok_sum <= tok_amount - need AND day_sum < day_amount
-		RETURNING * INTO a;
-		EXIT WHEN FOUND;
+		EXIT WHEN holds_one;
+		SELECT id INTO waited_for FROM bench.account
+		WHERE id = (SELECT id FROM bench.account WHERE model = route ORDER BY random() LIMIT 1) FOR UPDATE;
+		EXIT WHEN NOT FOUND;
+		holds_one := true;
 	END LOOP;
 	IF a.id IS NULL THEN
 		UPDATE bench.org SET req_sum = req_sum - 1, req_now = req_now - 1, in_flight = in_flight - 1
@@ -180,27 +188,28 @@ BEGIN
 			FROM bench.account WHERE model = route));
 	END IF;
 
+	-- A slot at random, else the next free one after it, else any.
 	k := 1 + a.req_now % cardinality(a.keys);
 	n := 1 + random() * (a.slots - 1);
-	l := bench.lease_name(n);
-	UPDATE bench.slot SET lease = l, granted_at = t, expires_at = e, account = a.id, key = a.keys[k],
-		input_tokens = want_input, output_tokens = want_output, org = of_org, session = pick.session,
-		request_id = pick.request_id
-	WHERE id = n AND lease IS NULL;
-	IF NOT FOUND THEN
-		UPDATE bench.slot SET lease = bench.lease_name(id), granted_at = t, expires_at = e, account = a.id,
-			key = a.keys[k], input_tokens = want_input, output_tokens = want_output, org = of_org,
-			session = pick.session, request_id = pick.request_id
-		WHERE id = (SELECT id FROM bench.slot WHERE lease IS NULL LIMIT 1 FOR UPDATE SKIP LOCKED)
-		RETURNING lease INTO l;
-		IF NOT FOUND THEN
-			UPDATE bench.account SET req_sum = req_sum - 1, req_now = req_now - 1, day_sum = day_sum - 1,
-				tok_sum = tok_sum - need, tok_now = tok_now - need
-			WHERE id = a.id;
-			UPDATE bench.org SET req_sum = req_sum - 1, req_now = req_now - 1, in_flight = in_flight - 1
-			WHERE org = of_org;
-			RETURN bench.refused('over_capacity', 'global', NULL, 50);
-		END IF;
+	LOOP
+		l := bench.lease_name(n);
+		UPDATE bench.slot SET lease = l, granted_at = t, expires_at = e, account = a.id, key = a.keys[k],
+			input_tokens = want_input, output_tokens = want_output, org = of_org, session = pick.session,
+			request_id = pick.request_id
+		WHERE id = n AND lease IS NULL;
+		EXIT WHEN FOUND;
+		n := coalesce(
+			(SELECT id FROM bench.slot WHERE id > n AND lease IS NULL ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED),
+			(SELECT id FROM bench.slot WHERE lease IS NULL ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED));
+		EXIT WHEN n IS NULL;
+	END LOOP;
+	IF n IS NULL THEN
+		UPDATE bench.account SET req_sum = req_sum - 1, req_now = req_now - 1, day_sum = day_sum - 1,
+			tok_sum = tok_sum - need, tok_now = tok_now - need
+		WHERE id = a.id;
+		UPDATE bench.org SET req_sum = req_sum - 1, req_now = req_now - 1, in_flight = in_flight - 1
+		WHERE org = of_org;
+		RETURN bench.refused('over_capacity', 'global', NULL, 50);
 	END IF;
 	RETURN ROW('granted', l, a.keys[k], a.secret_refs[k], a.account, a.provider, a.base_url, a.model,
 		a.provider_model, 1, want_output::int, t, e, NULL, NULL)::bench.answer;
