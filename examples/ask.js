@@ -1,0 +1,68 @@
+// Asks a model within the limits of llmquota: pick, call, record; when refused, wait as told and pick again.
+//
+//     node ask.js ORG QUESTION...
+//
+// PGHOST, PGUSER and so on name the database. The secret of a key is in the environment variable that secret_ref names.
+const { Client } = require('pg');
+const { setTimeout: sleep } = require('node:timers/promises');
+
+const PICK = "SELECT * FROM llmquota_pick('chat', org => $1, input_tokens => $2, max_output_tokens => 100, exclude => $3)";
+const RECORD = 'SELECT llmquota_record($1, $2, $3, http_status => $4, error => $5, latency_ms => $6)';
+const PATIENCE_MS = 20_000;
+
+// Calls the provider: the HTTP status or null, and its body or what went wrong.
+async function call(pick, question) {
+    const headers = { Authorization: `Bearer ${process.env[pick.secret_ref]}`, 'Content-Type': 'application/json' };
+    const body = JSON.stringify({ model: pick.provider_model, max_tokens: pick.max_output_tokens,
+        messages: [{ role: 'user', content: question }] });
+    const signal = AbortSignal.timeout(30_000);
+    try {
+        const reply = await fetch(`${pick.base_url}/chat/completions`, { method: 'POST', headers, body, signal });
+        return [reply.status, await reply.text()];
+    } catch (error) {
+        return [null, String(error.cause ?? error)];
+    }
+}
+
+async function ask(db, org, question) {
+    const failedKeys = [];
+    for (;;) {
+        const { rows: [pick] } = await db.query(PICK, [org, Math.ceil(question.length / 4), failedKeys]);
+        if (pick.status !== 'granted') {
+            console.error(`${pick.status}, again in ${pick.retry_after_ms} ms: ${JSON.stringify(pick.refusal)}`);
+            if (pick.retry_after_ms === null || pick.retry_after_ms > PATIENCE_MS) {
+                throw new Error(`no answer: ${pick.status}`);
+            }
+            await sleep(pick.retry_after_ms);
+            continue;
+        }
+        const start = Date.now();
+        const [status, body] = await call(pick, question);
+        const latencyMs = Date.now() - start;
+        if (status === 200) {
+            const { usage, choices } = JSON.parse(body);
+            await db.query(RECORD, [pick.lease, usage.prompt_tokens, usage.completion_tokens, status, null, latencyMs]);
+            return choices[0].message.content;
+        }
+        await db.query(RECORD, [pick.lease, null, null, status, body, latencyMs]);
+        failedKeys.push(pick.key);
+    }
+}
+
+// Each query is a transaction of its own: none stays open while the provider works. pg prepares a statement only when
+// the query has a name, as in { name: 'pick', text: PICK }. A pgbouncer before 1.21 in transaction mode cannot have
+// that: give it none, as here.
+async function main([org, ...questions]) {
+    const db = new Client();
+    await db.connect();
+    try {
+        for (const question of questions) console.log(await ask(db, org, question));
+    } finally {
+        await db.end();
+    }
+}
+
+main(process.argv.slice(2)).catch((error) => {
+    console.error(error.message);
+    process.exitCode = 1;
+});
