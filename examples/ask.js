@@ -6,7 +6,8 @@
 const { Client } = require('pg');
 const { setTimeout: sleep } = require('node:timers/promises');
 
-const PICK = "SELECT * FROM llmquota_pick('chat', org => $1, input_tokens => $2, max_output_tokens => 100, exclude => $3)";
+const PICK = `SELECT * FROM llmquota_pick('chat', org => $1, input_tokens => $2, max_output_tokens => 100,
+                                          exclude => $3)`;
 const RECORD = 'SELECT llmquota_record($1, $2, $3, http_status => $4, error => $5, latency_ms => $6)';
 const PATIENCE_MS = 20_000;
 

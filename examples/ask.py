@@ -50,7 +50,8 @@ def ask(db, org, question):
         if status == 200:
             answer = json.loads(body)
             usage = answer["usage"]
-            db.execute(RECORD, (pick.lease, usage["prompt_tokens"], usage["completion_tokens"], status, None, latency_ms))
+            db.execute(RECORD, (pick.lease, usage["prompt_tokens"], usage["completion_tokens"], status, None,
+                                latency_ms))
             return answer["choices"][0]["message"]["content"]
         db.execute(RECORD, (pick.lease, None, None, status, body, latency_ms))
         failed_keys.append(pick.key)

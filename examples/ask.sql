@@ -20,13 +20,15 @@ SELECT pick.*, status = 'granted' AS granted, base_url || '/chat/completions' AS
 
 \if :granted
     -- printf is the shell's own: the secret is not among the arguments of a program, where everybody could read it
-    \set reply `printf 'Authorization: Bearer %s' "$(printenv :'secret_ref')" | curl -sS -m 30 -H @- --json :'body' -w '\n%{http_code}' :'url' 2>&1`
+    \set curl 'curl -sS -m 30 -w "\\n%{http_code}"'
+    \set reply `printf 'Authorization: Bearer %s' "$(printenv :'secret_ref')" | :curl -H @- --json :'body' :'url' 2>&1`
     SELECT split[1] AS body, nullif(split[2], '000')::int AS http_status, split[2] = '200' AS success
       FROM regexp_match(:'reply', '^(.*)\n(\d{3})$') AS split \gset
     \if :success
         SELECT :'body'::jsonb #>> '{choices,0,message,content}' AS answer, status
           FROM llmquota_record(:'lease', (:'body'::jsonb #>> '{usage,prompt_tokens}')::bigint,
-                               (:'body'::jsonb #>> '{usage,completion_tokens}')::bigint, http_status => :http_status) \gset
+                               (:'body'::jsonb #>> '{usage,completion_tokens}')::bigint,
+                               http_status => :http_status) \gset
         \echo :answer
     \else
         SELECT status, :'failed_keys'::text[] || :'key'::text AS failed_keys

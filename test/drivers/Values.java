@@ -33,9 +33,11 @@ public class Values {
         OffsetDateTime granted = pick.getObject("granted_at", OffsetDateTime.class);
         OffsetDateTime expires = pick.getObject("expires_at", OffsetDateTime.class);
 
-        check("a text is a String", pick.getString("status").equals("granted") && pick.getString("key").equals("key-1"));
+        check("a text is a String", pick.getString("status").equals("granted")
+            && pick.getString("key").equals("key-1"));
         check("a uuid is a UUID", pick.getObject("lease") instanceof UUID);
-        check("an integer is an Integer", pick.getObject("attempt").equals(1) && pick.getInt("max_output_tokens") == 500);
+        check("an integer is an Integer", pick.getObject("attempt").equals(1)
+            && pick.getInt("max_output_tokens") == 500);
         check("a time is an OffsetDateTime", Duration.between(granted, expires).equals(Duration.ofMinutes(1)));
         check("no refusal is null", pick.getObject("refusal") == null && pick.getObject("retry_after_ms") == null);
         return pick;
@@ -43,13 +45,15 @@ public class Values {
 
     static void checkRefusal(String org) throws SQLException {
         PreparedStatement pick = with(PICK, "chat", org);
-        int[] types = {Types.BIGINT, Types.BIGINT, Types.VARCHAR, Types.ARRAY, Types.VARCHAR, Types.VARCHAR, Types.INTEGER};
+        int[] types = {Types.BIGINT, Types.BIGINT, Types.VARCHAR, Types.ARRAY, Types.VARCHAR, Types.VARCHAR,
+            Types.INTEGER};
         for (int i = 0; i < types.length; i++)
             pick.setNull(i + 3, types[i]);
         ResultSet refused = one(pick);
         check("a refusal is JSON in a String", refused.getString("status").equals("rate_limited")
             && refused.getString("refusal").contains("\"amount\": 1,"));
-        check("a wait is an Integer", refused.getObject("retry_after_ms") instanceof Integer && refused.getObject("lease") == null);
+        check("a wait is an Integer", refused.getObject("retry_after_ms") instanceof Integer
+            && refused.getObject("lease") == null);
     }
 
     static void checkSettling(UUID lease, OffsetDateTime expires) throws SQLException {
@@ -61,7 +65,8 @@ public class Values {
         ResultSet recorded = one(record);
         check("a record is settled", recorded.getString("status").equals("settled")
             && recorded.getString("usage_source").equals("reported"));
-        check("a release is a String", one(with("SELECT llmquota_release(?)", lease)).getString(1).equals("already_settled"));
+        ResultSet released = one(with("SELECT llmquota_release(?)", lease));
+        check("a release is a String", released.getString(1).equals("already_settled"));
     }
 
     static void checkBigint(String org) throws SQLException {

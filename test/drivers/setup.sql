@@ -8,7 +8,9 @@ INSERT INTO llmquota.provider (provider, adapter, base_url) VALUES ('loopback', 
 INSERT INTO llmquota.model (model, provider, provider_model) VALUES ('small', 'loopback', 'small-2024-11-20');
 INSERT INTO llmquota.route (route, step, model) VALUES ('chat', 1, 'small');
 INSERT INTO llmquota.account (account, provider) VALUES ('shared', 'loopback');
-INSERT INTO llmquota.key (key, account, secret_ref) VALUES ('key-1', 'shared', 'SECRET_1'), ('key-2', 'shared', 'SECRET_2');
+INSERT INTO llmquota.key (key, account, secret_ref) VALUES
+    ('key-1', 'shared', 'SECRET_1'),
+    ('key-2', 'shared', 'SECRET_2');
 
 -- limited: whoever asks; 6 calls in any 3 seconds
 INSERT INTO llmquota.quota (scope, subject, metric, amount, per) VALUES ('org', '*', 'requests', 6, '3 seconds');

@@ -29,7 +29,8 @@ async function main(org) {
     check('a record is settled', record.status === 'settled' && record.usage_source === 'reported');
     const released = await one('SELECT llmquota_release($1) AS status', [pick.lease]);
     check('a release is a string', released.status === 'already_settled');
-    const error = await one("SELECT * FROM llmquota_pick('chat', $1, input_tokens => $2)", [org, 2n ** 62n]).catch((e) => e);
+    const huge = "SELECT * FROM llmquota_pick('chat', $1, input_tokens => $2)";
+    const error = await one(huge, [org, 2n ** 62n]).catch((e) => e);
     check('a bigint arrives as one', error.code === '22003' && error.message.includes(String(2n ** 62n)));
     await db.end();
 }
