@@ -12,6 +12,7 @@
 #include "miscadmin.h"
 #include "utils/timestamp.h"
 
+#include "inject.h"
 #include "name.h"
 #include "pick.h"
 
@@ -272,6 +273,7 @@ charge(Granting *granting)
 		}
 		page->slot[pick->lease.slot] = *slot;
 		llmq_set_log(set);
+		LLMQ_INJECT_CRASH("grant-record", set->lsn);
 	}
 }
 

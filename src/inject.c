@@ -7,6 +7,10 @@
  */
 #include "postgres.h"
 
+#include <signal.h>
+
+#include "access/xlog.h"
+#include "miscadmin.h"
 #include "utils/guc.h"
 
 #include "inject.h"
@@ -43,6 +47,16 @@ llmq_inject_error(const char *point)
 		ereport(ERROR,
 				(errcode(ERRCODE_INTERNAL_ERROR),
 				 errmsg("injected fault at \"%s\"", point)));
+}
+
+/* Crashes the server at the point that the test asked for, once everything up to this record is on disk. */
+void
+llmq_inject_crash(const char *point, XLogRecPtr lsn)
+{
+	if (!llmq_injected(point))
+		return;
+	XLogFlush(lsn);
+	kill(MyProcPid, SIGKILL);
 }
 
 #endif							/* LLMQ_TESTING */

@@ -2,11 +2,13 @@
  * inject.h
  *	  Faults on demand, in testing builds only (-DLLMQ_TESTING).
  *
- * The tests set llmquota.inject to the name of a point; there the server then raises an error, or leaves a step out.
- * In a shipped build the points are nothing.
+ * The tests set llmquota.inject to the name of a point; there the server then raises an error, crashes, or leaves a
+ * step out. In a shipped build the points are nothing.
  */
 #ifndef LLMQ_INJECT_H
 #define LLMQ_INJECT_H
+
+#include "access/xlogdefs.h"
 
 #ifdef LLMQ_TESTING
 extern char *llmq_inject;
@@ -14,11 +16,14 @@ extern char *llmq_inject;
 extern void llmq_inject_init(void);
 extern bool llmq_injected(const char *point);
 extern void llmq_inject_error(const char *point);
+extern void llmq_inject_crash(const char *point, XLogRecPtr lsn);
 
 #define LLMQ_INJECT_ERROR(point) llmq_inject_error(point)
+#define LLMQ_INJECT_CRASH(point, lsn) llmq_inject_crash(point, lsn)
 #define LLMQ_INJECTED(point) llmq_injected(point)
 #else
 #define LLMQ_INJECT_ERROR(point) ((void) 0)
+#define LLMQ_INJECT_CRASH(point, lsn) ((void) 0)
 #define LLMQ_INJECTED(point) false
 #endif
 

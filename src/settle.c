@@ -18,6 +18,7 @@
 #include "storage/procarray.h"
 #include "utils/timestamp.h"
 
+#include "inject.h"
 #include "settle.h"
 
 /* How often a change may find that somebody else was first. Each time is somebody's progress. */
@@ -145,6 +146,7 @@ write_records(Settling *settling, int slot_number)
 		slot->settled_at = settling->now;
 		slot->charged = charged;
 		llmq_set_log(set);
+		LLMQ_INJECT_CRASH("settle-record", set->lsn);
 	}
 }
 
