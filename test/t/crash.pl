@@ -1,0 +1,143 @@
+# kill -9 of the server and all its processes, under load: what was acknowledged is there afterwards (synchronous_commit
+# on), and meters, leases and ledger agree (always), also after a crash between two records of one change. Without the
+# flush that a pick does, an acknowledged pick is lost.
+use strict;
+use warnings;
+use LlmquotaLoad;
+use LlmquotaTest;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+# wal_level = minimal: nothing but the load writes WAL.
+my $node = new_node('crash', conf => [ 'max_wal_size = 64MB', 'shared_buffers = 16MB', 'wal_writer_delay = 10s' ]);
+
+sub live
+{
+	my ($lease) = @_;
+
+	return $node->safe_psql('postgres', "SELECT count(*) FROM llmquota.lease WHERE lease = '$lease'");
+}
+
+sub youngest
+{
+	return $node->safe_psql('postgres', 'SELECT lease FROM llmquota.lease ORDER BY granted_at DESC LIMIT 1') || ();
+}
+
+# A test: nothing is in flight once all leases are released, and nothing has drifted.
+sub ends_well
+{
+	my ($what) = @_;
+
+	$node->safe_psql('postgres', 'SELECT count(llmquota_release(lease)) FROM llmquota.lease');
+	is($node->safe_psql('postgres', q{SELECT count(*) FROM llmquota.meter_window WHERE metric = 'concurrency' AND used <> 0}),
+		0, "$what: nothing is in flight when all leases are released");
+	agree($node, "$what, after all have ended");
+	return;
+}
+
+# A crash under load, and everything that must hold after recovery. All grants lock the meter of everything, so a crash
+# can catch one between two of its records, and that one is the youngest; its caller was not told of it then.
+sub crash_under_load
+{
+	my ($round, $setting, $meanwhile) = @_;
+	my $what = "round $round, synchronous_commit = $setting";
+	my $load = LlmquotaLoad->start($node, clients => 6, settings => "SET synchronous_commit = $setting");
+
+	ok($load->wait_for_answers(1000), "$what: there is load");
+	$node->safe_psql('postgres', $meanwhile) if $meanwhile;
+	ok(!$load->ended, "$what: the clients are at it");
+	crash($node);
+	my $known = $load->finish;
+	unlike($known->{errors}, qr/ERROR|PANIC/, "$what: no client has seen an error but the crash");
+	$node->start;
+	$node->safe_psql('postgres', 'SELECT * FROM llmquota_maintain()');
+
+	my @doubtful = grep { $setting eq 'off' || !$known->{picked}{$_} } youngest();
+	is(LlmquotaLoad::missing($known, $node), '', "$what: every acknowledged charge and settlement is there")
+	  if $setting ne 'off';
+	cmp_ok($node->safe_psql('postgres', 'SELECT count(*) FROM llmquota.lease'), '>', 0, "$what: leases are in flight");
+	agree($node, "$what, after recovery", @doubtful);
+	ends_well($what);
+	amcheck($node, $what);
+	return;
+}
+
+crash_under_load(1, 'on');
+crash_under_load(2, 'off');
+crash_under_load(3, 'on', 'CHECKPOINT');
+crash_under_load(4, 'off', 'VACUUM (FREEZE)');
+crash_under_load(5, 'on', 'VACUUM FULL llmquota.meter; VACUUM FULL llmquota.lease_page');
+
+# One pick in a transaction that stays open on a server that does nothing else, and a crash at once. The cells are there
+# already, and in the backend's memory: a birth would make the transaction flush at its end.
+sub pick_and_crash
+{
+	my ($setting) = @_;
+	my $session = $node->background_psql('postgres');
+	my $pick = "SELECT lease FROM llmquota_pick('large', 'quiet')";
+
+	$session->query_safe("SELECT llmquota_release(lease) FROM llmquota_pick('large', 'quiet')") for 1 .. 20;
+	$node->safe_psql('postgres', 'CHECKPOINT');
+	$session->query_safe($setting);
+	$session->query_safe('BEGIN');
+	my $lease = $session->query_safe($pick);
+	like($lease, qr/^[0-9a-f-]{36}$/, "a pick is acknowledged after $setting");
+	crash($node);
+	$session->{run}->kill_kill;
+	$node->start;
+	return live($lease);
+}
+
+is(pick_and_crash(q{SET llmquota.inject = ''}), 1, 'the pick survives a crash');
+is(pick_and_crash(q{SET llmquota.inject = 'no-flush'}), 0, 'it does not when its flush is left out: these tests would see it');
+ends_well('after single picks');
+
+# A crash in the midst of one change: the first of its three records is on disk, the others are not.
+sub crash_between_records
+{
+	my ($point, $sql) = @_;
+
+	$node->psql('postgres', "SET llmquota.inject = '$point'; $sql");
+	crash($node);
+	$node->start;
+	return;
+}
+
+my @half;
+for my $end (q{SELECT llmquota_release('LEASE')}, q{SELECT llmquota_record('LEASE', input_tokens => 7)}, '')
+{
+	my $what = 'a crash in the midst of a grant, then ' . ($end || 'expiry');
+	my $ttl_ms = $end ? 60000 : 1;
+
+	crash_between_records('grant-record', "SELECT llmquota_pick('haiku', 'half', 10, 20, ttl_ms => $ttl_ms)");
+	my ($lease) = youngest();
+	push @half, $lease;
+	is($node->safe_psql('postgres', "SELECT org, reserved_input, reserved_output FROM llmquota.lease WHERE lease = '$lease'"),
+		'half|10|20', "$what: its slot tells of it");
+	isnt(disagreements($node), '', "$what: some meters are charged and some are not");
+	agree($node, "$what, the lease apart", @half);
+	$node->safe_psql('postgres', ($end =~ s/LEASE/$lease/r) . '; SELECT * FROM llmquota_maintain()');
+	is(live($lease), 0, "$what: it has ended");
+	is($node->safe_psql('postgres', q{SELECT count(*) FROM llmquota.meter_window WHERE metric = 'concurrency' AND used <> 0}),
+		0, "$what: nothing is in flight");
+	agree($node, "$what, the lease apart, afterwards", @half);
+}
+
+for my $next (q{SELECT * FROM llmquota_maintain()}, q{SELECT llmquota_record('LEASE', input_tokens => 3, output_tokens => 4)})
+{
+	my $what = 'a crash in the midst of a record, then ' . $next =~ s/.*(llmquota_\w+).*/$1/r;
+	my $lease = $node->safe_psql('postgres', q{SELECT lease FROM llmquota_pick('small', 'half', 100, 200)});
+
+	crash_between_records('settle-record', "SELECT llmquota_record('$lease', input_tokens => 3, output_tokens => 4)");
+	is($node->safe_psql('postgres', "SELECT count(*) FROM llmquota.usage WHERE lease = '$lease'"), 0, "$what: the row is lost");
+	isnt(disagreements($node), '', "$what: some meters are corrected and some are not");
+	$node->safe_psql('postgres', $next =~ s/LEASE/$lease/r);
+	is($node->safe_psql('postgres', "SELECT status, input_tokens, output_tokens FROM llmquota.usage WHERE lease = '$lease'"),
+		'ok|3|4', "$what: the ledger has it");
+	is(live($lease), 0, "$what: it has ended");
+	agree($node, "$what, half leases apart", @half);
+}
+amcheck($node, 'in the end');
+$node->stop;
+done_testing();

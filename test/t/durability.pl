@@ -1,0 +1,136 @@
+# When a pick is durable: before it answers if synchronous_commit says so, on synchronous standbys too; within about three
+# times wal_writer_delay if it is off, even when the transaction stays open and nothing follows.
+use strict;
+use warnings;
+use LlmquotaTest;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use Time::HiRes qw(time);
+
+my $wal_writer_delay = 0.2;
+my $pick = "SELECT lease FROM llmquota_pick('large', 'clinic')";
+
+my $node = new_node('primary',
+	init => { allows_streaming => 1 },
+	conf => [ "wal_writer_delay = '${wal_writer_delay}s'", 'wal_sender_timeout = 0', 'checkpoint_timeout = 1h' ]);
+
+# A session whose picks find every cell born, so that they write nothing but their charge.
+sub warm_session
+{
+	my $session = $node->background_psql('postgres', on_error_stop => 0);
+
+	$session->query_safe("SELECT llmquota_release(lease) FROM llmquota_pick('large', 'clinic')") for 1 .. 20;
+	return $session;
+}
+
+# Looks at positions in the WAL. New connections could write WAL themselves, and have it flushed.
+my $observer = $node->background_psql('postgres');
+
+sub insert_position
+{
+	return $observer->query_safe('SELECT pg_current_wal_insert_lsn()');
+}
+
+sub flushed
+{
+	my ($lsn) = @_;
+
+	return $observer->query_safe("SELECT pg_current_wal_flush_lsn() >= '$lsn'") eq 't';
+}
+
+# With synchronous_commit = on the WAL is on disk when the answer is there, whatever happens to the transaction
+my $session = warm_session();
+for my $level (qw(on local remote_write))
+{
+	my $before = insert_position();
+	ask($session, "SET synchronous_commit = $level");
+	ask($session, 'BEGIN');
+	ask($session, $pick);
+	my $after = insert_position();
+	isnt($after, $before, "$level: a pick writes WAL");
+	ok(flushed($after), "$level: it is on disk when the pick answers, in an open transaction");
+	ask($session, 'ROLLBACK');
+}
+
+# With synchronous_commit = off it is there soon. The WAL writer's turn, its pages and this test's own queries take time:
+# two seconds more than three delays. Without the promise it would be there after the next checkpoint, in an hour.
+my %begin = ('by itself' => '', 'in a transaction that stays open' => 'BEGIN');
+ask($session, 'SET synchronous_commit = off');
+for my $how (sort keys %begin)
+{
+	for my $round (1 .. 3)
+	{
+		ask($session, $begin{$how}) if $begin{$how};
+		ask($session, $pick);
+		my $start = time;
+		my $lsn = insert_position();
+		poll(sub { flushed($lsn) || time > $start + 5 });
+		my $took = time - $start;
+		note(sprintf 'on disk after %.0f ms', $took * 1000);
+		cmp_ok($took, '<', 3 * $wal_writer_delay + 2, "off, $how: a pick is on disk soon");
+		ask($session, 'COMMIT') if $begin{$how};
+	}
+}
+$session->quit;
+$observer->quit;
+
+# A synchronous standby
+$node->backup('backup');
+my $standby = PostgreSQL::Test::Cluster->new('standby');
+$standby->init_from_backup($node, 'backup', has_streaming => 1);
+$standby->start;
+$node->wait_for_catchup($standby);
+$session = warm_session();
+$node->append_conf('postgresql.conf', "synchronous_standby_names = '*'");
+$node->reload;
+ok($node->poll_query_until('postgres', q{SELECT sync_state = 'sync' FROM pg_stat_replication}), 'there is a synchronous standby');
+my $lease = ask($session, $pick);
+is($node->safe_psql('postgres', q{SELECT bool_and(flush_lsn >= pg_current_wal_flush_lsn()) FROM pg_stat_replication}),
+	't', 'the standby has a pick on disk when it answers');
+
+# Begins a pick and returns once it waits for the standby.
+my $pid = backend_pid($session);
+sub begin_pick
+{
+	my ($what) = @_;
+
+	$session->query_until(qr/sent/, "\\echo sent\n$pick;\n");
+	ok(poll(sub { state_of($node, $pid) eq 'active IPC SyncRep' }), "$what: a pick waits for the standby");
+	return;
+}
+
+$standby->stop;
+for my $begin ('', 'BEGIN')
+{
+	my $what = $begin ? 'in a transaction' : 'by itself';
+	ask($session, $begin) if $begin;
+	begin_pick($what);
+	is($node->safe_psql('postgres', "SELECT pg_cancel_backend($pid)"), 't', "$what: it is cancelled");
+	my $answer = $session->query('SELECT 1');
+	my $warning = $session->{stderr};
+	$session->{stderr} = '';
+	like($warning, qr/WARNING:  canceling wait for synchronous replication due to user request/, "$what: PostgreSQL's warning ends the wait");
+	unlike($warning, qr/ERROR/, "$what: the pick is not an error");
+	($lease) = $answer =~ /([0-9a-f-]{36})/;
+	ok($lease, "$what: it answers a lease");
+	is($node->safe_psql('postgres', "SELECT count(*) FROM llmquota.lease WHERE lease = '$lease'"), 1, "$what: the charge stands");
+	ask($session, 'ROLLBACK') if $begin;
+}
+
+ask($session, 'SET synchronous_commit = local');
+like(ask($session, $pick), qr/^[0-9a-f-]{36}$/, 'local: a pick does not wait');
+ask($session, 'RESET synchronous_commit');
+
+begin_pick('again');
+$standby->start;
+($lease) = $session->query('SELECT 1') =~ /([0-9a-f-]{36})/;
+ok($lease, 'a pick ends its wait when the standby is back');
+is($session->{stderr}, '', 'without a warning');
+$node->wait_for_catchup($standby);
+is($standby->safe_psql('postgres', "SELECT count(*) FROM llmquota.lease WHERE lease = '$lease'"), 1, 'and the standby shows its lease');
+
+$session->quit;
+$standby->stop;
+$node->stop;
+done_testing();
