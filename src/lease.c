@@ -190,8 +190,10 @@ llmq_lease_find_free(LlmqLive *live, int32 max_leases, LlmqLeaseId *place, LlmqS
 	known_pages = llmq_cell_last_id(live, LLMQ_LIVE_LEASE);
 	if (known_pages > 0 && find_in_pages(live, Min(known_pages, PAGES_TO_TRY), place, seen))
 		return true;
-	if (known_pages < max_pages && add_page(live, max_pages))
-		return find_in_page(live, current_page, place, seen);
+	/* Others may have filled the new page before we look. */
+	while (known_pages < max_pages && add_page(live, max_pages))
+		if (find_in_page(live, current_page, place, seen))
+			return true;
 	known_pages = llmq_cell_last_id(live, LLMQ_LIVE_LEASE);
 	return known_pages > 0 && find_in_pages(live, known_pages, place, seen);
 }
