@@ -65,14 +65,13 @@ def growth(bench):
     """The live tables after a million picks and records by 32 clients."""
     bench.make_database("growth", keys=12)
     text = (RANDOM_ORG + "SELECT lease FROM llmquota_pick('gpt-4o', 'clinic-' || :r, 1200, 500) \\gset\n"
-            "SELECT * FROM llmquota_record(:'lease', 1180, 312);\n")
+            "SELECT * FROM llmquota_record(:lease, 1180, 312);\n")
     script = Script("pair", text)
     sizes = ("SELECT " + " + ".join(f"pg_total_relation_size('llmquota.{table}')" for table in ("meter", "lease_page", "name")))
-    # :'lease' is a quoted text, which only the simple protocol puts into the statement
-    pgbench(bench.env, script, "growth", 32, "off", "-t", 1000, protocol="simple")
+    pgbench(bench.env, script, "growth", 32, "off", "-t", 1000)
     before = int(bench.cluster.value("growth", sizes))
     bench.say(f"growth, {bench.pairs:,} picks and records")
-    _, count = pgbench(bench.env, script, "growth", 32, "off", "-t", bench.pairs // 32, protocol="simple")
+    _, count = pgbench(bench.env, script, "growth", 32, "off", "-t", bench.pairs // 32)
     after = int(bench.cluster.value("growth", sizes))
     left = bench.in_flight("growth")
     if left:
@@ -85,7 +84,7 @@ def make_many(bench):
     bench.make_database("many", keys=MANY_KEYS)
     bench.cluster.sql("many", "INSERT INTO llmquota.quota (scope, subject, metric, amount, per) "
                       "VALUES ('key', '*', 'requests', 1000000000, '1 minute')",
-                      "SELECT count(p.status) FROM generate_series(1, 2000) n, llmquota_pick('gpt-4o', 'clinic-' || n % 500 + 1) p")
+                      "SELECT count(p.status) FROM generate_series(1, 2000) n, llmquota_pick('gpt-4o', 'clinic-' || n % 500 + 1, ttl_ms => 1000) p")
 
 
 def first_pick(bench, database):

@@ -76,10 +76,12 @@ class Stock:
 
     def fill(self):
         self.bench.free_leases()
-        self.bench.cluster.sql(DATABASE, "SET synchronous_commit = off", f"""
-            SELECT lo_export(l, 'bench.stock'), lo_unlink(l) FROM (SELECT lo_from_bytea(0, string_agg(uuid_send(p.lease), ''))
-            FROM generate_series(1, {self.share * self.clients}) n,
-                llmquota_pick('gpt-4o', 'clinic-' || n % 500 + 1, 1200, 500, ttl_ms => 600000) p) AS s (l)""")
+        self.bench.cluster.sql(DATABASE, "SET synchronous_commit = off", f"""DO $$ DECLARE file oid; BEGIN
+            file := lo_from_bytea(0, (SELECT string_agg(uuid_send(p.lease), '')
+                FROM generate_series(1, {self.share * self.clients}) n,
+                    llmquota_pick('gpt-4o', 'clinic-' || n % 500 + 1, 1200, 500, ttl_ms => 600000) p));
+            PERFORM lo_export(file, 'bench.stock'), lo_unlink(file);
+            END $$""")
 
     def run(self, script):
         rate, count = pgbench(self.bench.env, script, DATABASE, self.clients, self.mode, "-t", self.share)
