@@ -16,6 +16,7 @@
 #include "utils/memutils.h"
 
 #include "catalog.h"
+#include "zone.h"
 
 /* How many orgs a backend remembers the meters of before it starts anew. */
 #define MAX_REMEMBERED_ORGS 10000
@@ -125,6 +126,25 @@ llmq_catalog(void)
 	if (current_catalog->orgs->members >= MAX_REMEMBERED_ORGS)
 		reset_orgs(current_catalog);
 	return current_catalog;
+}
+
+/* The name of a zone that a calendar window without one of its own has: some provider's, or UTC. */
+const char *
+llmq_catalog_zone_name(LlmqCatalog *catalog, uint32 hash)
+{
+	names_iterator iterator;
+	NameEntry  *entry;
+	const char *zone = "UTC";
+
+	names_start_iterate(catalog->providers, &iterator);
+	while ((entry = names_iterate(catalog->providers, &iterator)) != NULL)
+	{
+		LlmqProvider *provider = entry->object;
+
+		if (llmq_zone_hash(provider->subject.zone) == hash)
+			zone = provider->subject.zone;
+	}
+	return zone;
 }
 
 /* An org, listed or not. An unlisted one has the defaults of the table. */

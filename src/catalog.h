@@ -206,6 +206,7 @@ typedef struct LlmqCatalog
 
 extern void llmq_catalog_invalidate(void);
 extern LlmqCatalog *llmq_catalog(void);
+extern const char *llmq_catalog_zone_name(LlmqCatalog *catalog, uint32 hash);
 extern LlmqOrg *llmq_catalog_org(LlmqCatalog *catalog, const char *name);
 extern char *llmq_own_route_name(const char *org, const char *route);
 extern LlmqRoute *llmq_catalog_route(LlmqCatalog *catalog, const char *name, const char *org);

@@ -245,16 +245,25 @@ try_tier(LlmqPick *pick, LlmqTier *tier)
 	return false;
 }
 
-/* Tries the tiers of one owner's accounts. */
+/* Tries the tiers of one owner's accounts; with `only_look` says whether some key admits the request. */
 static bool
-try_pool(LlmqPick *pick, const char *owner)
+try_pool(LlmqPick *pick, const char *owner, bool only_look)
 {
 	LlmqPool   *pool = llmq_pool(pick->catalog, pick->model, owner);
 
 	for (int i = 0; i < pool->ntiers && !pick->no_slot; i++)
-		if (try_tier(pick, &pool->tier[i]))
+		if (only_look ? least_used(pick, &pool->tier[i]) != NULL : try_tier(pick, &pool->tier[i]))
 			return true;
 	return false;
+}
+
+/* Tries the org's own accounts, then the shared ones. */
+static bool
+try_pools(LlmqPick *pick, bool only_look)
+{
+	if (pick->org->owns_accounts && try_pool(pick, pick->org->subject.name, only_look))
+		return true;
+	return pick->org->shared_keys && !pick->no_slot && try_pool(pick, NULL, only_look);
 }
 
 /* What one call of the model reserves: what was said, else what the configuration supposes. */
@@ -272,50 +281,33 @@ set_demand(LlmqPick *pick)
 	pick->demand.lease_ttl = pick->ttl_ms * INT64CONST(1000);
 }
 
-/* Do the limits that hold whatever the key admit the request? Those of everybody, the provider and the org. */
+/* Asks the limits that hold whatever the key: those of everybody, the provider and the org. */
 static bool
-common_limits_admit(LlmqPick *pick)
+common_limits_admit(LlmqPick *pick, LlmqVerdict *verdict)
 {
-	LlmqVerdict verdict;
-
-	llmq_verdict_init(&verdict);
-	llmq_look(pick, llmq_plan_meters(pick->catalog, &pick->catalog->global, pick->model), &verdict);
-	llmq_look(pick, llmq_plan_meters(pick->catalog, &pick->model->provider->subject, pick->model), &verdict);
-	llmq_look(pick, llmq_plan_meters(pick->catalog, &pick->org->subject, pick->model), &verdict);
-	if (!verdict.admitted)
-		llmq_refusal_note(pick, &verdict);
-	return verdict.admitted;
+	llmq_verdict_init(verdict);
+	llmq_look(pick, llmq_plan_meters(pick->catalog, &pick->catalog->global, pick->model), verdict);
+	llmq_look(pick, llmq_plan_meters(pick->catalog, &pick->model->provider->subject, pick->model), verdict);
+	return llmq_look(pick, llmq_plan_meters(pick->catalog, &pick->org->subject, pick->model), verdict);
 }
 
-/* Could any key serve the step for this org at all? Only asked when a common limit refuses. */
-static void
-note_keys(LlmqPick *pick, const char *owner)
-{
-	LlmqPool   *pool = llmq_pool(pick->catalog, pick->model, owner);
-
-	if (pool->ntiers > 0)
-		pick->any_key = pick->any_candidate = true;
-}
-
+/*
+ * Tries one step. When a common limit refuses, the keys are only looked at: each of them would be refused until the
+ * later of the common limit's and its own time.
+ */
 static bool
 try_step(LlmqPick *pick)
 {
-	const char *own = pick->org->owns_accounts ? pick->org->subject.name : NULL;
+	LlmqVerdict common;
 
 	set_demand(pick);
 	pick->now = GetCurrentTimestamp();
 	pick->number++;
-	if (!common_limits_admit(pick))
-	{
-		if (own != NULL)
-			note_keys(pick, own);
-		if (pick->org->shared_keys)
-			note_keys(pick, NULL);
-		return false;
-	}
-	if (own != NULL && try_pool(pick, own))
-		return true;
-	return pick->org->shared_keys && !pick->no_slot && try_pool(pick, NULL);
+	if (common_limits_admit(pick, &common))
+		return try_pools(pick, false);
+	if (try_pools(pick, true) || pick->refusal.admitted || pick->refusal.when < common.when)
+		pick->refusal = common;
+	return false;
 }
 
 /*
@@ -325,15 +317,22 @@ bool
 llmq_choose(LlmqPick *pick)
 {
 	static uint64 last_number = 0;
+	LlmqVerdict soonest;
 	bool		granted = false;
 
+	llmq_verdict_init(&soonest);
 	pick->number = last_number;
 	for (int i = 0; i < pick->route->nsteps && !granted && !pick->no_slot; i++)
 	{
 		pick->model = pick->route->step[i];
-		if (pick->model->enabled)
-			granted = try_step(pick);
+		if (!pick->model->enabled)
+			continue;
+		llmq_verdict_init(&pick->refusal);
+		granted = try_step(pick);
+		if (!pick->refusal.admitted && (soonest.admitted || pick->refusal.when < soonest.when))
+			soonest = pick->refusal;
 	}
+	pick->refusal = soonest;
 	last_number = pick->number;
 	return granted;
 }

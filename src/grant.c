@@ -41,7 +41,7 @@ llmq_look(LlmqPick *pick, LlmqMeters *meters, LlmqVerdict *verdict)
 	for (int i = 0; i < meters->n; i++)
 	{
 		LlmqMeter  *meter = meters->meter[i];
-		bool		known = llmq_meter_read(&pick->live, pick->catalog, meter, pick->scratch);
+		bool		known = llmq_meter_read(&pick->live, meter, pick->scratch);
 
 		llmq_plan_refresh(meter, pick->now);
 		llmq_meter_check(meter, known ? pick->scratch : NULL, &pick->demand, pick->now, verdict);
@@ -268,7 +268,7 @@ charge(Granting *granting)
 				continue;
 			slot->meter[i].generation = llmq_meter_charge(granting->meter[i],
 														  llmq_set_change(set, granting->meter_cell[i]),
-														  &pick->demand.use, pick->now);
+														  &pick->demand, pick->now);
 			slot->charged |= 1 << i;
 		}
 		page->slot[pick->lease.slot] = *slot;

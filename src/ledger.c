@@ -136,6 +136,14 @@ settlement_columns(const LlmqSettlement *settlement, Datum *values, bool *nulls)
 	set_int(values, nulls, COL_LATENCY, settlement->latency_ms, settlement->latency_ms >= 0);
 }
 
+static void
+extra_columns(const LlmqLedgerExtra *extra, Datum *values, bool *nulls)
+{
+	set_text(values, nulls, COL_ERROR, extra->error);
+	nulls[COL_TAGS] = extra->tags == NULL;
+	values[COL_TAGS] = PointerGetDatum(extra->tags);
+}
+
 /* A whole row. The uuid must live as long as the values. */
 static void
 row_columns(const LlmqSlot *slot, const pg_uuid_t *uuid, const LlmqLedgerExtra *extra, Datum *values, bool *nulls)
@@ -153,11 +161,9 @@ row_columns(const LlmqSlot *slot, const pg_uuid_t *uuid, const LlmqLedgerExtra *
 	set_text(values, nulls, COL_PROVIDER, llmq_name_text(slot->provider));
 	set_text(values, nulls, COL_ACCOUNT, llmq_name_text(slot->account));
 	set_text(values, nulls, COL_KEY, llmq_name_text(slot->key));
-	set_text(values, nulls, COL_ERROR, extra->error);
 	set_int(values, nulls, COL_RESERVED_INPUT, slot->reserved_input, true);
 	set_int(values, nulls, COL_RESERVED_OUTPUT, slot->reserved_output, true);
-	nulls[COL_TAGS] = extra->tags == NULL;
-	values[COL_TAGS] = PointerGetDatum(extra->tags);
+	extra_columns(extra, values, nulls);
 	settlement_columns(&slot->settlement, values, nulls);
 }
 
@@ -230,62 +236,90 @@ column_text(HeapTuple tuple, Relation leaf, int column)
 	return isnull ? NULL : TextDatumGetCString(value);
 }
 
+/* A row of the ledger, found and held in place. */
+typedef struct FoundRow
+{
+	Relation	leaf;
+	Snapshot	snapshot;
+	SysScanDesc scan;
+	HeapTuple	tuple;			/* NULL: there is none */
+} FoundRow;
+
+static void
+find_row(const LlmqLeaseId *id, LOCKMODE lockmode, FoundRow *found)
+{
+	pg_uuid_t	uuid;
+	ScanKeyData key;
+	Oid			index;
+
+	llmq_lease_uuid(id, &uuid);
+	found->leaf = open_leaf(id->day, lockmode);
+	found->snapshot = RegisterSnapshot(GetLatestSnapshot());
+	index = lease_index(found->leaf);
+	ScanKeyInit(&key, COL_LEASE + 1, BTEqualStrategyNumber, F_UUID_EQ, UUIDPGetDatum(&uuid));
+	found->scan = systable_beginscan(found->leaf, index, OidIsValid(index), found->snapshot, 1, &key);
+	found->tuple = systable_getnext(found->scan);
+}
+
+/* A lock that came with a change stays to the end of the transaction. */
+static void
+end_find(FoundRow *found, LOCKMODE lockmode)
+{
+	systable_endscan(found->scan);
+	UnregisterSnapshot(found->snapshot);
+	table_close(found->leaf, lockmode);
+}
+
 /* Reads what the ledger says of a lease. False when it has no row of it. */
 bool
-llmq_ledger_find(const pg_uuid_t *uuid, const LlmqLeaseId *id, char **status, char **usage_source)
+llmq_ledger_find(const LlmqLeaseId *id, LlmqLedgerRow *row)
 {
-	Relation	leaf = open_leaf(id->day, AccessShareLock);
-	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	ScanKeyData key;
-	SysScanDesc scan;
-	HeapTuple	tuple;
+	FoundRow	found;
+	bool		exists;
 
-	ScanKeyInit(&key, COL_LEASE + 1, BTEqualStrategyNumber, F_UUID_EQ, UUIDPGetDatum(uuid));
-	scan = systable_beginscan(leaf, lease_index(leaf), OidIsValid(lease_index(leaf)), snapshot, 1, &key);
-	tuple = systable_getnext(scan);
-	if (tuple != NULL)
+	find_row(id, AccessShareLock, &found);
+	exists = found.tuple != NULL;
+	if (exists)
 	{
-		*status = column_text(tuple, leaf, COL_STATUS);
-		*usage_source = column_text(tuple, leaf, COL_USAGE_SOURCE);
+		row->org = column_text(found.tuple, found.leaf, COL_ORG);
+		row->status = column_text(found.tuple, found.leaf, COL_STATUS);
+		row->usage_source = column_text(found.tuple, found.leaf, COL_USAGE_SOURCE);
 	}
-	systable_endscan(scan);
-	UnregisterSnapshot(snapshot);
-	table_close(leaf, AccessShareLock);
-	return tuple != NULL;
+	end_find(&found, AccessShareLock);
+	return exists;
 }
 
 /*
- * Brings an existing row to what the slot says now, in the caller's transaction: a late record of an expired lease.
- * False when there is no row. Whoever settled the slot is alone with the row.
+ * Brings an existing row to how the lease ended after all, in the caller's transaction: a late record of an expired
+ * lease. False when there is no row.
  */
 bool
-llmq_ledger_correct(const LlmqLeaseId *id, const LlmqSlot *slot, const LlmqLedgerExtra *extra)
+llmq_ledger_correct(const LlmqLeaseId *id, const LlmqSettlement *settlement, const LlmqLedgerExtra *extra)
 {
-	Relation	leaf = open_leaf(id->day, RowExclusiveLock);
-	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	static const int columns[] = {
+		COL_RECORDED_AT, COL_STATUS, COL_HTTP_STATUS, COL_ERROR, COL_INPUT, COL_CACHED, COL_CACHE_WRITE, COL_OUTPUT,
+		COL_REASONING, COL_USAGE_SOURCE, COL_LATENCY, COL_TAGS
+	};
 	Datum		values[NCOLUMNS];
-	bool		nulls[NCOLUMNS];
-	bool		replace[NCOLUMNS];
-	pg_uuid_t	uuid;
-	ScanKeyData key;
-	SysScanDesc scan;
-	HeapTuple	tuple;
+	bool		nulls[NCOLUMNS] = {false};
+	bool		replace[NCOLUMNS] = {false};
+	FoundRow	found;
+	bool		exists;
 
-	llmq_lease_uuid(id, &uuid);
-	ScanKeyInit(&key, COL_LEASE + 1, BTEqualStrategyNumber, F_UUID_EQ, UUIDPGetDatum(&uuid));
-	scan = systable_beginscan(leaf, lease_index(leaf), OidIsValid(lease_index(leaf)), snapshot, 1, &key);
-	tuple = systable_getnext(scan);
-	if (tuple != NULL)
+	find_row(id, RowExclusiveLock, &found);
+	exists = found.tuple != NULL;
+	if (exists)
 	{
 		HeapTuple	corrected;
 
-		row_columns(slot, &uuid, extra, values, nulls);
-		memset(replace, true, sizeof(replace));
-		corrected = heap_modify_tuple(tuple, RelationGetDescr(leaf), values, nulls, replace);
-		CatalogTupleUpdate(leaf, &tuple->t_self, corrected);
+		values[COL_RECORDED_AT] = TimestampTzGetDatum(GetCurrentTimestamp());
+		settlement_columns(settlement, values, nulls);
+		extra_columns(extra, values, nulls);
+		for (Size i = 0; i < lengthof(columns); i++)
+			replace[columns[i]] = true;
+		corrected = heap_modify_tuple(found.tuple, RelationGetDescr(found.leaf), values, nulls, replace);
+		CatalogTupleUpdate(found.leaf, &found.tuple->t_self, corrected);
 	}
-	systable_endscan(scan);
-	UnregisterSnapshot(snapshot);
-	table_close(leaf, NoLock);
-	return tuple != NULL;
+	end_find(&found, NoLock);
+	return exists;
 }

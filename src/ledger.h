@@ -16,10 +16,18 @@ typedef struct LlmqLedgerExtra
 	Jsonb	   *tags;			/* or NULL */
 } LlmqLedgerExtra;
 
+/* What is asked of a row that is there. */
+typedef struct LlmqLedgerRow
+{
+	char	   *org;
+	char	   *status;
+	char	   *usage_source;
+} LlmqLedgerRow;
+
 extern const char *llmq_usage_source_text(LlmqUsageSource source);
 extern void llmq_ledger_insert(const LlmqLeaseId *id, const LlmqSlot *slot, const LlmqLedgerExtra *extra);
-extern bool llmq_ledger_find(const pg_uuid_t *uuid, const LlmqLeaseId *id, char **status, char **usage_source);
-extern bool llmq_ledger_correct(const LlmqLeaseId *id, const LlmqSlot *slot, const LlmqLedgerExtra *extra);
+extern bool llmq_ledger_find(const LlmqLeaseId *id, LlmqLedgerRow *row);
+extern bool llmq_ledger_correct(const LlmqLeaseId *id, const LlmqSettlement *settlement, const LlmqLedgerExtra *extra);
 extern char *llmq_ledger_leaf_name(int32 day);
 
 #endif							/* LLMQ_LEDGER_H */

@@ -94,7 +94,7 @@ settle_overdue(LlmqLive *live, const LlmqLeaseId *id, TimestampTz now)
 		return false;
 	if (!llmq_lease_settle(live, id, &settlement, &slot))
 		return false;
-	if (standing != LLMQ_LEASE_OPEN || !llmq_ledger_correct(id, &slot, &extra))
+	if (standing != LLMQ_LEASE_OPEN || !llmq_ledger_correct(id, &slot.settlement, &extra))
 		llmq_ledger_insert(id, &slot, &extra);
 	return standing == LLMQ_LEASE_LIVE;
 }

@@ -66,13 +66,19 @@ find_window(const LlmqMeterState *state, const LlmqWindowShape *shape)
 	return NULL;
 }
 
-/* When one of `used` calls in flight will have ended: with n of them one ends every n-th part of a call's duration. */
+/*
+ * When one of `used` calls in flight will have ended: with n of them one ends every n-th part of a call's duration, and
+ * the first one at the latest when its lease expires.
+ */
 static int64
-estimate_return(int64 used, int64 mean_call, const LlmqDemand *demand, int64 now)
+estimate_return(int64 used, const LlmqMeterState *state, int64 now)
 {
-	int64		wait = (mean_call > 0 ? mean_call : UNKNOWN_CALL) / Max(used, 1);
+	int64		mean_call = state != NULL && state->mean_call > 0 ? state->mean_call : UNKNOWN_CALL;
+	int64		wait = mean_call / Max(used, 1);
 
-	return now + Min(Max(wait, LEAST_WAIT), Max(demand->lease_ttl, LEAST_WAIT));
+	if (state != NULL && state->next_expiry > now)
+		wait = Min(wait, state->next_expiry - now);
+	return now + Max(wait, LEAST_WAIT);
 }
 
 /* The copy of a limit's window at the clock; an empty one when the meter has none yet. */
@@ -123,7 +129,7 @@ check_limit(LlmqVerdict *verdict, const LlmqLimit *limit, const LlmqWindow *wind
 	}
 	refusal.when = llmq_window_when(window, now, amount, requested);
 	if (refusal.when == LLMQ_WHEN_UNKNOWN)
-		refusal.when = estimate_return(window->sum, state != NULL ? state->mean_call : 0, demand, now);
+		refusal.when = estimate_return(window->sum, state, now);
 	if (!llmq_window_fits(window, amount, 1))
 		verdict->full = true;
 	note_refusal(verdict, &refusal);
@@ -239,8 +245,9 @@ begin_window(const LlmqMeter *meter, LlmqMeterState *state, const LlmqLimit *lim
  * limits that would have refused count that.
  */
 uint32
-llmq_meter_charge(const LlmqMeter *meter, LlmqMeterState *state, const LlmqUse *use, int64 now)
+llmq_meter_charge(const LlmqMeter *meter, LlmqMeterState *state, const LlmqDemand *demand, int64 now)
 {
+	int64		expiry = now + demand->lease_ttl;
 	bool		moved_back = false;
 
 	for (int i = 0; i < meter->nlimits; i++)
@@ -255,12 +262,14 @@ llmq_meter_charge(const LlmqMeter *meter, LlmqMeterState *state, const LlmqUse *
 	{
 		const LlmqLimit *limit = &meter->limit[i];
 		LlmqWindow *window = begin_window(meter, state, limit, now);
-		int64		requested = counted(use, limit->quota->metric, limit->quota->window_flags);
+		int64		requested = counted(&demand->use, limit->quota->metric, limit->quota->window_flags);
 
 		if (!limit->enforced && !llmq_window_fits(window, limit->quota->amount, requested))
 			llmq_window_refuse(window, false, 1);
 		(void) llmq_window_charge(window, now, requested);
 	}
+	if (state->next_expiry <= now || expiry < state->next_expiry)
+		state->next_expiry = expiry;
 	state->used_at = now;
 	return state->generation;
 }

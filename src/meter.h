@@ -21,6 +21,7 @@ typedef struct LlmqMeterState
 	uint16		used;			/* of which so many are taken */
 	int64		mean_call;		/* decayed mean duration of calls in microseconds, 0 when not known */
 	int64		used_at;		/* last charge or correction */
+	int64		next_expiry;	/* no lease in flight is known to expire before; in the past: not known */
 	char		windows[FLEXIBLE_ARRAY_MEMBER];
 } LlmqMeterState;
 
@@ -64,7 +65,7 @@ typedef struct LlmqDemand
 {
 	LlmqUse		use;
 	bool		high_priority;
-	int64		lease_ttl;		/* microseconds: an upper bound of any wait for a call in flight */
+	int64		lease_ttl;		/* microseconds */
 } LlmqDemand;
 
 /* What the limits say to a demand; the first one that refuses, or of several the one that does so longest. */
@@ -86,7 +87,7 @@ extern void llmq_meter_check(LlmqMeter *meter, const LlmqMeterState *state, cons
 							 LlmqVerdict *verdict);
 extern bool llmq_meter_stale(const LlmqMeter *meter, int64 now);
 extern bool llmq_meter_has_room(const LlmqMeter *meter, const LlmqMeterState *state);
-extern uint32 llmq_meter_charge(const LlmqMeter *meter, LlmqMeterState *state, const LlmqUse *use, int64 now);
+extern uint32 llmq_meter_charge(const LlmqMeter *meter, LlmqMeterState *state, const LlmqDemand *demand, int64 now);
 
 /* How one lease's charge at one meter changes. */
 typedef struct LlmqCorrection
@@ -103,7 +104,7 @@ extern int	llmq_meter_bytes_needed(const LlmqMeter *meter);
 extern void llmq_meter_count_refusals(LlmqMeterState *state, int64 quota, bool enforced, int64 times);
 
 /* meter_cell.c */
-extern bool llmq_meter_read(LlmqLive *live, LlmqCatalog *catalog, LlmqMeter *meter, LlmqMeterState *state);
+extern bool llmq_meter_read(LlmqLive *live, LlmqMeter *meter, LlmqMeterState *state);
 extern void llmq_meter_ensure(LlmqLive *live, LlmqCatalog *catalog, LlmqMeter *meter);
 extern void llmq_meter_grow(LlmqLive *live, LlmqCatalog *catalog, LlmqMeter *meter);
 extern int32 llmq_subject_id(LlmqCatalog *catalog, LlmqSubject *subject);

@@ -35,6 +35,14 @@ llmq_subject_id(LlmqCatalog *catalog, LlmqSubject *subject)
 	return subject->name_id;
 }
 
+/* The name kind of a meter's part. */
+static char
+part_kind(const LlmqMeter *meter)
+{
+	return meter->part == LLMQ_PART_MODEL ? LLMQ_NAME_MODEL : LLMQ_NAME_FAMILY;
+}
+
+/* The key of a meter's cell; names that are new are created. */
 static void
 meter_key(LlmqCatalog *catalog, LlmqMeter *meter, LlmqCellKey *key)
 {
@@ -43,22 +51,37 @@ meter_key(LlmqCatalog *catalog, LlmqMeter *meter, LlmqCellKey *key)
 	key->subject = llmq_subject_id(catalog, meter->subject);
 	key->part = 0;
 	if (meter->part != LLMQ_PART_ALL)
-		key->part = llmq_name_id(meter->part == LLMQ_PART_MODEL ? LLMQ_NAME_MODEL : LLMQ_NAME_FAMILY,
-								 meter->part_name, catalog->settings.max_subjects);
+		key->part = llmq_name_id(part_kind(meter), meter->part_name, catalog->settings.max_subjects);
+}
+
+/* The same for a look, which creates nothing: false when a name was never used, and so the meter cannot exist. */
+static bool
+find_meter_key(LlmqMeter *meter, LlmqCellKey *key)
+{
+	LlmqSubject *subject = meter->subject;
+
+	if (subject->name_id == 0 && subject->scope != LLMQ_SCOPE_GLOBAL)
+		subject->name_id = llmq_name_find(subject_kinds[subject->scope], subject->name);
+	key->table = LLMQ_LIVE_METER;
+	key->kind = scope_letters[subject->scope];
+	key->subject = subject->name_id;
+	key->part = meter->part == LLMQ_PART_ALL ? 0 : llmq_name_find(part_kind(meter), meter->part_name);
+	return (key->subject != 0 || subject->scope == LLMQ_SCOPE_GLOBAL) &&
+		(key->part != 0 || meter->part == LLMQ_PART_ALL);
 }
 
 /*
  * Copies a meter's state out; `state` has room for the largest. False when the meter has no cell yet.
  */
 bool
-llmq_meter_read(LlmqLive *live, LlmqCatalog *catalog, LlmqMeter *meter, LlmqMeterState *state)
+llmq_meter_read(LlmqLive *live, LlmqMeter *meter, LlmqMeterState *state)
 {
 	if (meter->id == 0)
 	{
 		LlmqCellKey key;
 
-		meter_key(catalog, meter, &key);
-		meter->id = llmq_cell_find(live, &key);
+		if (find_meter_key(meter, &key))
+			meter->id = llmq_cell_find(live, &key);
 	}
 	if (meter->id == 0)
 		return false;
@@ -116,6 +139,7 @@ fill_larger(LlmqCellHeader *larger, const LlmqCellHeader *old)
 	to->generation = from->generation;
 	to->mean_call = from->mean_call;
 	to->used_at = from->used_at;
+	to->next_expiry = from->next_expiry;
 	to->used = from->used;
 	memcpy(to->windows, from->windows, from->used);
 }

@@ -92,7 +92,7 @@ prepare_memory(void)
 	names_valid = true;
 }
 
-/* Finds the id of a name, or creates it. */
+/* Finds the id of a name in the table, or creates it if `max_id` allows; 0 when there is none. */
 static int32
 find_or_create(char kind, const char *name, int32 max_id)
 {
@@ -101,26 +101,25 @@ find_or_create(char kind, const char *name, int32 max_id)
 	LlmqLive	live;
 	int32		id;
 
-	llmq_live_open(&live, LLMQ_LIVE_COUNT, RowExclusiveLock);
+	llmq_live_open(&live, LLMQ_LIVE_COUNT, max_id > 0 ? RowExclusiveLock : AccessShareLock);
 	id = llmq_cell_find(&live, &key);
-	if (id == 0)
+	if (id == 0 && max_id > 0)
 		id = llmq_cell_create(&live, &key, &state, max_id);
 	llmq_live_close(&live);
 	return id;
 }
 
-/*
- * The id of a name, created when it is new. Raises when more than `max_id` names are in use.
- */
-int32
-llmq_name_id(char kind, const char *name, int32 max_id)
+/* The id of a name, remembered, found, or created if `max_id` allows; 0 when there is none. */
+static int32
+look_up(char kind, const char *name, int32 max_id)
 {
 	char		key[LLMQ_MAX_NAME + 2];
 	NameId	   *entry;
 	int32		id;
 	bool		found;
 
-	Assert(strlen(name) <= LLMQ_MAX_NAME);
+	if (strlen(name) > LLMQ_MAX_NAME)
+		elog(ERROR, "name \"%s\" is too long", name);
 	prepare_memory();
 	key[0] = kind;
 	strlcpy(key + 1, name, sizeof(key) - 1);
@@ -130,13 +129,33 @@ llmq_name_id(char kind, const char *name, int32 max_id)
 
 	id = find_or_create(kind, name, max_id);
 	if (id == 0)
+		return 0;
+	prepare_memory();
+	entry = ids_insert(known_ids, MemoryContextStrdup(name_context, key), &found);
+	entry->id = id;
+	return id;
+}
+
+/* The id of a name, 0 when it was never used. */
+int32
+llmq_name_find(char kind, const char *name)
+{
+	return look_up(kind, name, 0);
+}
+
+/*
+ * The id of a name, created when it is new. Raises when more than `max_id` names are in use.
+ */
+int32
+llmq_name_id(char kind, const char *name, int32 max_id)
+{
+	int32		id = look_up(kind, name, max_id);
+
+	if (id == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 				 errmsg("too many different names are in use: \"%s\" would be one more than %d", name, max_id),
 				 errhint("Raise max_subjects in llmquota.setting, or look for a caller that makes up orgs.")));
-	prepare_memory();
-	entry = ids_insert(known_ids, MemoryContextStrdup(name_context, key), &found);
-	entry->id = id;
 	return id;
 }
 

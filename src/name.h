@@ -19,6 +19,7 @@
 /* Names over this are refused wherever they come in. */
 #define LLMQ_MAX_NAME 128
 
+extern int32 llmq_name_find(char kind, const char *name);
 extern int32 llmq_name_id(char kind, const char *name, int32 max_id);
 extern const char *llmq_name_text(int32 id);
 extern char llmq_name_kind(int32 id);

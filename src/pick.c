@@ -22,6 +22,7 @@
 #include "name.h"
 #include "pick.h"
 #include "role.h"
+#include "settle.h"
 
 PG_FUNCTION_INFO_V1(llmquota_pick);
 
@@ -44,6 +45,8 @@ typedef struct LastCall
 {
 	MemoryContext context;
 	FmgrInfo   *flinfo;
+	bool		granted;
+	LlmqLeaseId lease;
 } LastCall;
 
 static LastCall last_call;
@@ -52,6 +55,23 @@ static void
 forget_last_call(void *arg)
 {
 	last_call.context = NULL;
+}
+
+/* Gives back what the first column's call was granted. Its ledger row is written by maintenance: this call fails. */
+static void
+release_last_call(void)
+{
+	LlmqSettlement release = {
+		.outcome = LLMQ_OUTCOME_RELEASED,.input = LLMQ_NO_TOKENS,.output = LLMQ_NO_TOKENS,.cached = LLMQ_NO_TOKENS,
+		.cache_write = LLMQ_NO_TOKENS,.reasoning = LLMQ_NO_TOKENS,.latency_ms = LLMQ_NOT_GIVEN
+	};
+	LlmqLive	live;
+	LlmqSlot	slot;
+
+	llmq_live_open(&live, LLMQ_LIVE_LEASE + 1, RowExclusiveLock);
+	if (llmq_lease_look(&live, &last_call.lease, &slot) == LLMQ_LEASE_LIVE)
+		(void) llmq_lease_settle(&live, &last_call.lease, &release, &slot);
+	llmq_live_close(&live);
 }
 
 /*
@@ -68,10 +88,14 @@ refuse_expansion(FunctionCallInfo fcinfo)
 		return;
 	if (last_call.context == CurrentMemoryContext && last_call.flinfo != fcinfo->flinfo &&
 		exprLocation(call) == exprLocation(last_call.flinfo->fn_expr) && equal(call, last_call.flinfo->fn_expr))
+	{
+		if (last_call.granted)
+			release_last_call();
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("(llmquota_pick(...)).* would pick once for every column"),
 				 errhint("Use SELECT * FROM llmquota_pick(...).")));
+	}
 	if (last_call.context != CurrentMemoryContext)
 	{
 		callback = palloc0(sizeof(MemoryContextCallback));
@@ -80,6 +104,7 @@ refuse_expansion(FunctionCallInfo fcinfo)
 	}
 	last_call.context = CurrentMemoryContext;
 	last_call.flinfo = fcinfo->flinfo;
+	last_call.granted = false;
 }
 
 /* The priority of the request: what it says, else the org's. */
@@ -251,7 +276,9 @@ llmquota_pick(PG_FUNCTION_ARGS)
 	llmq_cell_refuse_if_read_only("llmquota_pick()");
 	refuse_expansion(fcinfo);
 	read_request(fcinfo, &pick);
-	if (run(&pick))
+	last_call.granted = run(&pick);
+	last_call.lease = pick.lease;
+	if (last_call.granted)
 		grant_columns(&pick, &uuid, values, nulls);
 	else
 		refusal_columns(&pick, values, nulls);

@@ -104,63 +104,67 @@ read_extra(FunctionCallInfo fcinfo, LlmqLedgerExtra *extra)
 				 errhint("Store large documents elsewhere and tag the call with their identifier.")));
 }
 
-/* The standing of a lease for this caller: other orgs' leases do not exist for a role that is bound to an org. */
+/* Other orgs' leases do not exist for a role that is bound to an org. */
+static bool
+may_settle(const char *org)
+{
+	return llmq_role_may_use(llmq_catalog(), org);
+}
+
 static LlmqLeaseStanding
 look(LlmqLive *live, const LlmqLeaseId *id, LlmqSlot *slot)
 {
 	LlmqLeaseStanding standing = llmq_lease_look(live, id, slot);
 
-	if (standing != LLMQ_LEASE_UNKNOWN && !llmq_role_may_use(llmq_catalog(), llmq_name_text(slot->org)))
+	if (standing != LLMQ_LEASE_UNKNOWN && !may_settle(llmq_name_text(slot->org)))
 		return LLMQ_LEASE_UNKNOWN;
 	return standing;
 }
 
-/* Brings the ledger to what the slot says, as far as the lease has a row there already, or adds one. */
+/* Brings the ledger to what the slot says: corrects the row that the lease has there already, or adds one. */
 static void
 write_ledger(LlmqLeaseStanding standing, const LlmqLeaseId *id, const LlmqSlot *slot, const LlmqLedgerExtra *extra)
 {
-	if (standing != LLMQ_LEASE_LIVE && llmq_ledger_correct(id, slot, extra))
+	if (standing != LLMQ_LEASE_LIVE && llmq_ledger_correct(id, &slot->settlement, extra))
 		return;
 	llmq_ledger_insert(id, slot, extra);
 }
 
-/* Says what is known of a lease that has been settled before. */
+/*
+ * Settles a lease whose slot has another lease by now: only the ledger knows it. An expired one gets its real figures
+ * there; its charge is what it was.
+ */
 static void
-report_settled(const pg_uuid_t *uuid, const LlmqLeaseId *id, LlmqLeaseStanding standing, const LlmqSlot *slot,
-			   Settled *settled)
+settle_in_ledger(const LlmqLeaseId *id, const LlmqSettlement *settlement, const LlmqLedgerExtra *extra,
+				 Settled *settled)
 {
-	char	   *status;
-	char	   *usage_source;
+	LlmqSettlement late = *settlement;
+	LlmqLedgerRow row;
 
-	settled->status = "unknown_lease";
-	settled->usage_source = NULL;
-	if (standing == LLMQ_LEASE_UNKNOWN)
-	{
-		if (!llmq_ledger_find(uuid, id, &status, &usage_source))
-			return;
-		settled->usage_source = usage_source;
-	}
-	else
-		settled->usage_source = llmq_usage_source_text(slot->settlement.source);
+	if (!llmq_ledger_find(id, &row) || !may_settle(row.org))
+		return;
 	settled->status = "already_settled";
+	settled->usage_source = row.usage_source;
+	if (strcmp(row.status, "expired") != 0 || settlement->outcome == LLMQ_OUTCOME_RELEASED)
+		return;
+	late.source = LLMQ_USAGE_LATE;
+	if (llmq_ledger_correct(id, &late, extra))
+	{
+		settled->status = "settled_late";
+		settled->usage_source = llmq_usage_source_text(late.source);
+	}
 }
 
 /*
- * Settles a lease and writes its ledger row. A record may come after expiry, and is then settled late; a release may not.
+ * Settles a lease in its slot, as far as it is live, open or (for a record) expired. False when it is none of these;
+ * `standing` and `slot` say what it was.
  */
-static void
-settle(const pg_uuid_t *uuid, const LlmqSettlement *settlement, const LlmqLedgerExtra *extra, Settled *settled)
+static bool
+settle_in_slot(const LlmqLeaseId *id, LlmqSettlement *settlement, LlmqSlot *slot, LlmqLeaseStanding *standing)
 {
-	LlmqLeaseId id;
 	LlmqLive	live;
-	LlmqSlot	slot;
-	LlmqLeaseStanding standing = LLMQ_LEASE_UNKNOWN;
-	LlmqSettlement how = *settlement;
-	bool		known = llmq_lease_parse(uuid, &id);
-	bool		done = !known;
+	bool		done = false;
 
-	settled->status = "unknown_lease";
-	settled->usage_source = NULL;
 	llmq_live_open(&live, LLMQ_LIVE_LEASE + 1, RowExclusiveLock);
 	for (int round = 0; !done; round++)
 	{
@@ -169,23 +173,46 @@ settle(const pg_uuid_t *uuid, const LlmqSettlement *settlement, const LlmqLedger
 		CHECK_FOR_INTERRUPTS();
 		if (round > MAX_ROUNDS)
 			elog(ERROR, "lease keeps changing");
-		standing = look(&live, &id, &slot);
-		late = standing == LLMQ_LEASE_EXPIRED && how.outcome != LLMQ_OUTCOME_RELEASED;
-		if (standing != LLMQ_LEASE_LIVE && standing != LLMQ_LEASE_OPEN && !late)
+		*standing = look(&live, id, slot);
+		late = *standing == LLMQ_LEASE_EXPIRED && settlement->outcome != LLMQ_OUTCOME_RELEASED;
+		if (*standing != LLMQ_LEASE_LIVE && *standing != LLMQ_LEASE_OPEN && !late)
 			break;
 		if (late)
-			how.source = LLMQ_USAGE_LATE;
-		done = llmq_lease_settle(&live, &id, &how, &slot);
-		settled->status = late ? "settled_late" : "settled";
-		settled->usage_source = llmq_usage_source_text(how.source);
+			settlement->source = LLMQ_USAGE_LATE;
+		done = llmq_lease_settle(&live, id, settlement, slot);
 	}
 	llmq_live_close(&live);
-	if (!known)
+	return done;
+}
+
+/*
+ * Settles a lease and writes its ledger row. A record may come after expiry, and is then settled late; a release may not.
+ */
+static void
+settle(const pg_uuid_t *uuid, const LlmqSettlement *settlement, const LlmqLedgerExtra *extra, Settled *settled)
+{
+	LlmqSettlement how = *settlement;
+	LlmqLeaseId id;
+	LlmqSlot	slot;
+	LlmqLeaseStanding standing;
+
+	settled->status = "unknown_lease";
+	settled->usage_source = NULL;
+	if (!llmq_lease_parse(uuid, &id))
 		return;
-	if (done)
+	if (settle_in_slot(&id, &how, &slot, &standing))
+	{
 		write_ledger(standing, &id, &slot, extra);
+		settled->status = standing == LLMQ_LEASE_EXPIRED ? "settled_late" : "settled";
+		settled->usage_source = llmq_usage_source_text(how.source);
+	}
+	else if (standing == LLMQ_LEASE_UNKNOWN)
+		settle_in_ledger(&id, &how, extra, settled);
 	else
-		report_settled(uuid, &id, standing, &slot, settled);
+	{
+		settled->status = "already_settled";
+		settled->usage_source = llmq_usage_source_text(slot.settlement.source);
+	}
 }
 
 /* The lease argument, which must be given. */

@@ -100,6 +100,13 @@ flush_at_exit(int code, Datum arg)
 	CommitTransactionCommand();
 }
 
+/* Would counting give a cell to an org that nobody has listed and that was never granted anything? */
+static bool
+is_made_up(const LlmqPick *pick, const LlmqMeter *meter)
+{
+	return meter->subject->scope == LLMQ_SCOPE_ORG && !pick->org->listed;
+}
+
 /* Counts a refusal of the limit in the verdict. */
 void
 llmq_refusal_count(LlmqPick *pick, const LlmqVerdict *verdict)
@@ -107,7 +114,7 @@ llmq_refusal_count(LlmqPick *pick, const LlmqVerdict *verdict)
 	static int	registered_by = 0;
 	int			i = 0;
 
-	if (verdict->meter == NULL)
+	if (verdict->meter == NULL || (verdict->meter->id == 0 && is_made_up(pick, verdict->meter)))
 		return;
 	if (registered_by != MyProcPid)
 	{
@@ -255,7 +262,9 @@ llmq_refusal_jsonb(const LlmqPick *pick)
 	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
 	push_text(&state, "scope", scopes[refusal->meter->subject->scope]);
 	push_text(&state, "subject", may_name_subject(pick) ? refusal->meter->subject->name : NULL);
-	push_text(&state, "model", refusal->meter->part_name);
+	push_text(&state, "model", refusal->meter->part == LLMQ_PART_MODEL ? refusal->meter->part_name : NULL);
+	if (refusal->meter->part == LLMQ_PART_FAMILY)
+		push_text(&state, "family", refusal->meter->part_name);
 	push_text(&state, "metric", metrics[refusal->limit->quota->metric]);
 	push_text(&state, "period", refusal->limit->quota->period);
 	push_number(&state, "amount", refusal->amount);

@@ -192,6 +192,16 @@ quota_of(const MeterWalk *walk, const LlmqWindow *window)
 	return found != NULL && llmq_plan_fits(*found, window, &walk->catalog->settings) ? *found : NULL;
 }
 
+/* "1 minute"; "day America/Los_Angeles"; NULL for concurrency. */
+static const char *
+period_text(const MeterWalk *walk, const LlmqQuota *quota, const LlmqWindow *window)
+{
+	if (quota->kind != LLMQ_WINDOW_CALENDAR)
+		return quota->period;
+	return psprintf("%s %s", quota->period,
+					quota->zone != NULL ? quota->zone : llmq_catalog_zone_name(walk->catalog, window->zone));
+}
+
 static void
 put_window(const MeterWalk *walk, Datum *values, bool *nulls, const LlmqWindow *window)
 {
@@ -203,8 +213,7 @@ put_window(const MeterWalk *walk, Datum *values, bool *nulls, const LlmqWindow *
 		return;
 	values[METER_QUOTA] = Int64GetDatum(window->quota);
 	put_text(values, nulls, METER_METRIC, metrics[window->metric]);
-	put_text(values, nulls, METER_PERIOD, quota->zone != NULL ? psprintf("%s %s", quota->period, quota->zone) :
-			 quota->period);
+	put_text(values, nulls, METER_PERIOD, period_text(walk, quota, window));
 	nulls[METER_PERIOD_START] = window->kind != LLMQ_WINDOW_CALENDAR;
 	values[METER_PERIOD_START] = TimestampTzGetDatum(window->head);
 	values[METER_USED] = Int64GetDatum(window->sum);
