@@ -176,6 +176,8 @@ insert_row(Relation leaf, const Datum *values, const bool *nulls)
 	TupleTableSlot *row = ExecInitExtraTupleSlot(estate, RelationGetDescr(leaf), &TTSOpsVirtual);
 
 	InitResultRelInfo(target, leaf, 0, NULL, 0);
+	/* where triggers look for the table before they open it themselves */
+	estate->es_opened_result_relations = lappend(estate->es_opened_result_relations, target);
 	ExecOpenIndices(target, false);
 	memcpy(row->tts_values, values, sizeof(Datum) * NCOLUMNS);
 	memcpy(row->tts_isnull, nulls, sizeof(bool) * NCOLUMNS);
