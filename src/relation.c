@@ -85,6 +85,8 @@ relation_changed(Datum arg, Oid relid)
 		schema_oid = InvalidOid;
 		if (i >= LLMQ_FIRST_CONFIG_REL && i <= LLMQ_LAST_CONFIG_REL)
 			llmq_catalog_invalidate();
+		if (i == LLMQ_REL_NAME)
+			llmq_name_invalidate();
 	}
 }
 
