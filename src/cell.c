@@ -17,7 +17,8 @@
  *		A record holds four pages, so a change of many meters takes several, all locks held across them; each record
  *		that changes meters of a lease changes its slot too, and so a crash between two leaves a slot that says exactly
  *		which meters it has charged.
- *	 4. llmq_set_unlock() lets go; llmq_cell_make_durable() then does what COMMIT would for a change with a transaction id.
+ *	 4. llmq_set_unlock() lets go; llmq_cell_make_durable() then does what COMMIT would for a change with a
+ *		transaction id.
  *
  * While a content lock is held: no catalog access, no SPI, no allocation, no read of another page, no unbounded loop.
  * An error there (there should be none) leaves pages as they were: only copies had been changed, and abort releases

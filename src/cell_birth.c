@@ -188,7 +188,10 @@ llmq_cell_create(LlmqLive *live, const LlmqCellKey *key, LlmqCellHeader *state, 
 	return id;
 }
 
-/* Fills the new row from the old one and swaps their marks, in one record. Both rows exist: the creation lock is held. */
+/*
+ * Fills the new row from the old one and swaps their marks, in one record. Both rows exist: the creation lock is
+ * held.
+ */
 static void
 swap_rows(Relation rel, LlmqLiveTable table, int32 id, OneRow *rows[2], LlmqCellFill fill)
 {
@@ -246,7 +249,8 @@ llmq_cell_grow(LlmqLive *live, const LlmqCellKey *key, LlmqCellHeader *larger, L
 
 /*
  * Deletes rows that were never born or have moved away, under the creation lock: nobody is giving birth meanwhile. A
- * row that somebody has locked is left for the next time. Returns the number of deleted rows. The deletion is the transaction's; every backend forgets row addresses when it commits.
+ * row that somebody has locked is left for the next time. Returns the number of deleted rows. The deletion is the
+ * transaction's; every backend forgets row addresses when it commits.
  */
 int64
 llmq_cell_delete_dead(LlmqLive *live, LlmqLiveTable table)

@@ -82,7 +82,8 @@ open_leaf(int32 day, LOCKMODE lockmode)
 	for (;;)
 	{
 		Oid			relid = find_leaf(day);
-		Relation	rel = try_table_open(OidIsValid(relid) ? relid : llmq_relation_oid(LLMQ_REL_USAGE_DEFAULT), lockmode);
+		Oid			chosen = OidIsValid(relid) ? relid : llmq_relation_oid(LLMQ_REL_USAGE_DEFAULT);
+		Relation	rel = try_table_open(chosen, lockmode);
 
 		if (rel != NULL && find_leaf(day) == relid)
 			return rel;

@@ -4,8 +4,9 @@
  *
  * Expires leases whose time has passed (the call may have been made: tokens stay charged, concurrency comes back, the
  * ledger gets its row), writes the ledger rows that rolled-back transactions took with them, makes the ledger's
- * partitions ahead of time, and deletes the rows of cells that were never born. Idempotent; one at a time, by an advisory lock of the extension's own, and whoever comes second does nothing.
- * Pages are locked one set at a time, as for any record.
+ * partitions ahead of time, and deletes the rows of cells that were never born. Idempotent; one at a time, by an
+ * advisory lock of the extension's own, and whoever comes second does nothing. Pages are locked one set at a time, as
+ * for any record.
  */
 #include "postgres.h"
 

@@ -2,10 +2,10 @@
  * partition.c
  *	  Makes the ledger's daily partitions.
  *
- * A day is a plain table with its own unique index, attached to llmquota.usage. Each is made in a subtransaction with a
- * short lock_timeout: when somebody holds the ledger it is given up and tried again by the next maintenance. Rows that
- * had gone to the default partition move in the subtransaction that attaches their day. All SQL is qualified and runs as
- * the ledger's owner, whoever called.
+ * A day is a plain table with its own unique index, attached to llmquota.usage. Each is made in a subtransaction with
+ * a short lock_timeout: when somebody holds the ledger it is given up and tried again by the next maintenance. Rows
+ * that had gone to the default partition move in the subtransaction that attaches their day. All SQL is qualified and
+ * runs as the ledger's owner, whoever called.
  */
 #include "postgres.h"
 
@@ -51,8 +51,8 @@ day_text(int32 day)
 }
 
 /*
- * Makes and attaches one day, and moves its rows out of the default partition. Returns how many. Nobody may use the leaf,
- * whatever the owner's default privileges say.
+ * Makes and attaches one day, and moves its rows out of the default partition. Returns how many. Nobody may use the
+ * leaf, whatever the owner's default privileges say.
  */
 static int64
 create_day(int32 day)

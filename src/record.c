@@ -186,7 +186,8 @@ settle_in_slot(const LlmqLeaseId *id, LlmqSettlement *settlement, LlmqSlot *slot
 }
 
 /*
- * Settles a lease and writes its ledger row. A record may come after expiry, and is then settled late; a release may not.
+ * Settles a lease and writes its ledger row. A record may come after expiry, and is then settled late; a release may
+ * not.
  */
 static void
 settle(const pg_uuid_t *uuid, const LlmqSettlement *settlement, const LlmqLedgerExtra *extra, Settled *settled)

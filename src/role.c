@@ -2,9 +2,9 @@
  * role.c
  *	  Which orgs a role may act for.
  *
- * EXECUTE on the functions says who may pick at all; llmquota.role_grant says for whom. A role to which only grants with
- * an org apply (its own, or those of roles whose privileges it has) may act for these orgs; a grant without an org, or
- * none at all because EXECUTE was granted by hand, opens every org.
+ * EXECUTE on the functions says who may pick at all; llmquota.role_grant says for whom. A role to which only grants
+ * with an org apply (its own, or those of roles whose privileges it has) may act for these orgs; a grant without an
+ * org, or none at all because EXECUTE was granted by hand, opens every org.
  */
 #include "postgres.h"
 

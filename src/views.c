@@ -2,8 +2,8 @@
  * views.c
  *	  Live state as rows, for the views llmquota.lease and llmquota.meter_window.
  *
- * Each cell is copied under a share lock, one page at a time; a walk holds nothing and sees every cell at some moment of
- * its own. Works on a hot standby.
+ * Each cell is copied under a share lock, one page at a time; a walk holds nothing and sees every cell at some moment
+ * of its own. Works on a hot standby.
  */
 #include "postgres.h"
 
