@@ -47,6 +47,7 @@ demo:		## plays a service of 500 clinics in its peak hour on a private cluster
 
 demo-stop:	## ends what `make demo` left running for a look
 	@test/as-postgres test/demo/stop
+	@rmdir build/demo 2>/dev/null || true
 
 check-version:	## compares the version in llmquota.control with META.json and CHANGELOG.md
 	@test/check-version

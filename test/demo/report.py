@@ -1,0 +1,151 @@
+"""The tables at the end."""
+from collections import Counter, defaultdict
+
+from traffic import PATIENCE
+
+# The counters by the day, held against the ledger. What nobody reported stands as it was reserved; what was reported
+# after its lease had expired stands as one or the other. Released calls were none.
+COUNTERS = """
+    SELECT count(*) AS counters,
+           count(*) FILTER (WHERE m.used NOT BETWEEN CASE m.metric WHEN 'requests' THEN l.calls ELSE l.least END
+                                                 AND CASE m.metric WHEN 'requests' THEN l.calls ELSE l.most END) AS wrong
+      FROM llmquota.meter_window m
+      JOIN llmquota.quota q ON q.id = m.quota AND q.calendar = 'day'
+     CROSS JOIN LATERAL (
+        SELECT count(*) AS calls,
+               coalesce(sum(CASE WHEN usage_source = 'late' THEN least(used, reserved) ELSE known END), 0) AS least,
+               coalesce(sum(CASE WHEN usage_source = 'late' THEN greatest(used, reserved) ELSE known END), 0) AS most
+          FROM llmquota.usage u
+         CROSS JOIN LATERAL (SELECT reserved_input + reserved_output AS reserved,
+                                    coalesce(input_tokens + output_tokens, 0) AS used) t
+         CROSS JOIN LATERAL (SELECT CASE WHEN usage_source = 'reserved' THEN reserved ELSE used END AS known) k
+         WHERE m.subject = CASE m.scope WHEN 'org' THEN u.org ELSE u.account END AND u.status <> 'released'
+           AND date_trunc('day', u.picked_at, substr(m.period, 5)) = date_trunc('day', now(), substr(m.period, 5))) l"""
+
+
+def table(title, header, rows):
+    """Prints rows under a header. Numbers stand right, texts left."""
+    cells = [[f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row] for row in rows]
+    widths = [max(len(line[i]) for line in [header, *cells]) for i in range(len(header))]
+    numeric = [all(isinstance(row[i], int) or row[i] == "" for row in rows) for i in range(len(header))]
+
+    def line(row):
+        return "  " + "  ".join(cell.rjust(width) if right else cell.ljust(width)
+                                for cell, width, right in zip(row, widths, numeric)).rstrip()
+
+    print(f"\n{title}\n")
+    print(line(header))
+    print("  " + "  ".join("-" * width for width in widths))
+    for row in cells:
+        print(line(row))
+
+
+def window_of(quota):
+    metric = {"concurrency": "calls in flight"}.get(quota.metric, quota.metric)
+    return metric + (" per day" if quota.calendar else " per minute" if quota.seconds else "")
+
+
+def name_of(quota):
+    who = {"global": "all together", "*": f"each {'clinic' if quota.scope == 'org' else quota.scope}"}
+    subject = who.get(quota.scope) or who.get(quota.subject) or quota.subject
+    return subject if quota.model is None else f"{subject}, {quota.model}"
+
+
+def granted_and_refused(config, log):
+    quotas = {quota.id: quota for quota in config.quotas}
+    reasons = Counter()
+    for (status, quota), count in log.refusals.items():
+        why = f"{name_of(quotas[quota])}: {window_of(quotas[quota])}" if quota else ""
+        reasons[status, why] += count
+    rows = [("granted", "", len(log.calls))]
+    rows += [(status, why, count) for (status, why), count in sorted(reasons.items(), key=lambda r: (r[0][0], -r[1]))]
+    table("Picks, granted and refused by reason", ["status", "the limit that refused", "picks"], rows)
+    print(f"\n  {len(log.calls):,} requests got their call; {log.given_up:,} gave up, because they would have had to wait "
+          f"for more than {PATIENCE * 60:.0f} s.")
+
+
+def worst_of(uses):
+    """For each quota, its highest use and how much over the amount: over all subjects that it limits each by itself."""
+    worst = defaultdict(int)
+    for limit, use in uses.items():
+        worst[limit.quota] = max(worst[limit.quota], use)
+    return worst
+
+
+def overshoot(uses):
+    return sum(max(0, use - limit.quota.amount) for limit, use in uses.items())
+
+
+def exceeded(uses):
+    return f"{sum(use > limit.quota.amount for limit, use in uses.items()):,} of {len(uses):,} limits"
+
+
+def use_against_limit(config, remembered, kept):
+    """What three memories let through, and llmquota: the highest use of every limit."""
+    memory, llmquota = worst_of(remembered), worst_of(kept)
+    rows = []
+    for quota in config.quotas:
+        if quota.amount is not None and (memory[quota] or llmquota[quota]):
+            factor = memory[quota] / quota.amount
+            rows.append((name_of(quota), window_of(quota), quota.amount, memory[quota],
+                         f"{factor:.1f} x" if factor > 1 else "", llmquota[quota],
+                         max(0, llmquota[quota] - quota.amount)))
+    table("Use against limit: the highest of any interval, by the clients' own logs",
+          ["limit", "", "allowed", "three in memory", "", "llmquota", "overshoot"], rows)
+    tripled = sorted((quota.amount, use) for quota, use in memory.items() if use >= 2.9 * quota.amount)
+    print(f"\n  Three gateways that count in memory exceeded {exceeded(remembered)}. They let through "
+          + ", ".join(f"{use:,} of {amount:,}" for amount, use in tripled) + ".")
+    print(f"  llmquota exceeded {exceeded(kept)}. overshoot: {overshoot(kept)}")
+
+
+def tokens_by_clinic(db):
+    rows = db.execute("""
+        SELECT org AS clinic, count(*) AS calls, count(*) FILTER (WHERE status = 'error') AS failed,
+               count(*) FILTER (WHERE status = 'expired') AS forgotten, sum(input_tokens)::bigint AS input,
+               sum(output_tokens)::bigint AS output, sum(input_tokens + output_tokens)::bigint AS tokens
+          FROM llmquota.usage
+         GROUP BY org
+         ORDER BY tokens DESC NULLS LAST""").fetchall()
+    table(f"Tokens by clinic, from the ledger: the first 8 of {len(rows)}", rows[0]._fields, rows[:8])
+
+
+def the_crash(db, log, peak):
+    """What the crash cost: gives how many acknowledged charges are gone, and how many counters are wrong."""
+    leases = db.execute("SELECT lease FROM llmquota.usage UNION ALL SELECT lease FROM llmquota.lease").fetchall()
+    known = {row.lease for row in leases}
+    acknowledged = {call.lease for call in log.calls}
+    before = [call for call in log.calls if call.granted_at < peak.killed_at]
+    in_flight = [call for call in before if call.ended_at is None or call.ended_at >= peak.killed_at]
+    lost = acknowledged - known
+    counters, wrong = db.execute(COUNTERS).fetchone()
+    table("The crash", ["what it cost", ""], [
+        ("charges acknowledged before it", len(before)),
+        ("of them, calls in flight when it came", sum(call.expires_at > peak.killed_at for call in in_flight)),
+        ("acknowledged charges lost", len(lost)),
+        ("picks that met no server, and were asked again", log.unanswered),
+        ("of them, charged all the same until they expired", len(known - acknowledged)),
+        ("counters of the day", counters),
+        ("of them, at odds with the ledger", wrong)])
+    return len(lost), wrong
+
+
+def everything(db, config, memory, log, peak, judge):
+    """All tables: gives whether all is well."""
+    remembered, kept = judge(config, memory.calls), judge(config, log.calls)
+    granted_and_refused(config, log)
+    tokens_by_clinic(db)
+    use_against_limit(config, remembered, kept)
+    lost, wrong = the_crash(db, log, peak)
+    oracle_can_see = overshoot(remembered) > 0
+    return oracle_can_see and overshoot(kept) == 0 and lost == 0 and wrong == 0
+
+
+def farewell(sock):
+    print(f"""
+The cluster is still running, until `make demo-stop`. Look around:
+
+  psql -h {sock} -p 5432 -U postgres postgres
+
+  SELECT * FROM llmquota.meter_window WHERE refused > 0 ORDER BY refused DESC LIMIT 10;
+  SELECT org, count(*), round(avg(latency_ms)) AS ms FROM llmquota.usage GROUP BY org ORDER BY 2 DESC LIMIT 5;
+  SELECT * FROM llmquota_pick('chat', org => 'clinic-500', input_tokens => 1200) \\gx""")
