@@ -7,6 +7,7 @@
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
 #include "access/tupdesc.h"
 #include "funcapi.h"
 #include "mb/pg_wchar.h"
@@ -103,35 +104,67 @@ typedef struct KnownResult
 	TupleDesc	desc;
 } KnownResult;
 
-/* Two functions answer rows. Reset when the extension is created anew: the functions then have other ids. */
+/* Two functions answer rows. When the extension is created anew they have other ids, and the places are taken over. */
 static KnownResult known_results[2];
+
+/* Looks a result's row type up and remembers it in a place. */
+static void
+remember_result(FunctionCallInfo fcinfo, KnownResult *place)
+{
+	TupleDesc	old = place->desc;
+	TupleDesc	desc;
+	MemoryContext caller;
+
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "the function's result is not a row");
+	caller = MemoryContextSwitchTo(TopMemoryContext);
+	place->function = InvalidOid;
+	place->desc = BlessTupleDesc(CreateTupleDescCopy(desc));
+	place->function = fcinfo->flinfo->fn_oid;
+	MemoryContextSwitchTo(caller);
+	if (old != NULL)
+		FreeTupleDesc(old);
+}
 
 /*
  * The row type of the function's result. Looking it up costs more than an empty call, so it is remembered by the
  * function's object id.
  */
-TupleDesc
-llmq_result_desc(FunctionCallInfo fcinfo)
+static TupleDesc
+result_desc(FunctionCallInfo fcinfo)
 {
-	Oid			function = fcinfo->flinfo->fn_oid;
-	TupleDesc	desc;
-	MemoryContext caller;
-	KnownResult *place = &known_results[0];
+	static int	next_place = 0;
 
 	for (Size i = 0; i < lengthof(known_results); i++)
-	{
-		if (known_results[i].function == function)
+		if (known_results[i].function == fcinfo->flinfo->fn_oid)
 			return known_results[i].desc;
-		if (known_results[i].function == InvalidOid)
-			place = &known_results[i];
-	}
-	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
-		elog(ERROR, "the function's result is not a row");
-	caller = MemoryContextSwitchTo(TopMemoryContext);
-	if (place->desc != NULL)
-		FreeTupleDesc(place->desc);
-	place->desc = BlessTupleDesc(CreateTupleDescCopy(desc));
-	place->function = function;
-	MemoryContextSwitchTo(caller);
-	return place->desc;
+	next_place = (next_place + 1) % lengthof(known_results);
+	remember_result(fcinfo, &known_results[next_place]);
+	return known_results[next_place].desc;
+}
+
+/*
+ * Makes the function's row of so many columns. The row type may have more of them: columns are only ever appended, and an
+ * older library than the installed SQL leaves the new ones NULL.
+ */
+Datum
+llmq_result_row(FunctionCallInfo fcinfo, const Datum *values, const bool *nulls, int ncolumns)
+{
+	TupleDesc	desc = result_desc(fcinfo);
+	Datum	   *all_values;
+	bool	   *all_nulls;
+
+	if (desc->natts == ncolumns)
+		return HeapTupleGetDatum(heap_form_tuple(desc, unconstify(Datum *, values), unconstify(bool *, nulls)));
+	if (desc->natts < ncolumns)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("the library of llmquota is newer than its SQL objects"),
+				 errhint("ALTER EXTENSION llmquota UPDATE.")));
+	all_values = palloc0(sizeof(Datum) * desc->natts);
+	all_nulls = palloc(sizeof(bool) * desc->natts);
+	memset(all_nulls, true, sizeof(bool) * desc->natts);
+	memcpy(all_values, values, sizeof(Datum) * ncolumns);
+	memcpy(all_nulls, nulls, sizeof(bool) * ncolumns);
+	return HeapTupleGetDatum(heap_form_tuple(desc, all_values, all_nulls));
 }

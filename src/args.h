@@ -5,7 +5,6 @@
 #ifndef LLMQ_ARGS_H
 #define LLMQ_ARGS_H
 
-#include "access/tupdesc.h"
 #include "fmgr.h"
 
 /* A NULL argument means "not given". */
@@ -17,7 +16,6 @@ extern int32 llmq_arg_int(FunctionCallInfo fcinfo, int number, const char *what,
 
 #define LLMQ_NOT_GIVEN (-1)
 
-/* Row descriptors of the functions' results, remembered with the call site. */
-extern TupleDesc llmq_result_desc(FunctionCallInfo fcinfo);
+extern Datum llmq_result_row(FunctionCallInfo fcinfo, const Datum *values, const bool *nulls, int ncolumns);
 
 #endif							/* LLMQ_ARGS_H */

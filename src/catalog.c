@@ -21,6 +21,9 @@
 /* How many orgs a backend remembers the meters of before it starts anew. */
 #define MAX_REMEMBERED_ORGS 10000
 
+/* How often a load is repeated because of a change that arrived meanwhile. */
+#define MAX_LOADS 10
+
 typedef struct NameEntry
 {
 	const char *name;
@@ -100,28 +103,36 @@ load(void)
 	current_catalog = loaded;
 }
 
+/* One load, after which the catalog is valid unless a change arrived meanwhile or the load failed. */
+static void
+load_once(void)
+{
+	catalog_valid = true;
+	PG_TRY();
+	{
+		load();
+	}
+	PG_CATCH();
+	{
+		catalog_valid = false;
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	AcceptInvalidationMessages();
+}
+
 /*
- * The configuration as it is now. Invalidates what earlier calls returned, so a call asks once, at its start.
+ * The configuration as it is now. Invalidates what earlier calls returned, so a call asks once, at its start. Somebody
+ * who changes it all the time cannot hold a call up: after some attempts the last load will do.
  */
 LlmqCatalog *
 llmq_catalog(void)
 {
 	AcceptInvalidationMessages();
-	while (current_catalog == NULL || !catalog_valid)
+	for (int attempt = 0; (current_catalog == NULL || !catalog_valid) && attempt < MAX_LOADS; attempt++)
 	{
 		CHECK_FOR_INTERRUPTS();
-		catalog_valid = true;
-		PG_TRY();
-		{
-			load();
-		}
-		PG_CATCH();
-		{
-			catalog_valid = false;
-			PG_RE_THROW();
-		}
-		PG_END_TRY();
-		AcceptInvalidationMessages();
+		load_once();
 	}
 	if (current_catalog->orgs->members >= MAX_REMEMBERED_ORGS)
 		reset_orgs(current_catalog);

@@ -34,6 +34,7 @@
 #include "access/xlog.h"
 #include "catalog/pg_am.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "replication/syncrep.h"
 #include "storage/bufmgr.h"
@@ -53,13 +54,42 @@ static const LlmqRelation live_relations[LLMQ_LIVE_COUNT] = {
 	[LLMQ_LIVE_NAME] = LLMQ_REL_NAME,
 };
 
-/* The files that remembered row addresses belong to. */
+/* The files that remembered row addresses belong to, and whether the relation cache has said that one may have changed. */
 static LlmqRelFile known_file[LLMQ_LIVE_COUNT];
+static bool live_changed[LLMQ_LIVE_COUNT];
+
+/* Called by the relation cache at any time: rows may have been deleted and the file truncated (VACUUM). */
+void
+llmq_live_changed(LlmqRelation which)
+{
+	for (int i = 0; i < LLMQ_LIVE_COUNT; i++)
+		if (live_relations[i] == which)
+			live_changed[i] = true;
+}
 
 /*
- * Opens the first `ntables` live tables and forgets row addresses of a table that was rewritten. Writers lock them with
- * RowExclusiveLock, readers (on a standby too) with AccessShareLock. Raises when a table is not a permanent heap, on
- * which everything here relies.
+ * Everything relies on permanent heaps whose rows stay where they are put: raises when somebody has changed that, or
+ * has moved the rows in a transaction that may still roll back.
+ */
+static void
+refuse_if_unsuitable(Relation rel)
+{
+	if (rel->rd_rel->relam != HEAP_TABLE_AM_OID || rel->rd_rel->relpersistence != RELPERSISTENCE_PERMANENT ||
+		TupleDescAttr(RelationGetDescr(rel), 1)->attstorage != TYPSTORAGE_PLAIN)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("live table \"%s\" is not a permanent heap with plain storage", RelationGetRelationName(rel)),
+				 errhint("Undo the ALTER TABLE that changed its access method, persistence or storage.")));
+	if (llmq_has_new_file_compat(rel))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("live table \"%s\" has been rewritten by this transaction", RelationGetRelationName(rel)),
+				 errhint("Commit first.")));
+}
+
+/*
+ * Opens the first `ntables` live tables and forgets row addresses of a table that was rewritten or vacuumed. Writers
+ * lock them with RowExclusiveLock, readers (on a standby too) with AccessShareLock.
  */
 void
 llmq_live_open(LlmqLive *live, int ntables, LOCKMODE lockmode)
@@ -71,13 +101,10 @@ llmq_live_open(LlmqLive *live, int ntables, LOCKMODE lockmode)
 		Relation	rel = table_open(llmq_relation_oid(live_relations[i]), lockmode);
 		LlmqRelFile file = llmq_relation_file_compat(rel);
 
-		if (rel->rd_rel->relam != HEAP_TABLE_AM_OID || rel->rd_rel->relpersistence != RELPERSISTENCE_PERMANENT)
-			ereport(ERROR,
-					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-					 errmsg("live table \"%s\" is not a permanent heap table", RelationGetRelationName(rel)),
-					 errhint("Undo the ALTER TABLE that changed its access method or persistence.")));
-		if (!llmq_same_file_compat(file, known_file[i]))
+		refuse_if_unsuitable(rel);
+		if (live_changed[i] || !llmq_same_file_compat(file, known_file[i]))
 		{
+			live_changed[i] = false;
 			llmq_cell_forget_all((LlmqLiveTable) i);
 			known_file[i] = file;
 		}

@@ -15,6 +15,8 @@
 #include "storage/lockdefs.h"
 #include "utils/rel.h"
 
+#include "relation.h"
+
 /* In the order in which their pages are locked. */
 typedef enum LlmqLiveTable
 {
@@ -116,6 +118,7 @@ typedef struct LlmqCellSet
 } LlmqCellSet;
 
 /* cell.c */
+extern void llmq_live_changed(LlmqRelation which);
 extern void llmq_live_open(LlmqLive *live, int ntables, LOCKMODE lockmode);
 extern void llmq_live_close(LlmqLive *live);
 extern void llmq_set_init(LlmqCellSet *set, LlmqLive *live);
@@ -141,8 +144,8 @@ extern uint32 llmq_cell_crc(const LlmqCellHeader *state);
 extern uint32 llmq_cell_magic(LlmqLiveTable table);
 
 /* What a walk over a whole live table calls for every sound cell, with a private copy. */
-typedef void (*LlmqCellVisitor) (const LlmqCellHeader *state, HeapTuple tuple, void *context);
-extern void llmq_cell_walk(LlmqLive *live, LlmqLiveTable table, LlmqCellVisitor visit, void *context);
+typedef void (*LlmqCellVisitor) (const LlmqCellHeader *state, HeapTuple tuple, void *argument);
+extern void llmq_cell_walk(LlmqLive *live, LlmqLiveTable table, LlmqCellVisitor visit, void *argument);
 
 extern void llmq_cell_meter_key(HeapTuple tuple, LlmqCellKey *key);
 extern bool llmq_cell_is_dead(HeapTuple tuple, LlmqLiveTable table);

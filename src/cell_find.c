@@ -315,13 +315,14 @@ llmq_cell_last_id(LlmqLive *live, LlmqLiveTable table)
 
 /*
  * Calls `visit` with a private copy of every born cell of a table, in the order of the file. The heap is read as a
- * whole and not through an index, and each copy is taken under a share lock.
+ * whole and not through an index, and each copy is taken under a share lock. What `visit` allocates is gone afterwards.
  */
 void
-llmq_cell_walk(LlmqLive *live, LlmqLiveTable table, LlmqCellVisitor visit, void *context)
+llmq_cell_walk(LlmqLive *live, LlmqLiveTable table, LlmqCellVisitor visit, void *argument)
 {
 	SysScanDesc scan = systable_beginscan(live->rel[table], InvalidOid, false, SnapshotSelf, 0, NULL);
 	char	   *copy = palloc(BLCKSZ);
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "llmquota walk", ALLOCSET_DEFAULT_SIZES);
 	HeapTuple	tuple;
 
 	while ((tuple = systable_getnext(scan)) != NULL)
@@ -333,8 +334,15 @@ llmq_cell_walk(LlmqLive *live, LlmqLiveTable table, LlmqCellVisitor visit, void 
 			continue;
 		remember(table, state->id, &tuple->t_self);
 		if (llmq_cell_copy(live, table, state->id, copy, BLCKSZ))
-			visit((LlmqCellHeader *) copy, tuple, context);
+		{
+			MemoryContext caller = MemoryContextSwitchTo(context);
+
+			visit((LlmqCellHeader *) copy, tuple, argument);
+			MemoryContextSwitchTo(caller);
+			MemoryContextReset(context);
+		}
 	}
+	MemoryContextDelete(context);
 	pfree(copy);
 	systable_endscan(scan);
 }

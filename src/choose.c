@@ -291,6 +291,9 @@ common_limits_admit(LlmqPick *pick, LlmqVerdict *verdict)
 	return llmq_look(pick, llmq_plan_meters(pick->catalog, &pick->org->subject, pick->model), verdict);
 }
 
+/* The number of the last step tried: never used twice, also when a pick ends with an error. */
+static uint64 last_number = 0;
+
 /*
  * Tries one step. When a common limit refuses, the keys are only looked at: each of them would be refused until the
  * later of the common limit's and its own time.
@@ -302,7 +305,7 @@ try_step(LlmqPick *pick)
 
 	set_demand(pick);
 	pick->now = GetCurrentTimestamp();
-	pick->number++;
+	pick->number = ++last_number;
 	if (common_limits_admit(pick, &common))
 		return try_pools(pick, false);
 	if (try_pools(pick, true) || pick->refusal.admitted || pick->refusal.when < common.when)
@@ -316,12 +319,10 @@ try_step(LlmqPick *pick)
 bool
 llmq_choose(LlmqPick *pick)
 {
-	static uint64 last_number = 0;
 	LlmqVerdict soonest;
 	bool		granted = false;
 
 	llmq_verdict_init(&soonest);
-	pick->number = last_number;
 	for (int i = 0; i < pick->route->nsteps && !granted && !pick->no_slot; i++)
 	{
 		pick->model = pick->route->step[i];
@@ -333,6 +334,5 @@ llmq_choose(LlmqPick *pick)
 			soonest = pick->refusal;
 	}
 	pick->refusal = soonest;
-	last_number = pick->number;
 	return granted;
 }

@@ -7,6 +7,7 @@
 #ifndef LLMQ_COMPAT_H
 #define LLMQ_COMPAT_H
 
+#include "access/transam.h"
 #include "utils/rel.h"
 
 #if PG_VERSION_NUM < 150000
@@ -39,6 +40,35 @@ llmq_same_file_compat(LlmqRelFile a, LlmqRelFile b)
 	return RelFileLocatorEquals(a, b);
 #endif
 }
+
+/* Did this transaction give the relation another file, which a rollback would take back? */
+static inline bool
+llmq_has_new_file_compat(Relation rel)
+{
+#if PG_VERSION_NUM < 160000
+	return rel->rd_createSubid == InvalidSubTransactionId && rel->rd_firstRelfilenodeSubid != InvalidSubTransactionId;
+#else
+	return rel->rd_createSubid == InvalidSubTransactionId && rel->rd_firstRelfilelocatorSubid != InvalidSubTransactionId;
+#endif
+}
+
+/* The oldest transaction id that the commit log knows; XactTruncationLock must be held. */
+static inline TransactionId
+llmq_oldest_clog_xid_compat(void)
+{
+#if PG_VERSION_NUM < 170000
+	return ShmemVariableCache->oldestClogXid;
+#else
+	return TransamVariables->oldestClogXid;
+#endif
+}
+
+/* EvalPlanQualInit() for an update outside of a plan. */
+#if PG_VERSION_NUM < 160000
+#define llmq_plan_qual_init_compat(epq, estate) EvalPlanQualInit(epq, estate, NULL, NIL, -1)
+#else
+#define llmq_plan_qual_init_compat(epq, estate) EvalPlanQualInit(epq, estate, NULL, NIL, -1, NIL)
+#endif
 
 /* ExecInsertIndexTuples() for a fresh row of a table without deferrable constraints. */
 #if PG_VERSION_NUM < 160000

@@ -165,8 +165,15 @@ typedef enum Obstacle
 	OBSTACLE_ROOM				/* a meter has too little room */
 } Obstacle;
 
+/* A meter that has too little room, and how much it needs. */
+typedef struct SmallMeter
+{
+	LlmqMeter  *meter;
+	int			bytes;
+} SmallMeter;
+
 static Obstacle
-find_obstacle(Granting *granting, LlmqMeter **small)
+find_obstacle(Granting *granting, SmallMeter *small)
 {
 	const LlmqLeasePage *page = llmq_set_state(&granting->set, granting->lease_cell);
 
@@ -174,10 +181,14 @@ find_obstacle(Granting *granting, LlmqMeter **small)
 		return OBSTACLE_SLOT;
 	for (int i = 0; i < granting->nmeters; i++)
 	{
+		const LlmqMeterState *state;
+
 		if (llmq_meter_stale(granting->meter[i], granting->pick->now))
 			return OBSTACLE_PERIOD;
-		*small = granting->meter[i];
-		if (!llmq_meter_has_room(granting->meter[i], llmq_set_state(&granting->set, granting->meter_cell[i])))
+		state = llmq_set_state(&granting->set, granting->meter_cell[i]);
+		small->meter = granting->meter[i];
+		small->bytes = llmq_meter_bytes_needed(granting->meter[i], state, granting->pick->now);
+		if (small->bytes > state->room)
 			return OBSTACLE_ROOM;
 	}
 	return OBSTACLE_NONE;
@@ -185,7 +196,7 @@ find_obstacle(Granting *granting, LlmqMeter **small)
 
 /* Without locks: gets an obstacle out of the way. */
 static void
-clear_obstacle(Granting *granting, Obstacle obstacle, LlmqMeter *small)
+clear_obstacle(Granting *granting, Obstacle obstacle, const SmallMeter *small)
 {
 	LlmqPick   *pick = granting->pick;
 
@@ -201,7 +212,7 @@ clear_obstacle(Granting *granting, Obstacle obstacle, LlmqMeter *small)
 				llmq_plan_refresh(granting->meter[i], pick->now);
 			break;
 		case OBSTACLE_ROOM:
-			llmq_meter_grow(&pick->live, pick->catalog, small);
+			llmq_meter_grow(&pick->live, pick->catalog, small->meter, small->bytes);
 			break;
 	}
 }
@@ -215,7 +226,7 @@ lock(Granting *granting)
 	for (int attempt = 0; attempt < MAX_LOCK_ATTEMPTS; attempt++)
 	{
 		Obstacle	obstacle;
-		LlmqMeter  *small = NULL;
+		SmallMeter	small;
 
 		CHECK_FOR_INTERRUPTS();
 		if (!llmq_lease_find_free(&pick->live, pick->catalog->settings.max_leases, &pick->lease, &granting->seen))
@@ -231,7 +242,7 @@ lock(Granting *granting)
 		if (obstacle == OBSTACLE_NONE)
 			return true;
 		llmq_set_unlock(&granting->set);
-		clear_obstacle(granting, obstacle, small);
+		clear_obstacle(granting, obstacle, &small);
 	}
 	elog(ERROR, "live state keeps moving");
 }

@@ -11,15 +11,13 @@
  */
 #include "postgres.h"
 
-#include "access/transam.h"
-#include "access/xact.h"
 #include "common/pg_prng.h"
 #include "miscadmin.h"
 #include "port/pg_bswap.h"
-#include "storage/procarray.h"
 #include "utils/timestamp.h"
 
 #include "lease.h"
+#include "xact_end.h"
 
 /* Pages that are looked at before a new one is made. At 95 % full one page in five has a free slot. */
 #define PAGES_TO_TRY 16
@@ -97,14 +95,10 @@ llmq_lease_secret(void)
 bool
 llmq_slot_reusable(const LlmqSlot *slot)
 {
-	TransactionId xid;
-
 	if (slot->state == LLMQ_SLOT_FREE)
 		return true;
-	if (slot->state != LLMQ_SLOT_SETTLED || slot->charged != 0)
-		return false;
-	xid = XidFromFullTransactionId(FullTransactionIdFromU64(slot->settled_by));
-	return !TransactionIdIsCurrentTransactionId(xid) && !TransactionIdIsInProgress(xid) && TransactionIdDidCommit(xid);
+	return slot->state == LLMQ_SLOT_SETTLED && slot->charged == 0 &&
+		llmq_xact_end(slot->settled_by) == LLMQ_XACT_COMMITTED;
 }
 
 /* Is a slot still as it was seen? Whoever changes one changes at least one of these. */

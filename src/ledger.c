@@ -13,8 +13,8 @@
 #include "access/genam.h"
 #include "access/htup_details.h"
 #include "access/table.h"
+#include "access/tableam.h"
 #include "access/xact.h"
-#include "catalog/indexing.h"
 #include "commands/trigger.h"
 #include "executor/executor.h"
 #include "utils/builtins.h"
@@ -27,6 +27,7 @@
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
 
+#include "compat.h"
 #include "ledger.h"
 #include "name.h"
 #include "relation.h"
@@ -168,18 +169,35 @@ row_columns(const LlmqSlot *slot, const pg_uuid_t *uuid, const LlmqLedgerExtra *
 	settlement_columns(&slot->settlement, values, nulls);
 }
 
-/* Inserts a row with all that belongs to it: constraints, indexes, triggers. */
-static void
-insert_row(Relation leaf, const Datum *values, const bool *nulls)
+/* Makes a leaf the target of the executor's single-row changes. */
+static ResultRelInfo *
+open_target(Relation leaf, EState *estate)
 {
-	EState	   *estate = CreateExecutorState();
 	ResultRelInfo *target = makeNode(ResultRelInfo);
-	TupleTableSlot *row = ExecInitExtraTupleSlot(estate, RelationGetDescr(leaf), &TTSOpsVirtual);
 
 	InitResultRelInfo(target, leaf, 0, NULL, 0);
 	/* where triggers look for the table before they open it themselves */
 	estate->es_opened_result_relations = lappend(estate->es_opened_result_relations, target);
 	ExecOpenIndices(target, false);
+	return target;
+}
+
+static void
+close_target(ResultRelInfo *target, EState *estate)
+{
+	ExecCloseIndices(target);
+	ExecResetTupleTable(estate->es_tupleTable, false);
+	FreeExecutorState(estate);
+}
+
+/* Inserts a row with all that belongs to it: constraints, indexes, triggers. */
+static void
+insert_row(Relation leaf, const Datum *values, const bool *nulls)
+{
+	EState	   *estate = CreateExecutorState();
+	ResultRelInfo *target = open_target(leaf, estate);
+	TupleTableSlot *row = ExecInitExtraTupleSlot(estate, RelationGetDescr(leaf), &TTSOpsVirtual);
+
 	memcpy(row->tts_values, values, sizeof(Datum) * NCOLUMNS);
 	memcpy(row->tts_isnull, nulls, sizeof(bool) * NCOLUMNS);
 	for (int i = NCOLUMNS; i < RelationGetDescr(leaf)->natts; i++)
@@ -188,9 +206,7 @@ insert_row(Relation leaf, const Datum *values, const bool *nulls)
 	AfterTriggerBeginQuery();
 	ExecSimpleRelationInsert(target, estate, row);
 	AfterTriggerEndQuery(estate);
-	ExecCloseIndices(target);
-	ExecResetTupleTable(estate->es_tupleTable, false);
-	FreeExecutorState(estate);
+	close_target(target, estate);
 }
 
 /* Writes the row of a settled lease in the caller's transaction, which must be the one that settled it. */
@@ -292,37 +308,72 @@ llmq_ledger_find(const LlmqLeaseId *id, LlmqLedgerRow *row)
 	return exists;
 }
 
+/* The columns that a late record replaces. */
+static void
+replace_columns(TupleTableSlot *row, const LlmqSettlement *settlement, const LlmqLedgerExtra *extra)
+{
+	slot_getallattrs(row);
+	row->tts_values[COL_RECORDED_AT] = TimestampTzGetDatum(GetCurrentTimestamp());
+	settlement_columns(settlement, row->tts_values, row->tts_isnull);
+	extra_columns(extra, row->tts_values, row->tts_isnull);
+}
+
+/* Updates a row that is locked, with all that belongs to it: constraints, indexes, triggers. */
+static void
+update_row(Relation leaf, TupleTableSlot *old, const LlmqSettlement *settlement, const LlmqLedgerExtra *extra)
+{
+	EState	   *estate = CreateExecutorState();
+	ResultRelInfo *target = open_target(leaf, estate);
+	TupleTableSlot *row = ExecInitExtraTupleSlot(estate, RelationGetDescr(leaf), &TTSOpsVirtual);
+	EPQState	epq;
+
+	llmq_plan_qual_init_compat(&epq, estate);
+	ExecCopySlot(row, old);
+	replace_columns(row, settlement, extra);
+	AfterTriggerBeginQuery();
+	ExecSimpleRelationUpdate(target, estate, &epq, old, row);
+	AfterTriggerEndQuery(estate);
+	EvalPlanQualEnd(&epq);
+	close_target(target, estate);
+}
+
+/* Locks a found row, in its last version. False when it is gone, or is not `expected` any more. */
+static bool
+lock_row(FoundRow *found, TupleTableSlot *row, const char *expected)
+{
+	TM_FailureData failure;
+	TM_Result	result;
+	bool		isnull;
+	Datum		status;
+
+	result = table_tuple_lock(found->leaf, &found->tuple->t_self, found->snapshot, row, GetCurrentCommandId(true),
+							  LockTupleNoKeyExclusive, LockWaitBlock, TUPLE_LOCK_FLAG_FIND_LAST_VERSION, &failure);
+	if (result != TM_Ok)
+		return false;
+	status = slot_getattr(row, COL_STATUS + 1, &isnull);
+	return expected == NULL || (!isnull && strcmp(TextDatumGetCString(status), expected) == 0);
+}
+
 /*
  * Brings an existing row to how the lease ended after all, in the caller's transaction: a late record of an expired
- * lease. False when there is no row.
+ * lease. False when there is no row, or, if `expected` is given, when it has another status by now.
  */
 bool
-llmq_ledger_correct(const LlmqLeaseId *id, const LlmqSettlement *settlement, const LlmqLedgerExtra *extra)
+llmq_ledger_correct(const LlmqLeaseId *id, const LlmqSettlement *settlement, const LlmqLedgerExtra *extra,
+					const char *expected)
 {
-	static const int columns[] = {
-		COL_RECORDED_AT, COL_STATUS, COL_HTTP_STATUS, COL_ERROR, COL_INPUT, COL_CACHED, COL_CACHE_WRITE, COL_OUTPUT,
-		COL_REASONING, COL_USAGE_SOURCE, COL_LATENCY, COL_TAGS
-	};
-	Datum		values[NCOLUMNS];
-	bool		nulls[NCOLUMNS] = {false};
-	bool		replace[NCOLUMNS] = {false};
+	TupleTableSlot *row;
 	FoundRow	found;
-	bool		exists;
+	bool		corrected = false;
 
 	find_row(id, RowExclusiveLock, &found);
-	exists = found.tuple != NULL;
-	if (exists)
+	row = table_slot_create(found.leaf, NULL);
+	if (found.tuple != NULL && lock_row(&found, row, expected))
 	{
-		HeapTuple	corrected;
-
-		values[COL_RECORDED_AT] = TimestampTzGetDatum(GetCurrentTimestamp());
-		settlement_columns(settlement, values, nulls);
-		extra_columns(extra, values, nulls);
-		for (Size i = 0; i < lengthof(columns); i++)
-			replace[columns[i]] = true;
-		corrected = heap_modify_tuple(found.tuple, RelationGetDescr(found.leaf), values, nulls, replace);
-		CatalogTupleUpdate(found.leaf, &found.tuple->t_self, corrected);
+		update_row(found.leaf, row, settlement, extra);
+		corrected = true;
 	}
+	ExecDropSingleTupleTableSlot(row);
 	end_find(&found, NoLock);
-	return exists;
+	return corrected;
 }

@@ -27,7 +27,8 @@ typedef struct LlmqLedgerRow
 extern const char *llmq_usage_source_text(LlmqUsageSource source);
 extern void llmq_ledger_insert(const LlmqLeaseId *id, const LlmqSlot *slot, const LlmqLedgerExtra *extra);
 extern bool llmq_ledger_find(const LlmqLeaseId *id, LlmqLedgerRow *row);
-extern bool llmq_ledger_correct(const LlmqLeaseId *id, const LlmqSettlement *settlement, const LlmqLedgerExtra *extra);
+extern bool llmq_ledger_correct(const LlmqLeaseId *id, const LlmqSettlement *settlement, const LlmqLedgerExtra *extra,
+								const char *expected);
 extern char *llmq_ledger_leaf_name(int32 day);
 
 #endif							/* LLMQ_LEDGER_H */

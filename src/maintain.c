@@ -16,6 +16,7 @@
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
+#include "utils/memutils.h"
 #include "utils/timestamp.h"
 
 #include "args.h"
@@ -24,6 +25,7 @@
 #include "pick.h"
 #include "relation.h"
 #include "settle.h"
+#include "xact_end.h"
 
 PG_FUNCTION_INFO_V1(llmquota_maintain);
 
@@ -39,13 +41,21 @@ typedef struct Overdue
 	LlmqLeaseId *id;
 } Overdue;
 
-/* Is a slot's lease past its time, or settled by a transaction that may have failed? */
+/*
+ * Is a slot's lease past its time, or settled by a transaction that failed, or one so long ago that the commit log does
+ * not say?
+ */
 static bool
 is_overdue(const LlmqSlot *slot, TimestampTz now)
 {
+	LlmqXactEnd end;
+
 	if (slot->state == LLMQ_SLOT_GRANTED)
 		return slot->expires_at <= now;
-	return slot->state == LLMQ_SLOT_SETTLED && !llmq_slot_reusable(slot);
+	if (slot->state != LLMQ_SLOT_SETTLED)
+		return false;
+	end = llmq_xact_end(slot->settled_by);
+	return end == LLMQ_XACT_FAILED || end == LLMQ_XACT_TOO_OLD;
 }
 
 /* Notes the leases of a page that are overdue. */
@@ -92,10 +102,16 @@ settle_overdue(LlmqLive *live, const LlmqLeaseId *id, TimestampTz now)
 			settlement.source = LLMQ_USAGE_RECOVERED;
 	}
 	else if (standing != LLMQ_LEASE_LIVE || slot.expires_at > now)
+	{
+		/* the ledger knows what the commit log has forgotten */
+		if (standing != LLMQ_LEASE_UNKNOWN && slot.state == LLMQ_SLOT_SETTLED &&
+			llmq_xact_end(slot.settled_by) == LLMQ_XACT_TOO_OLD)
+			(void) llmq_lease_free(live, id, &slot);
 		return false;
+	}
 	if (!llmq_lease_settle(live, id, &settlement, &slot))
 		return false;
-	if (standing != LLMQ_LEASE_OPEN || !llmq_ledger_correct(id, &slot.settlement, &extra))
+	if (standing != LLMQ_LEASE_OPEN || !llmq_ledger_correct(id, &slot.settlement, &extra, NULL))
 		llmq_ledger_insert(id, &slot, &extra);
 	return standing == LLMQ_LEASE_LIVE;
 }
@@ -104,16 +120,23 @@ static int64
 settle_all_overdue(LlmqLive *live)
 {
 	Overdue		overdue = {.now = GetCurrentTimestamp(),.size = 64};
+	MemoryContext context;
+	MemoryContext caller;
 	int64		expired = 0;
 
 	overdue.id = palloc(sizeof(LlmqLeaseId) * overdue.size);
 	llmq_cell_walk(live, LLMQ_LIVE_LEASE, find_overdue, &overdue);
+	context = AllocSetContextCreate(CurrentMemoryContext, "llmquota overdue lease", ALLOCSET_DEFAULT_SIZES);
+	caller = MemoryContextSwitchTo(context);
 	for (int i = 0; i < overdue.n; i++)
 	{
 		CHECK_FOR_INTERRUPTS();
+		MemoryContextReset(context);
 		if (settle_overdue(live, &overdue.id[i], overdue.now))
 			expired++;
 	}
+	MemoryContextSwitchTo(caller);
+	MemoryContextDelete(context);
 	pfree(overdue.id);
 	return expired;
 }

@@ -175,9 +175,45 @@ is_unplanned(const LlmqMeter *meter, const LlmqWindow *window)
 	return true;
 }
 
-/* Takes out the windows whose quotas are gone, by moving the others together. */
+/* Does the window still count something at the clock? */
+static bool
+holds_something(const LlmqWindow *window, int64 now)
+{
+	switch (window->kind)
+	{
+		case LLMQ_WINDOW_SLIDING:
+			return window->sum > 0 && now / window->span < window->head + LLMQ_BUCKETS;
+		case LLMQ_WINDOW_CALENDAR:
+			return window->sum > 0 && now - window->head < window->span;
+		default:
+			return window->sum > 0;
+	}
+}
+
+/*
+ * The bytes that a state needs for the plan's windows and for those that are not in the plan but hold something: a
+ * change of the configuration may still be rolled back, and then they count again. (When even the largest meter has no
+ * room for them, they go.)
+ */
+int
+llmq_meter_bytes_needed(const LlmqMeter *meter, const LlmqMeterState *state, int64 now)
+{
+	int			planned = 0;
+	int			kept = 0;
+	LlmqWindow *window;
+
+	for (int i = 0; i < meter->nlimits; i++)
+		planned += llmq_window_size(meter->limit[i].shape.kind);
+	for (window = state == NULL ? NULL : llmq_meter_first(state); window != NULL;
+		 window = llmq_meter_next(state, window))
+		if (is_unplanned(meter, window) && holds_something(window, now))
+			kept += llmq_window_size(window->kind);
+	return planned + kept <= LLMQ_METER_MOST_BYTES ? planned + kept : planned;
+}
+
+/* Takes out windows whose quotas are gone, by moving the others together; those that hold something only if `all`. */
 static void
-drop_unplanned(const LlmqMeter *meter, LlmqMeterState *state)
+drop_unplanned(const LlmqMeter *meter, LlmqMeterState *state, int64 now, bool all)
 {
 	char	   *from = state->windows;
 	char	   *to = state->windows;
@@ -188,7 +224,7 @@ drop_unplanned(const LlmqMeter *meter, LlmqMeterState *state)
 		LlmqWindow *window = (LlmqWindow *) from;
 		int			size = llmq_window_size(window->kind);
 
-		if (!is_unplanned(meter, window))
+		if (!is_unplanned(meter, window) || (!all && holds_something(window, now)))
 		{
 			memmove(to, from, size);
 			to += size;
@@ -198,28 +234,7 @@ drop_unplanned(const LlmqMeter *meter, LlmqMeterState *state)
 	state->used = to - state->windows;
 }
 
-/* The bytes that the windows of a plan take. */
-int
-llmq_meter_bytes_needed(const LlmqMeter *meter)
-{
-	int			bytes = 0;
-
-	for (int i = 0; i < meter->nlimits; i++)
-		bytes += llmq_window_size(meter->limit[i].shape.kind);
-	return bytes;
-}
-
-/* Can every limit of the plan have a window in this state, if those of others make way? */
-bool
-llmq_meter_has_room(const LlmqMeter *meter, const LlmqMeterState *state)
-{
-	return llmq_meter_bytes_needed(meter) <= state->room;
-}
-
-/*
- * The window of a limit in a state that is being changed; begun when it is new. Windows whose quotas are gone are kept
- * while there is room: the change of the configuration may still be rolled back.
- */
+/* The window of a limit in a state that is being changed and has room; begun when it is new. */
 static LlmqWindow *
 begin_window(const LlmqMeter *meter, LlmqMeterState *state, const LlmqLimit *limit, int64 now)
 {
@@ -230,7 +245,9 @@ begin_window(const LlmqMeter *meter, LlmqMeterState *state, const LlmqLimit *lim
 		int			size = llmq_window_size(limit->shape.kind);
 
 		if (state->used + size > state->room)
-			drop_unplanned(meter, state);
+			drop_unplanned(meter, state, now, false);
+		if (state->used + size > state->room)
+			drop_unplanned(meter, state, now, true);
 		window = (LlmqWindow *) (state->windows + state->used);
 		state->used += size;
 		state->generation++;

@@ -27,6 +27,12 @@ typedef struct LlmqMeterState
 
 #define LLMQ_METER_HEAD_SIZE offsetof(LlmqMeterState, windows)
 
+/* Room comes in steps, so that a quota more need not mean a new row; and no row is larger than a page. */
+#define LLMQ_ROOM_STEP 256
+#define LLMQ_METER_MOST_BYTES ((int) (LLMQ_MAX_STATE - LLMQ_METER_HEAD_SIZE - LLMQ_ROOM_STEP))
+
+StaticAssertDecl(LLMQ_MAX_LIMITS * sizeof(LlmqWindow) <= LLMQ_METER_MOST_BYTES, "the largest meter fits a page");
+
 /* What a window of this kind takes: only a sliding one has buckets. */
 static inline int
 llmq_window_size(LlmqWindowKind kind)
@@ -86,7 +92,6 @@ extern void llmq_verdict_init(LlmqVerdict *verdict);
 extern void llmq_meter_check(LlmqMeter *meter, const LlmqMeterState *state, const LlmqDemand *demand, int64 now,
 							 LlmqVerdict *verdict);
 extern bool llmq_meter_stale(const LlmqMeter *meter, int64 now);
-extern bool llmq_meter_has_room(const LlmqMeter *meter, const LlmqMeterState *state);
 extern uint32 llmq_meter_charge(const LlmqMeter *meter, LlmqMeterState *state, const LlmqDemand *demand, int64 now);
 
 /* How one lease's charge at one meter changes. */
@@ -100,13 +105,13 @@ typedef struct LlmqCorrection
 } LlmqCorrection;
 
 extern void llmq_meter_correct(LlmqMeterState *state, const LlmqCorrection *correction);
-extern int	llmq_meter_bytes_needed(const LlmqMeter *meter);
+extern int	llmq_meter_bytes_needed(const LlmqMeter *meter, const LlmqMeterState *state, int64 now);
 extern void llmq_meter_count_refusals(LlmqMeterState *state, int64 quota, bool enforced, int64 times);
 
 /* meter_cell.c */
 extern bool llmq_meter_read(LlmqLive *live, LlmqMeter *meter, LlmqMeterState *state);
 extern void llmq_meter_ensure(LlmqLive *live, LlmqCatalog *catalog, LlmqMeter *meter);
-extern void llmq_meter_grow(LlmqLive *live, LlmqCatalog *catalog, LlmqMeter *meter);
+extern void llmq_meter_grow(LlmqLive *live, LlmqCatalog *catalog, LlmqMeter *meter, int bytes);
 extern int32 llmq_subject_id(LlmqCatalog *catalog, LlmqSubject *subject);
 
 #endif							/* LLMQ_METER_H */

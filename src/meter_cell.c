@@ -20,12 +20,6 @@ static const char subject_kinds[LLMQ_SCOPE_COUNT] = {
 	0, LLMQ_NAME_PROVIDER, LLMQ_NAME_ACCOUNT, LLMQ_NAME_KEY, LLMQ_NAME_ORG
 };
 
-/* Room comes in steps, so that a quota more need not mean a new row. */
-#define ROOM_STEP 256
-
-StaticAssertDecl(LLMQ_METER_HEAD_SIZE + LLMQ_MAX_LIMITS * sizeof(LlmqWindow) + ROOM_STEP <= LLMQ_MAX_STATE,
-				 "the largest meter fits a page");
-
 /* The id of a subject's name; 0 for the scope global. */
 int32
 llmq_subject_id(LlmqCatalog *catalog, LlmqSubject *subject)
@@ -91,14 +85,14 @@ llmq_meter_read(LlmqLive *live, LlmqMeter *meter, LlmqMeterState *state)
 	return false;
 }
 
-/* An empty state with room for the windows of the meter's plan, as large as gives it a page to itself. */
+/* An empty state with room for so many bytes of windows, at least as large as gives it a page to itself. */
 static LlmqMeterState *
-empty_state(const LlmqMeter *meter)
+empty_state(int bytes)
 {
-	Size		length = LLMQ_METER_HEAD_SIZE + llmq_meter_bytes_needed(meter);
+	Size		length = LLMQ_METER_HEAD_SIZE + bytes;
 	LlmqMeterState *state;
 
-	length = Max(TYPEALIGN(ROOM_STEP, length), LLMQ_MIN_STATE);
+	length = Max(TYPEALIGN(LLMQ_ROOM_STEP, length), LLMQ_MIN_STATE);
 	state = palloc0(length);
 	state->cell.length = length;
 	state->room = length - LLMQ_METER_HEAD_SIZE;
@@ -116,7 +110,7 @@ llmq_meter_ensure(LlmqLive *live, LlmqCatalog *catalog, LlmqMeter *meter)
 	if (meter->id != 0)
 		return;
 	meter_key(catalog, meter, &key);
-	state = empty_state(meter);
+	state = empty_state(llmq_meter_bytes_needed(meter, NULL, 0));
 	meter->id = llmq_cell_find(live, &key);
 	if (meter->id == 0)
 		meter->id = llmq_cell_create(live, &key, &state->cell, catalog->settings.max_subjects);
@@ -144,11 +138,11 @@ fill_larger(LlmqCellHeader *larger, const LlmqCellHeader *old)
 	memcpy(to->windows, from->windows, from->used);
 }
 
-/* Gives the meter room for all windows of its plan. */
+/* Gives the meter room for so many bytes of windows. */
 void
-llmq_meter_grow(LlmqLive *live, LlmqCatalog *catalog, LlmqMeter *meter)
+llmq_meter_grow(LlmqLive *live, LlmqCatalog *catalog, LlmqMeter *meter, int bytes)
 {
-	LlmqMeterState *state = empty_state(meter);
+	LlmqMeterState *state = empty_state(bytes);
 	LlmqCellKey key;
 
 	meter_key(catalog, meter, &key);

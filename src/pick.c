@@ -282,5 +282,5 @@ llmquota_pick(PG_FUNCTION_ARGS)
 		grant_columns(&pick, &uuid, values, nulls);
 	else
 		refusal_columns(&pick, values, nulls);
-	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(llmq_result_desc(fcinfo), values, nulls)));
+	PG_RETURN_DATUM(llmq_result_row(fcinfo, values, nulls, NCOLUMNS));
 }

@@ -11,6 +11,7 @@
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
+#include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
 #include "utils/timestamp.h"
@@ -125,7 +126,7 @@ look(LlmqLive *live, const LlmqLeaseId *id, LlmqSlot *slot)
 static void
 write_ledger(LlmqLeaseStanding standing, const LlmqLeaseId *id, const LlmqSlot *slot, const LlmqLedgerExtra *extra)
 {
-	if (standing != LLMQ_LEASE_LIVE && llmq_ledger_correct(id, &slot->settlement, extra))
+	if (standing != LLMQ_LEASE_LIVE && llmq_ledger_correct(id, &slot->settlement, extra, NULL))
 		return;
 	llmq_ledger_insert(id, slot, extra);
 }
@@ -148,41 +149,77 @@ settle_in_ledger(const LlmqLeaseId *id, const LlmqSettlement *settlement, const 
 	if (strcmp(row.status, "expired") != 0 || settlement->outcome == LLMQ_OUTCOME_RELEASED)
 		return;
 	late.source = LLMQ_USAGE_LATE;
-	if (llmq_ledger_correct(id, &late, extra))
+	if (llmq_ledger_correct(id, &late, extra, row.status))
 	{
 		settled->status = "settled_late";
 		settled->usage_source = llmq_usage_source_text(late.source);
 	}
 }
 
+/* Is a record of a lease in this standing a late one? One that was late and rolled back is late again. */
+static bool
+is_late(LlmqLeaseStanding standing, const LlmqSlot *slot, const LlmqSettlement *settlement)
+{
+	if (settlement->outcome == LLMQ_OUTCOME_RELEASED)
+		return false;
+	return standing == LLMQ_LEASE_EXPIRED ||
+		(standing == LLMQ_LEASE_OPEN && slot->settlement.source == LLMQ_USAGE_LATE);
+}
+
 /*
- * Settles a lease in its slot, as far as it is live, open or (for a record) expired. False when it is none of these;
- * `standing` and `slot` say what it was.
+ * One attempt to settle a lease in its slot, as far as it is live, open or (for a record) expired. False when it is none
+ * of these, or somebody else was first; `standing` and `slot` say what it was.
  */
 static bool
-settle_in_slot(const LlmqLeaseId *id, LlmqSettlement *settlement, LlmqSlot *slot, LlmqLeaseStanding *standing)
+try_settle_in_slot(const LlmqLeaseId *id, LlmqSettlement *settlement, LlmqSlot *slot, LlmqLeaseStanding *standing)
 {
 	LlmqLive	live;
 	bool		done = false;
 
 	llmq_live_open(&live, LLMQ_LIVE_LEASE + 1, RowExclusiveLock);
-	for (int round = 0; !done; round++)
-	{
-		bool		late;
-
-		CHECK_FOR_INTERRUPTS();
-		if (round > MAX_ROUNDS)
-			elog(ERROR, "lease keeps changing");
-		*standing = look(&live, id, slot);
-		late = *standing == LLMQ_LEASE_EXPIRED && settlement->outcome != LLMQ_OUTCOME_RELEASED;
-		if (*standing != LLMQ_LEASE_LIVE && *standing != LLMQ_LEASE_OPEN && !late)
-			break;
-		if (late)
-			settlement->source = LLMQ_USAGE_LATE;
+	*standing = look(&live, id, slot);
+	if (is_late(*standing, slot, settlement))
+		settlement->source = LLMQ_USAGE_LATE;
+	if (*standing == LLMQ_LEASE_LIVE || *standing == LLMQ_LEASE_OPEN ||
+		(*standing == LLMQ_LEASE_EXPIRED && settlement->source == LLMQ_USAGE_LATE))
 		done = llmq_lease_settle(&live, id, settlement, slot);
-	}
 	llmq_live_close(&live);
 	return done;
+}
+
+/* May another attempt succeed? Not when the lease is settled for good, or was never here. */
+static bool
+may_try_again(LlmqLeaseStanding standing, const LlmqSettlement *settlement)
+{
+	switch (standing)
+	{
+		case LLMQ_LEASE_LIVE:
+		case LLMQ_LEASE_OPEN:
+		case LLMQ_LEASE_EXPIRING:
+			return true;
+		case LLMQ_LEASE_EXPIRED:
+			return settlement->outcome != LLMQ_OUTCOME_RELEASED;
+		default:
+			return false;
+	}
+}
+
+/* Settles a lease in its slot, however often somebody else gets in between; waits for whoever is just expiring it. */
+static bool
+settle_in_slot(const LlmqLeaseId *id, LlmqSettlement *settlement, LlmqSlot *slot, LlmqLeaseStanding *standing)
+{
+	for (int round = 0; round < MAX_ROUNDS; round++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (try_settle_in_slot(id, settlement, slot, standing))
+			return true;
+		if (!may_try_again(*standing, settlement))
+			return false;
+		if (*standing == LLMQ_LEASE_EXPIRING)
+			XactLockTableWait(XidFromFullTransactionId(FullTransactionIdFromU64(slot->settled_by)), NULL, NULL,
+							  XLTW_None);
+	}
+	elog(ERROR, "lease keeps changing");
 }
 
 /*
@@ -204,7 +241,7 @@ settle(const pg_uuid_t *uuid, const LlmqSettlement *settlement, const LlmqLedger
 	if (settle_in_slot(&id, &how, &slot, &standing))
 	{
 		write_ledger(standing, &id, &slot, extra);
-		settled->status = standing == LLMQ_LEASE_EXPIRED ? "settled_late" : "settled";
+		settled->status = how.source == LLMQ_USAGE_LATE ? "settled_late" : "settled";
 		settled->usage_source = llmq_usage_source_text(how.source);
 	}
 	else if (standing == LLMQ_LEASE_UNKNOWN)
@@ -251,7 +288,7 @@ llmquota_record(PG_FUNCTION_ARGS)
 	nulls[1] = settled.usage_source == NULL;
 	if (!nulls[1])
 		values[1] = CStringGetTextDatum(settled.usage_source);
-	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(llmq_result_desc(fcinfo), values, nulls)));
+	PG_RETURN_DATUM(llmq_result_row(fcinfo, values, nulls, lengthof(values)));
 }
 
 /* llmquota_release(lease): the call was not made. */

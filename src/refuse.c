@@ -9,13 +9,16 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "catalog/namespace.h"
 #include "common/hashfn.h"
 #include "common/pg_prng.h"
 #include "miscadmin.h"
 #include "storage/ipc.h"
+#include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/jsonb.h"
+#include "utils/lsyscache.h"
 #include "utils/numeric.h"
 #include "utils/timestamp.h"
 
@@ -88,15 +91,24 @@ llmq_refusals_flush(void)
 	llmq_live_close(&live);
 }
 
-/* At the end of a backend; in a transaction of its own, as temporary tables are removed. */
+/*
+ * At the end of a backend; in a transaction of its own, as temporary tables are removed. Nothing can interrupt it there,
+ * so it waits for no table lock, and does without when the extension is gone.
+ */
 static void
 flush_at_exit(int code, Datum arg)
 {
+	Oid			schema;
+	Oid			meter;
+
 	if (npending == 0 || code != 0)
 		return;
 	AbortOutOfAnyTransaction();
 	StartTransactionCommand();
-	llmq_refusals_flush();
+	schema = get_namespace_oid(LLMQ_SCHEMA, true);
+	meter = OidIsValid(schema) ? get_relname_relid("meter", schema) : InvalidOid;
+	if (OidIsValid(meter) && ConditionalLockRelationOid(meter, RowExclusiveLock))
+		llmq_refusals_flush();
 	CommitTransactionCommand();
 }
 

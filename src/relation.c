@@ -12,6 +12,7 @@
 #include "utils/lsyscache.h"
 
 #include "catalog.h"
+#include "cell.h"
 #include "name.h"
 #include "relation.h"
 
@@ -87,6 +88,7 @@ relation_changed(Datum arg, Oid relid)
 			llmq_catalog_invalidate();
 		if (i == LLMQ_REL_NAME)
 			llmq_name_invalidate();
+		llmq_live_changed((LlmqRelation) i);
 	}
 }
 

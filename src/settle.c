@@ -15,24 +15,40 @@
 
 #include "access/xact.h"
 #include "miscadmin.h"
-#include "storage/procarray.h"
 #include "utils/timestamp.h"
 
 #include "inject.h"
+#include "ledger.h"
 #include "settle.h"
+#include "xact_end.h"
 
 /* How often a change may find that somebody else was first. Each time is somebody's progress. */
 #define MAX_ATTEMPTS 1000
 
-/* Has the transaction that settled the slot certainly failed? Not under a content lock. */
-static bool
-settling_failed(const LlmqSlot *slot)
+/* How a settled lease stands. Only the ledger knows of a transaction that is older than the commit log. */
+static LlmqLeaseStanding
+settled_standing(const LlmqLeaseId *id, const LlmqSlot *slot)
 {
-	TransactionId xid = XidFromFullTransactionId(FullTransactionIdFromU64(slot->settled_by));
+	bool		expired = slot->settlement.outcome == LLMQ_OUTCOME_EXPIRED;
+	LlmqLedgerRow row;
 
-	if (TransactionIdIsCurrentTransactionId(xid) || TransactionIdIsInProgress(xid))
-		return false;
-	return !TransactionIdDidCommit(xid);
+	switch (llmq_xact_end(slot->settled_by))
+	{
+		case LLMQ_XACT_FAILED:
+			return LLMQ_LEASE_OPEN;
+		case LLMQ_XACT_TOO_OLD:
+			if (!llmq_ledger_find(id, &row))
+				return LLMQ_LEASE_OPEN;
+			break;
+		case LLMQ_XACT_OPEN:
+			if (expired)
+				return LLMQ_LEASE_EXPIRING;
+			break;
+		case LLMQ_XACT_OWN:
+		case LLMQ_XACT_COMMITTED:
+			break;
+	}
+	return expired ? LLMQ_LEASE_EXPIRED : LLMQ_LEASE_SETTLED;
 }
 
 /* Looks at a lease's slot, nothing held. `seen` is the slot as it was. */
@@ -46,11 +62,7 @@ llmq_lease_look(LlmqLive *live, const LlmqLeaseId *id, LlmqSlot *seen)
 	*seen = page.slot[id->slot];
 	if (seen->state == LLMQ_SLOT_FREE || seen->secret != id->secret || llmq_lease_day(seen->granted_at) != id->day)
 		return LLMQ_LEASE_UNKNOWN;
-	if (seen->state == LLMQ_SLOT_GRANTED)
-		return LLMQ_LEASE_LIVE;
-	if (settling_failed(seen))
-		return LLMQ_LEASE_OPEN;
-	return seen->settlement.outcome == LLMQ_OUTCOME_EXPIRED ? LLMQ_LEASE_EXPIRED : LLMQ_LEASE_SETTLED;
+	return seen->state == LLMQ_SLOT_GRANTED ? LLMQ_LEASE_LIVE : settled_standing(id, seen);
 }
 
 /* What a granted lease is charged for. */
@@ -88,6 +100,7 @@ typedef struct Settling
 	LlmqCellSet set;
 	int			lease_cell;
 	int			meter_cell[LLMQ_MAX_METERS];
+	bool		lost[LLMQ_MAX_METERS];	/* meters that are no longer there */
 	LlmqSlot	seen;
 	LlmqSettlement settlement;
 	uint64		settled_by;
@@ -99,7 +112,7 @@ prepare_set(Settling *settling, LlmqLive *live, const LlmqLeaseId *id)
 {
 	llmq_set_init(&settling->set, live);
 	for (int i = 0; i < settling->seen.nmeters; i++)
-		settling->meter_cell[i] = llmq_set_add(&settling->set, LLMQ_LIVE_METER, settling->seen.meter[i].meter);
+		settling->meter_cell[i] = settling->lost[i] ? -1 : llmq_set_add(&settling->set, LLMQ_LIVE_METER, settling->seen.meter[i].meter);
 	settling->lease_cell = llmq_set_add(&settling->set, LLMQ_LIVE_LEASE, id->page);
 }
 
@@ -135,10 +148,13 @@ write_records(Settling *settling, int slot_number)
 
 		for (int i = 0; i < settling->seen.nmeters; i++)
 		{
-			if (set->cell[settling->meter_cell[i]].page / LLMQ_METERS_PER_RECORD != record)
-				continue;
-			correct_meter(settling, i);
-			charged &= ~(1 << i);
+			if (settling->lost[i])
+				charged &= ~(1 << i);
+			else if (set->cell[settling->meter_cell[i]].page / LLMQ_METERS_PER_RECORD == record)
+			{
+				correct_meter(settling, i);
+				charged &= ~(1 << i);
+			}
 		}
 		slot->state = LLMQ_SLOT_SETTLED;
 		slot->settlement = settling->settlement;
@@ -150,28 +166,50 @@ write_records(Settling *settling, int slot_number)
 	}
 }
 
+/* Locks the page of one slot alone. False, with nothing held, when the slot is not what was seen. */
+static bool
+lock_slot(LlmqLive *live, const LlmqLeaseId *id, const LlmqSlot *seen, LlmqCellSet *set, int *cell)
+{
+	const LlmqLeasePage *page;
+
+	llmq_set_init(set, live);
+	*cell = llmq_set_add(set, LLMQ_LIVE_LEASE, id->page);
+	if (llmq_set_lock(set, true) != LLMQ_LOCKED)
+		return false;
+	page = llmq_set_state(set, *cell);
+	if (llmq_slot_unchanged(&page->slot[id->slot], seen))
+		return true;
+	llmq_set_unlock(set);
+	return false;
+}
+
 /* A meter that has been retired meanwhile has nothing to correct: it held no lease when it went. */
 static void
-drop_lost_meters(Settling *settling, LlmqLive *live)
+skip_lost_meters(Settling *settling, LlmqLive *live)
 {
-	LlmqSlot   *seen = &settling->seen;
-	int			kept = 0;
-
-	for (int i = 0; i < seen->nmeters; i++)
+	for (int i = 0; i < settling->seen.nmeters; i++)
 	{
 		ItemPointerData tid;
 
-		if (!llmq_cell_locate(live, LLMQ_LIVE_METER, seen->meter[i].meter, &tid))
-			continue;
-		seen->meter[kept] = seen->meter[i];
-		if (seen->charged & (1 << i))
-			seen->charged |= 1 << kept;
-		else
-			seen->charged &= ~(1 << kept);
-		kept++;
+		settling->lost[i] = !llmq_cell_locate(live, LLMQ_LIVE_METER, settling->seen.meter[i].meter, &tid);
 	}
-	seen->charged &= (1 << kept) - 1;
-	seen->nmeters = kept;
+}
+
+/* Frees a slot whose lease is in the ledger for good. False when somebody else changed it first. */
+bool
+llmq_lease_free(LlmqLive *live, const LlmqLeaseId *id, const LlmqSlot *seen)
+{
+	LlmqCellSet set;
+	LlmqLeasePage *page;
+	int			cell;
+
+	if (!lock_slot(live, id, seen, &set, &cell))
+		return false;
+	page = llmq_set_change(&set, cell);
+	memset(&page->slot[id->slot], 0, sizeof(LlmqSlot));
+	llmq_set_log(&set);
+	llmq_set_unlock(&set);
+	return true;
 }
 
 /*
@@ -196,7 +234,7 @@ llmq_lease_settle(LlmqLive *live, const LlmqLeaseId *id, const LlmqSettlement *s
 		CHECK_FOR_INTERRUPTS();
 		if (++attempts > MAX_ATTEMPTS)
 			elog(ERROR, "live state keeps moving");
-		drop_lost_meters(&settling, live);
+		skip_lost_meters(&settling, live);
 	}
 
 	page = llmq_set_state(&settling.set, settling.lease_cell);
@@ -223,15 +261,8 @@ llmq_lease_extend(LlmqLive *live, const LlmqLeaseId *id, int64 ttl, LlmqSlot *sl
 	LlmqLeasePage *page;
 	int			cell;
 
-	llmq_set_init(&set, live);
-	cell = llmq_set_add(&set, LLMQ_LIVE_LEASE, id->page);
-	if (llmq_set_lock(&set, true) != LLMQ_LOCKED)
+	if (!lock_slot(live, id, slot, &set, &cell))
 		return false;
-	if (!llmq_slot_unchanged(&((const LlmqLeasePage *) llmq_set_state(&set, cell))->slot[id->slot], slot))
-	{
-		llmq_set_unlock(&set);
-		return false;
-	}
 	page = llmq_set_change(&set, cell);
 	page->slot[id->slot].expires_at = GetCurrentTimestamp() + ttl;
 	*slot = page->slot[id->slot];

@@ -15,12 +15,14 @@ typedef enum LlmqLeaseStanding
 	LLMQ_LEASE_UNKNOWN,			/* no such lease, or its slot has a newer one */
 	LLMQ_LEASE_LIVE,
 	LLMQ_LEASE_OPEN,			/* settled, but by a transaction that has failed */
+	LLMQ_LEASE_EXPIRING,		/* expired, by a transaction that has not ended */
 	LLMQ_LEASE_EXPIRED,			/* expired and in the ledger */
 	LLMQ_LEASE_SETTLED
 } LlmqLeaseStanding;
 
 extern LlmqLeaseStanding llmq_lease_look(LlmqLive *live, const LlmqLeaseId *id, LlmqSlot *seen);
 extern bool llmq_lease_settle(LlmqLive *live, const LlmqLeaseId *id, const LlmqSettlement *settlement, LlmqSlot *slot);
+extern bool llmq_lease_free(LlmqLive *live, const LlmqLeaseId *id, const LlmqSlot *seen);
 extern bool llmq_lease_extend(LlmqLive *live, const LlmqLeaseId *id, int64 ttl, LlmqSlot *slot);
 
 #endif							/* LLMQ_SETTLE_H */
