@@ -1,0 +1,50 @@
+/*
+ * xact_end.c
+ *	  How the transaction that settled a lease has ended.
+ *
+ * VACUUM knows nothing of the ids in slots, so the commit log may be truncated under them; it cannot be while
+ * XactTruncationLock is held, as pg_xact_status() does. Reads shared state: not under a content lock.
+ */
+#include "postgres.h"
+
+#include "access/transam.h"
+#include "access/xact.h"
+#include "storage/lwlock.h"
+#include "storage/procarray.h"
+
+#include "compat.h"
+#include "xact_end.h"
+
+/* Is the id older than the commit log? XactTruncationLock is held. */
+static bool
+precedes_commit_log(FullTransactionId xid)
+{
+	FullTransactionId next = ReadNextFullTransactionId();
+	TransactionId oldest = llmq_oldest_clog_xid_compat();
+	uint32		epoch = EpochFromFullTransactionId(next);
+
+	if (oldest > XidFromFullTransactionId(next))
+		epoch--;
+	return FullTransactionIdPrecedes(xid, FullTransactionIdFromEpochAndXid(epoch, oldest));
+}
+
+/* The end of a transaction by its 64-bit id. "In progress" is asked before "committed": it may end in between. */
+LlmqXactEnd
+llmq_xact_end(uint64 full_xid)
+{
+	FullTransactionId full = FullTransactionIdFromU64(full_xid);
+	TransactionId xid = XidFromFullTransactionId(full);
+	LlmqXactEnd end;
+
+	if (TransactionIdIsCurrentTransactionId(xid))
+		return LLMQ_XACT_OWN;
+	LWLockAcquire(XactTruncationLock, LW_SHARED);
+	if (precedes_commit_log(full))
+		end = LLMQ_XACT_TOO_OLD;
+	else if (TransactionIdIsInProgress(xid))
+		end = LLMQ_XACT_OPEN;
+	else
+		end = TransactionIdDidCommit(xid) ? LLMQ_XACT_COMMITTED : LLMQ_XACT_FAILED;
+	LWLockRelease(XactTruncationLock);
+	return end;
+}
