@@ -23,7 +23,8 @@ def run(*command, env=None, text=None, check=True):
     done = subprocess.run([str(word) for word in command], input=text, text=True, capture_output=True,
                           env={**os.environ, **(env or {})}, cwd=ROOT)
     if check and done.returncode != 0:
-        raise Failure(f"{' '.join(str(word) for word in command)[:300]}\nended with {done.returncode}: {done.stderr[-2000:]}")
+        said = "\n".join(["", *(text or "").split("\n")[:5], done.stderr[-2000:]])
+        raise Failure(f"{' '.join(str(word) for word in command)[:300]} ended with {done.returncode}: {said}")
     return done.stdout
 
 
