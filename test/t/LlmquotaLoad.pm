@@ -38,7 +38,7 @@ my %endings = (
 sub start
 {
 	my ($class, $node, %options) = @_;
-	my $self = bless { dir => PostgreSQL::Test::Utils::tempdir, pids => {}, clients => $options{clients} }, $class;
+	my $self = bless { dir => PostgreSQL::Test::Utils::tempdir, pids => {}, clients => $options{clients}, logs => {}, answers => 0 }, $class;
 
 	for my $number (1 .. $options{clients})
 	{
@@ -53,18 +53,20 @@ sub start
 	return $self;
 }
 
-# How many answers the clients have written down.
+# How many answers the clients have written down. Each line is read once.
 sub answers
 {
 	my ($self) = @_;
-	my $answers = 0;
 
 	for my $number (1 .. $self->{clients})
 	{
-		open my $log, '<', "$self->{dir}/$number" or next;
-		$answers += grep { /^(picked|settled)/ } <$log>;
+		my $log = $self->{logs}{$number};
+		open $log, '<', "$self->{dir}/$number" or next if !$log;
+		$self->{logs}{$number} = $log;
+		seek $log, 0, 1;
+		while (my $line = <$log>) { $self->{answers}++ if $line =~ /^(picked|settled)/ }
 	}
-	return $answers;
+	return $self->{answers};
 }
 
 # Waits until there are so many answers, or a client has ended.

@@ -42,7 +42,7 @@ sub crash_under_load
 {
 	my ($round, $setting, $meanwhile) = @_;
 	my $what = "round $round, synchronous_commit = $setting";
-	my $load = LlmquotaLoad->start($node, clients => 6, settings => "SET synchronous_commit = $setting");
+	my $load = LlmquotaLoad->start($node, clients => 6, orgs => 100, settings => "SET synchronous_commit = $setting");
 
 	ok($load->wait_for_answers(1000), "$what: there is load");
 	$node->safe_psql('postgres', $meanwhile) if $meanwhile;
@@ -69,29 +69,51 @@ crash_under_load(3, 'on', 'CHECKPOINT');
 crash_under_load(4, 'off', 'VACUUM (FREEZE)');
 crash_under_load(5, 'on', 'VACUUM FULL llmquota.meter; VACUUM FULL llmquota.lease_page');
 
-# One pick in a transaction that stays open on a server that does nothing else, and a crash at once. The cells are there
-# already, and in the backend's memory: a birth would make the transaction flush at its end.
-sub pick_and_crash
+# One call, or several, on a server that does nothing else, and a crash at once: what the last one answered. The cells are
+# there already, and in the backend's memory: a birth would make the transaction flush at its end.
+sub call_and_crash
 {
-	my ($setting) = @_;
+	my @calls = @_;
 	my $session = $node->background_psql('postgres');
-	my $pick = "SELECT lease FROM llmquota_pick('large', 'quiet')";
+	my $answer;
 
 	$session->query_safe("SELECT llmquota_release(lease) FROM llmquota_pick('large', 'quiet')") for 1 .. 20;
 	$node->safe_psql('postgres', 'CHECKPOINT');
-	$session->query_safe($setting);
-	$session->query_safe('BEGIN');
-	my $lease = $session->query_safe($pick);
-	like($lease, qr/^[0-9a-f-]{36}$/, "a pick is acknowledged after $setting");
+	$answer = $session->query_safe($_) for @calls;
 	crash($node);
 	$session->{run}->kill_kill;
 	$node->start;
-	return live($lease);
+	return $answer;
 }
 
-is(pick_and_crash(q{SET llmquota.inject = ''}), 1, 'the pick survives a crash');
-is(pick_and_crash(q{SET llmquota.inject = 'no-flush'}), 0, 'it does not when its flush is left out: these tests would see it');
-ends_well('after single picks');
+my $pick = "SELECT lease FROM llmquota_pick('large', 'quiet')";
+my $no_flush = q{SET llmquota.inject = 'no-flush'};
+
+is(live(call_and_crash('BEGIN', $pick)), 1, 'a pick in an open transaction survives a crash');
+is(live(call_and_crash($pick)), 1, 'so does one by itself');
+is(live(call_and_crash($no_flush, 'BEGIN', $pick)), 0, 'it does not when its flush is left out: these tests would see it');
+
+my %settled = (
+	'in an open transaction' => [ ['BEGIN'], 0 ],
+	'by itself' => [ [], 0 ],
+	'in an open transaction, its flush left out' => [ [ $no_flush, 'BEGIN' ], 1 ],
+);
+for my $how (sort keys %settled)
+{
+	my ($before, $lives) = @{ $settled{$how} };
+	my $lease = $node->safe_psql('postgres', $pick);
+
+	is(call_and_crash(@$before, "SELECT llmquota_record('$lease', input_tokens => 3, output_tokens => 4)"), '(settled,reported)', "$how: a record");
+	is(live($lease), $lives, $lives ? "$how: it is lost in a crash" : "$how: it survives a crash");
+	$node->safe_psql('postgres', 'SELECT * FROM llmquota_maintain()');
+	is($node->safe_psql('postgres', "SELECT status, input_tokens, output_tokens FROM llmquota.usage WHERE lease = '$lease'"),
+		$lives ? '' : 'ok|3|4', "$how: and so with the ledger's row");
+}
+
+my $lease = $node->safe_psql('postgres', "SELECT lease FROM llmquota_pick('large', 'quiet', ttl_ms => 60000)");
+my $expires_at = call_and_crash('BEGIN', "SELECT llmquota_renew('$lease', 3600000)");
+is($node->safe_psql('postgres', "SELECT expires_at FROM llmquota.lease WHERE lease = '$lease'"), $expires_at, 'a renewed lease survives a crash');
+ends_well('after single calls');
 
 # A crash in the midst of one change: the first of its three records is on disk, the others are not.
 sub crash_between_records

@@ -1,0 +1,103 @@
+# Live tables are moved about under their users: VACUUM, VACUUM FULL, REINDEX, REINDEX CONCURRENTLY. Picks and records go
+# on, nothing is lost or counted twice; also with several cells to a page.
+use strict;
+use warnings;
+use LlmquotaLoad;
+use LlmquotaTest;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my @tables = map { "llmquota.$_" } qw(meter lease_page name);
+my $node = new_node('rewrite', conf => [ 'shared_buffers = 32MB', "deadlock_timeout = '100ms'" ]);
+
+# Births go on too: there are many orgs.
+sub start_load
+{
+	return LlmquotaLoad->start($node, clients => 4, orgs => 1000);
+}
+
+# Ends a load; tests: its clients have seen no error, and everything they were told is so.
+sub check_load
+{
+	my ($load, $what) = @_;
+	my $known = $load->stop;
+
+	is($known->{errors}, '', "$what: no client has seen an error");
+	$node->safe_psql('postgres', 'SELECT * FROM llmquota_maintain()');
+	is(LlmquotaLoad::missing($known, $node), '', "$what: every charge and settlement is there");
+	agree($node, $what);
+	amcheck($node, $what);
+	return;
+}
+
+# Runs commands, with the name of each live table for %s, again and again; tests that the load goes on meanwhile.
+sub rewrite
+{
+	my ($load, $what, $rounds, @commands) = @_;
+
+	for my $round (1 .. $rounds)
+	{
+		my $before = $load->answers;
+
+		for my $command (@commands)
+		{
+			$node->safe_psql('postgres', $command =~ s/%s/$_/r) for $command =~ /%s/ ? @tables : '';
+		}
+		ok($load->wait_for_answers($before + 100) && !$load->ended, "$what: picks and records go on, round $round");
+	}
+	return;
+}
+
+my $load = start_load();
+ok($load->wait_for_answers(100), 'there is load');
+my $full = 'VACUUM FULL %s';
+my $reindex = 'REINDEX TABLE CONCURRENTLY %s';
+my $maintain = 'SELECT * FROM llmquota_maintain()';
+my %commands = (
+	'VACUUM' => [ 3, 'VACUUM %s', 'VACUUM (FREEZE) %s', $maintain ],
+	'VACUUM FULL' => [ 5, $full ],
+	'VACUUM FULL, rows moving together and apart' =>
+	  [ 5, 'ALTER TABLE %s SET (fillfactor = 100)', $full, 'ALTER TABLE %s SET (fillfactor = 10)', $full ],
+	'REINDEX' => [ 3, 'REINDEX TABLE %s', $reindex ],
+	'all of them' => [ 3, $full, $reindex, $maintain, 'VACUUM %s' ],
+);
+rewrite($load, $_, @{ $commands{$_} }) for sort keys %commands;
+check_load($load, 'rewriting');
+
+# What an open transaction has picked and recorded keeps nobody from the live tables
+my $session = $node->background_psql('postgres');
+my $pick = q{SELECT lease FROM llmquota_pick('small', 'open', 1, 1)};
+$session->query_safe('BEGIN');
+my $lease = $session->query_safe($pick);
+my $kept = $session->query_safe($pick);
+$session->query_safe("SELECT llmquota_record('$lease')");
+for my $table (@tables)
+{
+	is($node->psql('postgres', "SET lock_timeout = '20s'; VACUUM FULL $table"), 0, "$table can be rewritten under an open transaction");
+}
+is($session->query_safe("SELECT llmquota_release('$kept')"), 'released', 'which goes on with a lease of before');
+like($session->query_safe($pick), qr/^[0-9a-f-]{36}$/, 'and picks');
+$session->query_safe('COMMIT');
+$session->quit;
+agree($node, 'a transaction that was open');
+
+# Several cells to a page
+$node->safe_psql('postgres', "ALTER TABLE $_ SET (fillfactor = 100)") for @tables;
+$node->safe_psql('postgres', "VACUUM FULL $_") for @tables;
+my %cells = map { split /\|/ } split /\n/, $node->safe_psql('postgres', join ' UNION ALL ', map {
+	"SELECT '$_', round(count(*)::numeric / count(DISTINCT (ctid::text::point)[0]), 1) FROM $_" } @tables);
+cmp_ok($cells{$_}, '>', 1.5, "$_: there are $cells{$_} cells to a page") for @tables;
+$load = start_load();
+ok($load->wait_for_answers(500), 'crowded pages: there is load');
+rewrite($load, 'crowded pages', 3, $full, $reindex, 'VACUUM %s');
+ok($load->wait_for_answers($load->answers + 500), 'crowded pages: which goes on');
+check_load($load, 'crowded pages');
+$node->safe_psql('postgres', 'SELECT count(llmquota_release(lease)) FROM llmquota.lease');
+is($node->safe_psql('postgres', q{SELECT count(*) FROM llmquota.meter_window WHERE metric = 'concurrency' AND used <> 0}),
+	0, 'in the end nothing is in flight');
+agree($node, 'in the end');
+
+unlike(slurp_file($node->logfile), qr/deadlock detected|PANIC|terminated by signal/, 'nobody has met a deadlock');
+$node->stop;
+done_testing();
