@@ -245,16 +245,6 @@ lease_index(Relation leaf)
 	return found;
 }
 
-/* A column of a ledger row as text, NULL for NULL. */
-static char *
-column_text(HeapTuple tuple, Relation leaf, int column)
-{
-	bool		isnull;
-	Datum		value = heap_getattr(tuple, column + 1, RelationGetDescr(leaf), &isnull);
-
-	return isnull ? NULL : TextDatumGetCString(value);
-}
-
 /* A row of the ledger, found and held in place. */
 typedef struct FoundRow
 {
@@ -263,6 +253,22 @@ typedef struct FoundRow
 	SysScanDesc scan;
 	HeapTuple	tuple;			/* NULL: there is none */
 } FoundRow;
+
+static Datum
+column(const FoundRow *found, int number, bool *isnull)
+{
+	return heap_getattr(found->tuple, number + 1, RelationGetDescr(found->leaf), isnull);
+}
+
+/* A column as text, empty for NULL. */
+static char *
+column_text(const FoundRow *found, int number)
+{
+	bool		isnull;
+	Datum		value = column(found, number, &isnull);
+
+	return isnull ? "" : TextDatumGetCString(value);
+}
 
 static void
 find_row(const LlmqLeaseId *id, LOCKMODE lockmode, FoundRow *found)
@@ -295,14 +301,20 @@ llmq_ledger_find(const LlmqLeaseId *id, LlmqLedgerRow *row)
 {
 	FoundRow	found;
 	bool		exists;
+	bool		isnull;
 
 	find_row(id, AccessShareLock, &found);
 	exists = found.tuple != NULL;
 	if (exists)
 	{
-		row->org = column_text(found.tuple, found.leaf, COL_ORG);
-		row->status = column_text(found.tuple, found.leaf, COL_STATUS);
-		row->usage_source = column_text(found.tuple, found.leaf, COL_USAGE_SOURCE);
+		row->org = column_text(&found, COL_ORG);
+		row->model = column_text(&found, COL_MODEL);
+		row->key = column_text(&found, COL_KEY);
+		row->status = column_text(&found, COL_STATUS);
+		row->usage_source = column_text(&found, COL_USAGE_SOURCE);
+		row->picked_at = DatumGetTimestampTz(column(&found, COL_PICKED_AT, &isnull));
+		row->reserved_input = DatumGetInt32(column(&found, COL_RESERVED_INPUT, &isnull));
+		row->reserved_output = DatumGetInt32(column(&found, COL_RESERVED_OUTPUT, &isnull));
 	}
 	end_find(&found, AccessShareLock);
 	return exists;

@@ -20,8 +20,13 @@ typedef struct LlmqLedgerExtra
 typedef struct LlmqLedgerRow
 {
 	char	   *org;
+	char	   *model;
+	char	   *key;
 	char	   *status;
 	char	   *usage_source;
+	TimestampTz picked_at;
+	int32		reserved_input;
+	int32		reserved_output;
 } LlmqLedgerRow;
 
 extern const char *llmq_usage_source_text(LlmqUsageSource source);

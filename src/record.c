@@ -18,6 +18,7 @@
 
 #include "args.h"
 #include "catalog.h"
+#include "excess.h"
 #include "ledger.h"
 #include "name.h"
 #include "redact.h"
@@ -133,7 +134,7 @@ write_ledger(LlmqLeaseStanding standing, const LlmqLeaseId *id, const LlmqSlot *
 
 /*
  * Settles a lease whose slot has another lease by now: only the ledger knows it. An expired one gets its real figures
- * there; its charge is what it was.
+ * there, and what exceeds the reservation is charged.
  */
 static void
 settle_in_ledger(const LlmqLeaseId *id, const LlmqSettlement *settlement, const LlmqLedgerExtra *extra,
@@ -151,6 +152,7 @@ settle_in_ledger(const LlmqLeaseId *id, const LlmqSettlement *settlement, const 
 	late.source = LLMQ_USAGE_LATE;
 	if (llmq_ledger_correct(id, &late, extra, row.status))
 	{
+		llmq_charge_excess(&row, &late);
 		settled->status = "settled_late";
 		settled->usage_source = llmq_usage_source_text(late.source);
 	}

@@ -1,0 +1,119 @@
+/*
+ * excess.c
+ *	  Charges what a late record exceeds its reservation by, when the lease's slot has another lease by now.
+ *
+ * An expired lease stays charged as reserved. Its slot knew the meters; here the ledger row names the subjects, and the
+ * excess goes to the meters that limit them today. Nothing is given back: nobody knows any more which windows had
+ * counted the lease. The meters are locked as a set, in the protocol's order; there is no slot to change with them, so a
+ * crash between two records leaves the later meters without the excess.
+ */
+#include "postgres.h"
+
+#include "miscadmin.h"
+#include "utils/timestamp.h"
+
+#include "excess.h"
+#include "meter.h"
+
+/* The meters to be charged. */
+typedef struct Excess
+{
+	LlmqCatalog *catalog;
+	LlmqLive	live;
+	LlmqCellSet set;
+	LlmqMeterState *scratch;
+	LlmqCorrection correction;
+} Excess;
+
+static LlmqKey *
+find_key(const LlmqCatalog *catalog, const char *name)
+{
+	for (int i = 0; i < catalog->nkeys; i++)
+		if (strcmp(catalog->key[i]->subject.name, name) == 0)
+			return catalog->key[i];
+	return NULL;
+}
+
+/* Adds the meters of one subject that exist; one that has never counted anything is not created for this. */
+static void
+add_meters(Excess *excess, LlmqSubject *subject, const LlmqModel *model)
+{
+	LlmqMeters *meters = llmq_plan_meters(excess->catalog, subject, model);
+
+	for (int i = 0; i < meters->n; i++)
+		if (llmq_meter_read(&excess->live, meters->meter[i], excess->scratch))
+			(void) llmq_set_add(&excess->set, LLMQ_LIVE_METER, meters->meter[i]->id);
+}
+
+/* Adds all meters that limit what the row names, as far as it still exists. */
+static void
+add_all_meters(Excess *excess, const LlmqLedgerRow *row)
+{
+	LlmqModel  *model = llmq_names_find(excess->catalog->models, row->model);
+	LlmqKey    *key = find_key(excess->catalog, row->key);
+
+	llmq_set_init(&excess->set, &excess->live);
+	if (model == NULL)
+		return;
+	add_meters(excess, &excess->catalog->global, model);
+	add_meters(excess, &model->provider->subject, model);
+	add_meters(excess, &llmq_catalog_org(excess->catalog, row->org)->subject, model);
+	if (key == NULL)
+		return;
+	add_meters(excess, &key->account->subject, model);
+	add_meters(excess, &key->subject, model);
+}
+
+/* Writes the corrections. All pages are locked. */
+static void
+write_records(Excess *excess)
+{
+	LlmqCellSet *set = &excess->set;
+	int			nrecords = set->nrecords;
+
+	excess->correction.now = GetCurrentTimestamp();
+	for (int record = 0; record < nrecords; record++)
+	{
+		for (int i = 0; i < set->ncells; i++)
+			if (set->cell[i].page / LLMQ_METERS_PER_RECORD == record)
+				llmq_meter_correct(llmq_set_change(set, i), &excess->correction);
+		llmq_set_log(set);
+	}
+}
+
+/*
+ * Charges what the settlement exceeds the row's reservation by. Durable with the caller's transaction, which has an id.
+ */
+void
+llmq_charge_excess(const LlmqLedgerRow *row, const LlmqSettlement *settlement)
+{
+	LlmqUse		reserved = {.input = row->reserved_input,.output = row->reserved_output,.request = true};
+	LlmqUse		used = reserved;
+	Excess		excess = {.scratch = palloc(LLMQ_MAX_STATE)};
+	bool		locked = false;
+
+	used.input = Max(reserved.input, settlement->input);
+	used.output = Max(reserved.output, settlement->output);
+	excess.catalog = llmq_catalog();
+	excess.correction.from = reserved;
+	excess.correction.to = used;
+	excess.correction.picked_at = row->picked_at;
+	excess.correction.generation = PG_UINT32_MAX;
+
+	llmq_live_open(&excess.live, LLMQ_LIVE_METER + 1, RowExclusiveLock);
+	while (!locked)
+	{
+		CHECK_FOR_INTERRUPTS();
+		add_all_meters(&excess, row);
+		if (excess.set.ncells == 0)
+			break;
+		locked = llmq_set_lock(&excess.set, true) == LLMQ_LOCKED;
+	}
+	if (locked)
+	{
+		write_records(&excess);
+		llmq_set_unlock(&excess.set);
+	}
+	llmq_live_close(&excess.live);
+	pfree(excess.scratch);
+}
