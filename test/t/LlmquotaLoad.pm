@@ -5,7 +5,7 @@
 #
 #   picked LEASE INPUT OUTPUT		a granted pick was answered
 #   settling LEASE HOW				a record or release is about to be sent
-#   settled LEASE HOW INPUT OUTPUT	it was answered, and its transaction has committed (or been rolled back, if HOW is undone)
+#   settled LEASE HOW INPUT OUTPUT	it was answered, and its transaction has committed (if HOW is undone: rolled back)
 package LlmquotaLoad;
 
 use strict;
@@ -21,7 +21,11 @@ my $max_held = 6;
 
 # How a call can end: SQL for LEASE, what must be answered, and status and figures of the ledger's row.
 my %endings = (
-	ok => { sql => 'llmquota_record(LEASE, input_tokens => INPUT, output_tokens => OUTPUT)', status => 'ok', reported => 1 },
+	ok => {
+		sql => 'llmquota_record(LEASE, input_tokens => INPUT, output_tokens => OUTPUT)',
+		status => 'ok',
+		reported => 1
+	},
 	bare => { sql => 'llmquota_record(LEASE)', status => 'ok' },
 	busy => { sql => q{llmquota_record(LEASE, http_status => 429, error => 'slow down')}, status => 'error' },
 	cut => { sql => q{llmquota_record(LEASE, error => 'timeout')}, status => 'error' },
@@ -38,7 +42,8 @@ my %endings = (
 sub start
 {
 	my ($class, $node, %options) = @_;
-	my $self = bless { dir => PostgreSQL::Test::Utils::tempdir, pids => {}, clients => $options{clients}, logs => {}, answers => 0 }, $class;
+	my $dir = PostgreSQL::Test::Utils::tempdir;
+	my $self = { dir => $dir, clients => $options{clients}, pids => {}, logs => {}, answers => 0 };
 
 	for my $number (1 .. $options{clients})
 	{
@@ -50,7 +55,7 @@ sub start
 		}
 		$self->{pids}{$pid} = 1;
 	}
-	return $self;
+	return bless $self, $class;
 }
 
 # How many answers the clients have written down. Each line is read once.
@@ -192,7 +197,8 @@ sub settle
 	$sql = "BEGIN; $sql ROLLBACK;" if $ending->{rollback};
 	note_down($self, 'settling', $lease, $how);
 	my $answer = answer($self, $sql) // return;
-	return note_down($self, $answer =~ /^(settled|released)\b/ ? 'settled' : "unexpected $answer", $lease, $how, $input, $output);
+	my $what = $answer =~ /^(settled|released)\b/ ? 'settled' : "unexpected $answer";
+	return note_down($self, $what, $lease, $how, $input, $output);
 }
 
 # What is missing from the server of what the clients know; '' when nothing is. Maintenance must have run.
@@ -200,9 +206,9 @@ sub missing
 {
 	my ($known, $node) = @_;
 	my %live = map { split /\|/, $_, 2 }
-	  split /\n/, $node->safe_psql('postgres', 'SELECT lease, reserved_input, reserved_output FROM llmquota.lease');
+	  split /\n/, sql($node, 'SELECT lease, reserved_input, reserved_output FROM llmquota.lease');
 	my %ledger = map { split /\|/, $_, 2 }
-	  split /\n/, $node->safe_psql('postgres', 'SELECT lease, status, input_tokens, output_tokens FROM llmquota.usage');
+	  split /\n/, sql($node, 'SELECT lease, status, input_tokens, output_tokens FROM llmquota.usage');
 	my @missing;
 
 	for my $lease (sort keys %{ $known->{picked} })

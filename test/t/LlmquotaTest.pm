@@ -10,7 +10,16 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(time usleep);
 
-our @EXPORT = qw(new_node fixture crash poll disagreements agree amcheck state_of backend_pid ask sqlstate);
+our @EXPORT =
+  qw(sql new_node fixture crash poll in_flight disagreements agree amcheck state_of backend_pid ask sqlstate);
+
+# What SQL answers; it must succeed.
+sub sql
+{
+	my ($node, $sql) = @_;
+
+	return $node->safe_psql('postgres', $sql);
+}
 
 # Seven meters to a pick, so three records of WAL: everything; the provider; the account, and its models by themselves;
 # the key; the org, and its models by themselves. Windows are an hour long: nothing leaves them during a test.
@@ -19,8 +28,10 @@ sub fixture
 	return q{
 	INSERT INTO llmquota.provider (provider, adapter) VALUES ('openai', 'openai'), ('anthropic', 'anthropic');
 	INSERT INTO llmquota.account (account, provider) VALUES ('o1', 'openai'), ('o2', 'openai'), ('a1', 'anthropic');
-	INSERT INTO llmquota.key (key, account) SELECT a.account || '-' || i, a.account FROM llmquota.account a, generate_series(1, 2) i;
-	INSERT INTO llmquota.model (model, provider) VALUES ('large', 'openai'), ('small', 'openai'), ('haiku', 'anthropic');
+	INSERT INTO llmquota.key (key, account)
+		SELECT a.account || '-' || i, a.account FROM llmquota.account a, generate_series(1, 2) i;
+	INSERT INTO llmquota.model (model, provider) VALUES
+		('large', 'openai'), ('small', 'openai'), ('haiku', 'anthropic');
 	INSERT INTO llmquota.quota (scope, subject, model, metric, amount, per) VALUES
 		('global', '', NULL, 'concurrency', 1000000, NULL),
 		('global', '', NULL, 'requests', 1000000000, '1 hour'),
@@ -42,10 +53,11 @@ sub new_node
 	my $node = PostgreSQL::Test::Cluster->new($name);
 
 	$node->init(%{ $options{init} // {} });
-	$node->append_conf('postgresql.conf', join "\n", 'autovacuum = off', 'log_statement = none', @{ $options{conf} // [] });
+	$node->append_conf('postgresql.conf', join "\n", 'autovacuum = off', 'log_statement = none',
+		@{ $options{conf} // [] });
 	$node->start;
-	$node->safe_psql('postgres', 'CREATE EXTENSION llmquota; CREATE EXTENSION amcheck');
-	$node->safe_psql('postgres', fixture()) if $options{fixture} // 1;
+	sql($node, 'CREATE EXTENSION llmquota; CREATE EXTENSION amcheck');
+	sql($node, fixture()) if $options{fixture} // 1;
 	return $node;
 }
 
@@ -73,9 +85,9 @@ sub is_gone
 	return $line =~ /\) [ZX] /;
 }
 
-# kill -9 of the postmaster and all its children, as a crash. Stopped first, so that it starts no new ones meanwhile; it may
-# also be ending by itself because one of them crashed. Some containers are slow to collect zombies, which PostgreSQL takes
-# for alive: so its lock files go, once all are dead.
+# kill -9 of the postmaster and all its children, as a crash. Stopped first, so that it starts no new ones meanwhile; it
+# may also be ending by itself because one of them crashed. Some containers are slow to collect zombies, which
+# PostgreSQL takes for alive: so its lock files go, once all are dead.
 sub crash
 {
 	my ($node) = @_;
@@ -91,6 +103,14 @@ sub crash
 	return;
 }
 
+# How many concurrency windows say that something is in flight.
+sub in_flight
+{
+	my ($node) = @_;
+
+	return sql($node, q{SELECT count(*) FROM llmquota.meter_window WHERE metric = 'concurrency' AND used <> 0});
+}
+
 # What differs between meters on one side, leases and ledger on the other; '' when they agree. A lease in @doubtful may
 # count or not: it was being granted when the server crashed, and its slot says which meters it had charged by then.
 sub disagreements
@@ -98,7 +118,7 @@ sub disagreements
 	my ($node, @doubtful) = @_;
 	my $doubtful = join ',', map { "'$_'" } @doubtful, '00000000-0000-0000-0000-000000000000';
 
-	return $node->safe_psql('postgres', qq{
+	return sql($node, qq{
 	WITH call AS (
 		SELECT lease, org, provider, account, key, model, 1 AS in_flight, 1 AS requests,
 			   reserved_input AS input, reserved_output AS output
@@ -116,18 +136,21 @@ sub disagreements
 							WHEN 'key' THEN c.key ELSE c.org END AS subject,
 			   CASE WHEN q.model IS NULL THEN '' ELSE c.model END AS model,
 			   c.lease NOT IN ($doubtful) AS certain,
-			   CASE q.metric WHEN 'concurrency' THEN in_flight WHEN 'requests' THEN requests WHEN 'input_tokens' THEN input
-							 WHEN 'output_tokens' THEN output ELSE input + output END AS use
+			   CASE q.metric WHEN 'concurrency' THEN in_flight WHEN 'requests' THEN requests
+							 WHEN 'input_tokens' THEN input WHEN 'output_tokens' THEN output
+							 ELSE input + output END AS use
 		  FROM llmquota.quota q CROSS JOIN call c
 	), expected AS (
-		SELECT quota, scope, metric, subject, model, coalesce(sum(use) FILTER (WHERE certain), 0) AS least, sum(use) AS most
+		SELECT quota, scope, metric, subject, model,
+			   coalesce(sum(use) FILTER (WHERE certain), 0) AS least, sum(use) AS most
 		  FROM counted
 		 GROUP BY quota, scope, metric, subject, model
 	)
-	SELECT coalesce(e.scope, w.scope), coalesce(e.subject, w.subject), coalesce(e.model, w.model), coalesce(e.metric, w.metric),
-		   'used', w.used, 'expected', e.least, e.most
+	SELECT coalesce(e.scope, w.scope), coalesce(e.subject, w.subject), coalesce(e.model, w.model),
+		   coalesce(e.metric, w.metric), 'used', w.used, 'expected', e.least, e.most
 	  FROM expected e
-	  FULL JOIN llmquota.meter_window w ON w.quota = e.quota AND w.subject = e.subject AND coalesce(w.model, '') = e.model
+	  FULL JOIN llmquota.meter_window w
+		ON w.quota = e.quota AND w.subject = e.subject AND coalesce(w.model, '') = e.model
 	 WHERE (w.used BETWEEN e.least AND e.most) IS NOT TRUE
 	   AND NOT (e.most IS NULL AND w.used = 0) AND NOT (w.used IS NULL AND e.least = 0)
 	 ORDER BY 1, 2, 3, 4});
@@ -159,7 +182,7 @@ sub state_of
 {
 	my ($node, $pid) = @_;
 
-	return $node->safe_psql('postgres',
+	return sql($node,
 		"SELECT concat_ws(' ', state, wait_event_type, wait_event) FROM pg_stat_activity WHERE pid = $pid");
 }
 

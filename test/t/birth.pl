@@ -13,7 +13,7 @@ my @tables = qw(meter lease_page name);
 
 my $node = new_node('birth', conf => ['max_prepared_transactions = 10']);
 my $session = $node->background_psql('postgres', on_error_stop => 0);
-$node->safe_psql('postgres', q{
+sql($node, q{
 	CREATE TABLE other (a int);
 	CREATE INDEX of_a_dba ON llmquota.meter (part, subject)});
 
@@ -38,7 +38,7 @@ my $born = '(get_byte(state, 6) & 3) = 1';
 
 sub dead_rows
 {
-	return $node->safe_psql('postgres', 'SELECT ' . join ' + ', map { "(SELECT count(*) FROM llmquota.$_ WHERE NOT $born)" } @tables);
+	return sql($node, 'SELECT ' . join ' + ', map { "(SELECT count(*) FROM llmquota.$_ WHERE NOT $born)" } @tables);
 }
 
 # Tests: exactly one born cell for each key and each id.
@@ -49,15 +49,20 @@ sub one_for_each_key
 
 	for my $table (@tables)
 	{
-		is($node->safe_psql('postgres', "SELECT $_, count(*) FILTER (WHERE $born) FROM llmquota.$table GROUP BY $_ HAVING count(*) FILTER (WHERE $born) <> 1"),
-			'', "$what: exactly one born $table for each $_")
-		  for $keys{$table}, 'id';
+		for my $key ($keys{$table}, 'id')
+		{
+			my $wrong = "SELECT $key FROM llmquota.$table GROUP BY $key HAVING count(*) FILTER (WHERE $born) <> 1";
+
+			is(sql($node, $wrong), '', "$what: exactly one born $table for each $key");
+		}
 	}
 	return;
 }
 
-# How an error in a birth meets its transaction. Each runs a pick with the point set, and returns what the pick says; the
-# transaction goes on or not.
+# How an error in a birth meets its transaction. Each runs a pick with the point set, and returns what the pick says;
+# the transaction goes on or not.
+my @write_in_savepoint =
+  ('BEGIN', 'INSERT INTO other VALUES (1)', 'SAVEPOINT s', 'INSERT INTO other VALUES (2)');
 my %situations = (
 	'by itself' => sub { my ($pick) = @_; return commands($pick) },
 	'with a command id above 0' => sub {
@@ -68,21 +73,22 @@ my %situations = (
 	},
 	'in a savepoint' => sub {
 		my ($pick) = @_;
-		my $said = commands('BEGIN', 'INSERT INTO other VALUES (1)', 'SAVEPOINT s', 'INSERT INTO other VALUES (2)', $pick);
+		my $said = commands(@write_in_savepoint, $pick);
 		commands('ROLLBACK TO s', 'INSERT INTO other VALUES (3)', 'COMMIT');
 		return $said;
 	},
 	'in a transaction that is prepared' => sub {
 		my ($pick, $attempt) = @_;
-		my $said = commands('BEGIN', 'INSERT INTO other VALUES (1)', 'SAVEPOINT s', 'INSERT INTO other VALUES (2)', $pick);
+		my $said = commands(@write_in_savepoint, $pick);
 		commands('ROLLBACK TO s', q{PREPARE TRANSACTION 'births'});
 		commands(($attempt % 2 ? 'COMMIT' : 'ROLLBACK') . q{ PREPARED 'births'});
 		return $said;
 	},
 );
 
-# Every birth that a new org's pick needs (a name, two meters, now and then a lease page; the first one of all needs more)
-# fails at the step, then once more after its mark is set, which leaves it born; so the next attempt comes to the next birth.
+# Every birth that a new org's pick needs (a name, two meters, now and then a lease page; the first one of all needs
+# more) fails at the step, then once more after its mark is set, which leaves it born; so the next attempt comes to the
+# next birth.
 for my $situation (sort keys %situations)
 {
 	for my $step (@steps)
@@ -114,7 +120,7 @@ for my $end (qw(COMMIT ROLLBACK))
 	is(commands(q{PREPARE TRANSACTION 'births'}), '', "$org: its transaction is prepared");
 	is(commands(q{SET statement_timeout = '30s'}, pick($org)), 'granted', "$org: others use the cells meanwhile");
 	is(commands("$end PREPARED 'births'", pick($org)), 'granted', "$org: and afterwards");
-	is($node->safe_psql('postgres', "SELECT used FROM llmquota.meter_window WHERE subject = '$org' AND metric = 'requests'"),
+	is(sql($node, "SELECT used FROM llmquota.meter_window WHERE subject = '$org' AND metric = 'requests'"),
 		3, "$org: all have counted");
 }
 
@@ -124,13 +130,13 @@ sub tidy
 	my ($what) = @_;
 	my $dead = dead_rows();
 
-	is($node->safe_psql('postgres', 'SELECT unborn_deleted FROM llmquota_maintain()'), $dead, "$what: maintenance deletes $dead rows");
+	is(sql($node, 'SELECT unborn_deleted FROM llmquota_maintain()'), $dead, "$what: maintenance deletes $dead rows");
 	is(dead_rows(), 0, "$what: none are left");
 	one_for_each_key($what);
 	amcheck($node, "$what, after maintenance");
-	$node->safe_psql('postgres', "VACUUM FULL llmquota.$_") for @tables;
+	sql($node, "VACUUM FULL llmquota.$_") for @tables;
 	amcheck($node, "$what, after VACUUM FULL");
-	$node->safe_psql('postgres', "REINDEX TABLE CONCURRENTLY llmquota.$_") for @tables;
+	sql($node, "REINDEX TABLE CONCURRENTLY llmquota.$_") for @tables;
 	amcheck($node, "$what, after REINDEX CONCURRENTLY");
 	is(commands(pick($what)), 'granted', "$what: picks go on");
 	agree($node, $what);
@@ -152,7 +158,7 @@ for my $end (qw(ROLLBACK COMMIT))
 	$locker->query_safe('BEGIN');
 	$locker->query_safe("SELECT count(*) FROM (SELECT FROM llmquota.$_ FOR UPDATE) locked") for @tables;
 	is(commands($calls), "released\ngranted", "$end: picks and releases do not wait for locked rows");
-	is(commands('SELECT unborn_deleted FROM llmquota_maintain()'), 0, "$end: maintenance leaves a dead row that is locked");
+	is(commands('SELECT unborn_deleted FROM llmquota_maintain()'), 0, "$end: maintenance leaves a locked dead row");
 	is(commands($calls), "released\ngranted", "$end: and go on");
 	$locker->query_safe($end);
 	is(commands($calls), "released\ngranted", "$end: also when the locks are gone");
@@ -166,7 +172,7 @@ for my $end (qw(ROLLBACK COMMIT))
 	is(commands($calls), "released\ngranted", "$end: also when they have gone");
 }
 tidy('rows that were locked');
-$node->safe_psql('postgres', 'VACUUM (FREEZE)');
+sql($node, 'VACUUM (FREEZE)');
 amcheck($node, 'rows that were locked, after VACUUM FREEZE');
 $_->quit for $locker, $sharer;
 
@@ -176,9 +182,10 @@ sub add_quotas
 {
 	my ($number) = @_;
 
-	$node->safe_psql('postgres', qq{
+	sql($node, qq{
 		INSERT INTO llmquota.quota (scope, subject, metric, amount, per)
-		SELECT 'provider', 'anthropic', 'requests', 1000000, make_interval(hours => i) FROM generate_series($windows + 1, $number) i});
+		SELECT 'provider', 'anthropic', 'requests', 1000000, make_interval(hours => i)
+		  FROM generate_series($windows + 1, $number) i});
 	$windows = $number;
 	return;
 }
@@ -186,8 +193,10 @@ sub add_quotas
 # What the windows of the meter that grows have counted: by the quotas of the same window, in flight and requests.
 sub used
 {
-	return $node->safe_psql('postgres', q{
-		SELECT string_agg(used::text, ' ' ORDER BY quota) FROM llmquota.meter_window WHERE scope = 'provider' AND subject = 'anthropic'});
+	return sql($node, q{
+		SELECT string_agg(used::text, ' ' ORDER BY quota)
+		  FROM llmquota.meter_window
+		 WHERE scope = 'provider' AND subject = 'anthropic'});
 }
 
 my $grow = q{SELECT lease FROM llmquota_pick('haiku', 'grower')};
@@ -209,12 +218,11 @@ for my $number (1, 3, 7)
 	push @leases, commands($grow);
 	is((split / /, used())[0], @leases, "$what: what is in flight is kept");
 	is(scalar(split / /, used()), $number + 1, "$what: all are there");
-	is(commands("SELECT llmquota_release('" . shift(@leases) . "')"), 'released', "$what: a lease of before is released");
+	my $first = shift @leases;
+	is(commands("SELECT llmquota_release('$first')"), 'released', "$what: a lease of before is released");
 	is((split / /, used())[0], @leases, "$what: where its meter is now");
 }
-is($node->safe_psql('postgres', q{SELECT refused FROM llmquota.meter_window WHERE scope = 'provider' AND subject = 'anthropic' LIMIT 1}),
-	0, 'nothing was refused');
-$node->safe_psql('postgres', q{DELETE FROM llmquota.quota WHERE subject = 'anthropic'});
+sql($node, q{DELETE FROM llmquota.quota WHERE subject = 'anthropic'});
 cmp_ok(dead_rows(), '>', 0, 'rows that have moved are there');
 tidy('meters that grew');
 

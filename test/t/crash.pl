@@ -16,12 +16,12 @@ sub live
 {
 	my ($lease) = @_;
 
-	return $node->safe_psql('postgres', "SELECT count(*) FROM llmquota.lease WHERE lease = '$lease'");
+	return sql($node, "SELECT count(*) FROM llmquota.lease WHERE lease = '$lease'");
 }
 
 sub youngest
 {
-	return $node->safe_psql('postgres', 'SELECT lease FROM llmquota.lease ORDER BY granted_at DESC LIMIT 1') || ();
+	return sql($node, 'SELECT lease FROM llmquota.lease ORDER BY granted_at DESC LIMIT 1') || ();
 }
 
 # A test: nothing is in flight once all leases are released, and nothing has drifted.
@@ -29,9 +29,8 @@ sub ends_well
 {
 	my ($what) = @_;
 
-	$node->safe_psql('postgres', 'SELECT count(llmquota_release(lease)) FROM llmquota.lease');
-	is($node->safe_psql('postgres', q{SELECT count(*) FROM llmquota.meter_window WHERE metric = 'concurrency' AND used <> 0}),
-		0, "$what: nothing is in flight when all leases are released");
+	sql($node, 'SELECT count(llmquota_release(lease)) FROM llmquota.lease');
+	is(in_flight($node), 0, "$what: nothing is in flight when all leases are released");
 	agree($node, "$what, after all have ended");
 	return;
 }
@@ -45,18 +44,18 @@ sub crash_under_load
 	my $load = LlmquotaLoad->start($node, clients => 6, orgs => 100, settings => "SET synchronous_commit = $setting");
 
 	ok($load->wait_for_answers(1000), "$what: there is load");
-	$node->safe_psql('postgres', $meanwhile) if $meanwhile;
+	sql($node, $meanwhile) if $meanwhile;
 	ok(!$load->ended, "$what: the clients are at it");
 	crash($node);
 	my $known = $load->finish;
 	unlike($known->{errors}, qr/ERROR|PANIC/, "$what: no client has seen an error but the crash");
 	$node->start;
-	$node->safe_psql('postgres', 'SELECT * FROM llmquota_maintain()');
+	sql($node, 'SELECT * FROM llmquota_maintain()');
 
 	my @doubtful = grep { $setting eq 'off' || !$known->{picked}{$_} } youngest();
 	is(LlmquotaLoad::missing($known, $node), '', "$what: every acknowledged charge and settlement is there")
 	  if $setting ne 'off';
-	cmp_ok($node->safe_psql('postgres', 'SELECT count(*) FROM llmquota.lease'), '>', 0, "$what: leases are in flight");
+	cmp_ok(sql($node, 'SELECT count(*) FROM llmquota.lease'), '>', 0, "$what: leases are in flight");
 	agree($node, "$what, after recovery", @doubtful);
 	ends_well($what);
 	amcheck($node, $what);
@@ -69,8 +68,8 @@ crash_under_load(3, 'on', 'CHECKPOINT');
 crash_under_load(4, 'off', 'VACUUM (FREEZE)');
 crash_under_load(5, 'on', 'VACUUM FULL llmquota.meter; VACUUM FULL llmquota.lease_page');
 
-# One call, or several, on a server that does nothing else, and a crash at once: what the last one answered. The cells are
-# there already, and in the backend's memory: a birth would make the transaction flush at its end.
+# One call, or several, on a server that does nothing else, and a crash at once: what the last one answered. The cells
+# are there already, and in the backend's memory: a birth would make the transaction flush at its end.
 sub call_and_crash
 {
 	my @calls = @_;
@@ -78,7 +77,7 @@ sub call_and_crash
 	my $answer;
 
 	$session->query_safe("SELECT llmquota_release(lease) FROM llmquota_pick('large', 'quiet')") for 1 .. 20;
-	$node->safe_psql('postgres', 'CHECKPOINT');
+	sql($node, 'CHECKPOINT');
 	$answer = $session->query_safe($_) for @calls;
 	crash($node);
 	$session->{run}->kill_kill;
@@ -91,7 +90,7 @@ my $no_flush = q{SET llmquota.inject = 'no-flush'};
 
 is(live(call_and_crash('BEGIN', $pick)), 1, 'a pick in an open transaction survives a crash');
 is(live(call_and_crash($pick)), 1, 'so does one by itself');
-is(live(call_and_crash($no_flush, 'BEGIN', $pick)), 0, 'it does not when its flush is left out: these tests would see it');
+is(live(call_and_crash($no_flush, 'BEGIN', $pick)), 0, 'neither does when its flush is left out: this test can fail');
 
 my %settled = (
 	'in an open transaction' => [ ['BEGIN'], 0 ],
@@ -101,18 +100,20 @@ my %settled = (
 for my $how (sort keys %settled)
 {
 	my ($before, $lives) = @{ $settled{$how} };
-	my $lease = $node->safe_psql('postgres', $pick);
+	my $lease = sql($node, $pick);
+	my $record = "SELECT llmquota_record('$lease', input_tokens => 3, output_tokens => 4)";
 
-	is(call_and_crash(@$before, "SELECT llmquota_record('$lease', input_tokens => 3, output_tokens => 4)"), '(settled,reported)', "$how: a record");
+	is(call_and_crash(@$before, $record), '(settled,reported)', "$how: a record");
 	is(live($lease), $lives, $lives ? "$how: it is lost in a crash" : "$how: it survives a crash");
-	$node->safe_psql('postgres', 'SELECT * FROM llmquota_maintain()');
-	is($node->safe_psql('postgres', "SELECT status, input_tokens, output_tokens FROM llmquota.usage WHERE lease = '$lease'"),
+	sql($node, 'SELECT * FROM llmquota_maintain()');
+	is(sql($node, "SELECT status, input_tokens, output_tokens FROM llmquota.usage WHERE lease = '$lease'"),
 		$lives ? '' : 'ok|3|4', "$how: and so with the ledger's row");
 }
 
-my $lease = $node->safe_psql('postgres', "SELECT lease FROM llmquota_pick('large', 'quiet', ttl_ms => 60000)");
+my $lease = sql($node, "SELECT lease FROM llmquota_pick('large', 'quiet', ttl_ms => 60000)");
 my $expires_at = call_and_crash('BEGIN', "SELECT llmquota_renew('$lease', 3600000)");
-is($node->safe_psql('postgres', "SELECT expires_at FROM llmquota.lease WHERE lease = '$lease'"), $expires_at, 'a renewed lease survives a crash');
+is(sql($node, "SELECT expires_at FROM llmquota.lease WHERE lease = '$lease'"),
+	$expires_at, 'a renewed lease survives a crash');
 ends_well('after single calls');
 
 # A crash in the midst of one change: the first of its three records is on disk, the others are not.
@@ -135,27 +136,27 @@ for my $end (q{SELECT llmquota_release('LEASE')}, q{SELECT llmquota_record('LEAS
 	crash_between_records('grant-record', "SELECT llmquota_pick('haiku', 'half', 10, 20, ttl_ms => $ttl_ms)");
 	my ($lease) = youngest();
 	push @half, $lease;
-	is($node->safe_psql('postgres', "SELECT org, reserved_input, reserved_output FROM llmquota.lease WHERE lease = '$lease'"),
+	is(sql($node, "SELECT org, reserved_input, reserved_output FROM llmquota.lease WHERE lease = '$lease'"),
 		'half|10|20', "$what: its slot tells of it");
 	isnt(disagreements($node), '', "$what: some meters are charged and some are not");
 	agree($node, "$what, the lease apart", @half);
-	$node->safe_psql('postgres', ($end =~ s/LEASE/$lease/r) . '; SELECT * FROM llmquota_maintain()');
+	sql($node, ($end =~ s/LEASE/$lease/r) . '; SELECT * FROM llmquota_maintain()');
 	is(live($lease), 0, "$what: it has ended");
-	is($node->safe_psql('postgres', q{SELECT count(*) FROM llmquota.meter_window WHERE metric = 'concurrency' AND used <> 0}),
-		0, "$what: nothing is in flight");
+	is(in_flight($node), 0, "$what: nothing is in flight");
 	agree($node, "$what, the lease apart, afterwards", @half);
 }
 
-for my $next (q{SELECT * FROM llmquota_maintain()}, q{SELECT llmquota_record('LEASE', input_tokens => 3, output_tokens => 4)})
+for my $next ('SELECT * FROM llmquota_maintain()',
+	q{SELECT llmquota_record('LEASE', input_tokens => 3, output_tokens => 4)})
 {
 	my $what = 'a crash in the midst of a record, then ' . $next =~ s/.*(llmquota_\w+).*/$1/r;
-	my $lease = $node->safe_psql('postgres', q{SELECT lease FROM llmquota_pick('small', 'half', 100, 200)});
+	my $lease = sql($node, q{SELECT lease FROM llmquota_pick('small', 'half', 100, 200)});
 
 	crash_between_records('settle-record', "SELECT llmquota_record('$lease', input_tokens => 3, output_tokens => 4)");
-	is($node->safe_psql('postgres', "SELECT count(*) FROM llmquota.usage WHERE lease = '$lease'"), 0, "$what: the row is lost");
+	is(sql($node, "SELECT count(*) FROM llmquota.usage WHERE lease = '$lease'"), 0, "$what: the row is lost");
 	isnt(disagreements($node), '', "$what: some meters are corrected and some are not");
-	$node->safe_psql('postgres', $next =~ s/LEASE/$lease/r);
-	is($node->safe_psql('postgres', "SELECT status, input_tokens, output_tokens FROM llmquota.usage WHERE lease = '$lease'"),
+	sql($node, $next =~ s/LEASE/$lease/r);
+	is(sql($node, "SELECT status, input_tokens, output_tokens FROM llmquota.usage WHERE lease = '$lease'"),
 		'ok|3|4', "$what: the ledger has it");
 	is(live($lease), 0, "$what: it has ended");
 	agree($node, "$what, half leases apart", @half);

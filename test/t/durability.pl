@@ -1,5 +1,5 @@
-# When a pick is durable: before it answers if synchronous_commit says so, on synchronous standbys too; within about three
-# times wal_writer_delay if it is off, even when the transaction stays open and nothing follows.
+# When a pick is durable: before it answers if synchronous_commit says so, on synchronous standbys too; within about
+# three times wal_writer_delay if it is off, even when the transaction stays open and nothing follows.
 use strict;
 use warnings;
 use LlmquotaTest;
@@ -53,8 +53,8 @@ for my $level (qw(on local remote_write))
 	ask($session, 'ROLLBACK');
 }
 
-# With synchronous_commit = off it is there soon. The WAL writer's turn, its pages and this test's own queries take time:
-# two seconds more than three delays. Without the promise it would be there after the next checkpoint, in an hour.
+# With synchronous_commit = off it is there soon. The WAL writer's turn, its pages and this test's own queries take
+# time: two seconds more than three delays. Without the promise it would be there after the next checkpoint, in an hour.
 my %begin = ('by itself' => '', 'in a transaction that stays open' => 'BEGIN');
 ask($session, 'SET synchronous_commit = off');
 for my $how (sort keys %begin)
@@ -84,9 +84,10 @@ $node->wait_for_catchup($standby);
 $session = warm_session();
 $node->append_conf('postgresql.conf', "synchronous_standby_names = '*'");
 $node->reload;
-ok($node->poll_query_until('postgres', q{SELECT sync_state = 'sync' FROM pg_stat_replication}), 'there is a synchronous standby');
+ok($node->poll_query_until('postgres', q{SELECT sync_state = 'sync' FROM pg_stat_replication}),
+	'there is a synchronous standby');
 my $lease = ask($session, $pick);
-is($node->safe_psql('postgres', q{SELECT bool_and(flush_lsn >= pg_current_wal_flush_lsn()) FROM pg_stat_replication}),
+is(sql($node, q{SELECT bool_and(flush_lsn >= pg_current_wal_flush_lsn()) FROM pg_stat_replication}),
 	't', 'the standby has a pick on disk when it answers');
 
 # Begins a pick and returns once it waits for the standby.
@@ -106,15 +107,16 @@ for my $begin ('', 'BEGIN')
 	my $what = $begin ? 'in a transaction' : 'by itself';
 	ask($session, $begin) if $begin;
 	begin_pick($what);
-	is($node->safe_psql('postgres', "SELECT pg_cancel_backend($pid)"), 't', "$what: it is cancelled");
+	is(sql($node, "SELECT pg_cancel_backend($pid)"), 't', "$what: it is cancelled");
 	my $answer = $session->query('SELECT 1');
 	my $warning = $session->{stderr};
 	$session->{stderr} = '';
-	like($warning, qr/WARNING:  canceling wait for synchronous replication due to user request/, "$what: PostgreSQL's warning ends the wait");
+	like($warning, qr/WARNING:  canceling wait for synchronous replication due to user request/,
+		"$what: PostgreSQL's warning ends the wait");
 	unlike($warning, qr/ERROR/, "$what: the pick is not an error");
 	($lease) = $answer =~ /([0-9a-f-]{36})/;
 	ok($lease, "$what: it answers a lease");
-	is($node->safe_psql('postgres', "SELECT count(*) FROM llmquota.lease WHERE lease = '$lease'"), 1, "$what: the charge stands");
+	is(sql($node, "SELECT count(*) FROM llmquota.lease WHERE lease = '$lease'"), 1, "$what: the charge stands");
 	ask($session, 'ROLLBACK') if $begin;
 }
 
@@ -128,7 +130,7 @@ $standby->start;
 ok($lease, 'a pick ends its wait when the standby is back');
 is($session->{stderr}, '', 'without a warning');
 $node->wait_for_catchup($standby);
-is($standby->safe_psql('postgres', "SELECT count(*) FROM llmquota.lease WHERE lease = '$lease'"), 1, 'and the standby shows its lease');
+is(sql($standby, "SELECT count(*) FROM llmquota.lease WHERE lease = '$lease'"), 1, 'the standby shows its lease');
 
 $session->quit;
 $standby->stop;

@@ -1,5 +1,5 @@
-# Live tables are moved about under their users: VACUUM, VACUUM FULL, REINDEX, REINDEX CONCURRENTLY. Picks and records go
-# on, nothing is lost or counted twice; also with several cells to a page.
+# Live tables are moved about under their users: VACUUM, VACUUM FULL, REINDEX, REINDEX CONCURRENTLY. Picks and records
+# go on, nothing is lost or counted twice; also with several cells to a page.
 use strict;
 use warnings;
 use LlmquotaLoad;
@@ -24,7 +24,7 @@ sub check_load
 	my $known = $load->stop;
 
 	is($known->{errors}, '', "$what: no client has seen an error");
-	$node->safe_psql('postgres', 'SELECT * FROM llmquota_maintain()');
+	sql($node, 'SELECT * FROM llmquota_maintain()');
 	is(LlmquotaLoad::missing($known, $node), '', "$what: every charge and settlement is there");
 	agree($node, $what);
 	amcheck($node, $what);
@@ -42,7 +42,7 @@ sub rewrite
 
 		for my $command (@commands)
 		{
-			$node->safe_psql('postgres', $command =~ s/%s/$_/r) for $command =~ /%s/ ? @tables : '';
+			sql($node, $command =~ s/%s/$_/r) for $command =~ /%s/ ? @tables : '';
 		}
 		ok($load->wait_for_answers($before + 100) && !$load->ended, "$what: picks and records go on, round $round");
 	}
@@ -74,7 +74,8 @@ my $kept = $session->query_safe($pick);
 $session->query_safe("SELECT llmquota_record('$lease')");
 for my $table (@tables)
 {
-	is($node->psql('postgres', "SET lock_timeout = '20s'; VACUUM FULL $table"), 0, "$table can be rewritten under an open transaction");
+	is($node->psql('postgres', "SET lock_timeout = '20s'; VACUUM FULL $table"),
+		0, "$table can be rewritten under an open transaction");
 }
 is($session->query_safe("SELECT llmquota_release('$kept')"), 'released', 'which goes on with a lease of before');
 like($session->query_safe($pick), qr/^[0-9a-f-]{36}$/, 'and picks');
@@ -83,9 +84,9 @@ $session->quit;
 agree($node, 'a transaction that was open');
 
 # Several cells to a page
-$node->safe_psql('postgres', "ALTER TABLE $_ SET (fillfactor = 100)") for @tables;
-$node->safe_psql('postgres', "VACUUM FULL $_") for @tables;
-my %cells = map { split /\|/ } split /\n/, $node->safe_psql('postgres', join ' UNION ALL ', map {
+sql($node, "ALTER TABLE $_ SET (fillfactor = 100)") for @tables;
+sql($node, "VACUUM FULL $_") for @tables;
+my %cells = map { split /\|/ } split /\n/, sql($node, join ' UNION ALL ', map {
 	"SELECT '$_', round(count(*)::numeric / count(DISTINCT (ctid::text::point)[0]), 1) FROM $_" } @tables);
 cmp_ok($cells{$_}, '>', 1.5, "$_: there are $cells{$_} cells to a page") for @tables;
 $load = start_load();
@@ -93,9 +94,8 @@ ok($load->wait_for_answers(500), 'crowded pages: there is load');
 rewrite($load, 'crowded pages', 3, $full, $reindex, 'VACUUM %s');
 ok($load->wait_for_answers($load->answers + 500), 'crowded pages: which goes on');
 check_load($load, 'crowded pages');
-$node->safe_psql('postgres', 'SELECT count(llmquota_release(lease)) FROM llmquota.lease');
-is($node->safe_psql('postgres', q{SELECT count(*) FROM llmquota.meter_window WHERE metric = 'concurrency' AND used <> 0}),
-	0, 'in the end nothing is in flight');
+sql($node, 'SELECT count(llmquota_release(lease)) FROM llmquota.lease');
+is(in_flight($node), 0, 'in the end nothing is in flight');
 agree($node, 'in the end');
 
 unlike(slurp_file($node->logfile), qr/deadlock detected|PANIC|terminated by signal/, 'nobody has met a deadlock');

@@ -1,5 +1,5 @@
-# A physical standby replays all that happens to live state, under wal_consistency_checking: births, growth, picks, records,
-# expiry, VACUUM, VACUUM FULL. It shows the views, and refuses to pick.
+# A physical standby replays all that happens to live state, under wal_consistency_checking: births, growth, picks,
+# records, expiry, VACUUM, VACUUM FULL. It shows the views, and refuses to pick.
 use strict;
 use warnings;
 use LlmquotaLoad;
@@ -19,7 +19,8 @@ $standby->start;
 # What the views show, less what depends on the clock. Sliding windows are an hour long here.
 my %shown = (
 	lease => 'SELECT * FROM llmquota.lease ORDER BY lease',
-	meter_window => 'SELECT scope, subject, model, family, metric, period, used, amount, remaining, refused, would_refuse, mode, quota
+	meter_window => 'SELECT scope, subject, model, family, metric, period, used, amount, remaining, refused,
+							would_refuse, mode, quota
 					   FROM llmquota.meter_window ORDER BY quota, subject, model',
 );
 
@@ -29,7 +30,7 @@ sub same
 	my ($what) = @_;
 	my $reached = $node->lsn('insert');
 
-	$node->safe_psql('postgres', q{SELECT pg_logical_emit_message(true, '', '')});    # flushes what has no transaction id
+	sql($node, q{SELECT pg_logical_emit_message(true, '', '')});    # flushes what has no transaction id
 	ok( poll(
 			sub {
 				my ($status, $replayed) = $standby->psql('postgres', "SELECT pg_last_wal_replay_lsn() >= '$reached'");
@@ -40,9 +41,9 @@ sub same
 	unlike($log, qr/inconsistent page/, "$what: every page is as on the primary") or die 'the standby has ended';
 	for my $view (sort keys %shown)
 	{
-		my $primary = $node->safe_psql('postgres', $shown{$view});
+		my $primary = sql($node, $shown{$view});
 		isnt($primary, '', "$what: $view has rows");
-		is($standby->safe_psql('postgres', $shown{$view}), $primary, "$what: the standby shows the same $view");
+		is(sql($standby, $shown{$view}), $primary, "$what: the standby shows the same $view");
 	}
 	return;
 }
@@ -50,8 +51,8 @@ sub same
 my $pick = "SELECT lease FROM llmquota_pick('large', 'clinic', session => 's', request_id => 'r')";
 
 # Births, also after other commands of the same transaction, in a savepoint, and interrupted ones
-my $lease = $node->safe_psql('postgres', $pick);
-$node->safe_psql('postgres', q{
+my $lease = sql($node, $pick);
+sql($node, q{
 	BEGIN;
 	CREATE TABLE other (a int);
 	INSERT INTO other VALUES (1);
@@ -64,50 +65,56 @@ $node->safe_psql('postgres', q{
 	COMMIT PREPARED 'births'});
 for my $step (qw(birth-row birth-index birth-mark))
 {
-	is(sqlstate($node, "SET llmquota.inject = '$step'; SELECT llmquota_pick('large', '$step');"), 'XX000', "a birth fails at $step");
-	$node->safe_psql('postgres', "SELECT llmquota_pick('large', '$step')");
+	my $birth = "SELECT llmquota_pick('large', '$step');";
+
+	is(sqlstate($node, "SET llmquota.inject = '$step'; $birth"), 'XX000', "a birth fails at $step");
+	sql($node, $birth);
 }
 same('births');
 
 # Growth: eight quotas on one meter that had one
-$node->safe_psql('postgres', q{
+sql($node, q{
 	INSERT INTO llmquota.quota (scope, subject, metric, amount, per)
 	SELECT 'provider', '*', 'requests', 1000000, make_interval(hours => i) FROM generate_series(1, 7) i});
-$node->safe_psql('postgres', $pick) for 1 .. 2;
+sql($node, $pick) for 1 .. 2;
 same('growth');
 
 # Every way a lease can end, refusals
-$node->safe_psql('postgres', "SELECT llmquota_record('$lease', input_tokens => 10, output_tokens => 20)");
-$node->safe_psql('postgres', "BEGIN; SELECT llmquota_record(lease) FROM llmquota.lease WHERE org = 'birth-row'; ROLLBACK");
-$node->safe_psql('postgres', q{SELECT llmquota_renew(lease) FROM llmquota.lease WHERE org = 'birth-index'});
-$node->safe_psql('postgres', q{SELECT llmquota_pick('large', 'expired', ttl_ms => 1)});
-$node->safe_psql('postgres', q{
+sql($node, "SELECT llmquota_record('$lease', input_tokens => 10, output_tokens => 20)");
+sql($node, "BEGIN; SELECT llmquota_record(lease) FROM llmquota.lease WHERE org = 'birth-row'; ROLLBACK");
+sql($node, q{SELECT llmquota_renew(lease) FROM llmquota.lease WHERE org = 'birth-index'});
+sql($node, q{SELECT llmquota_pick('large', 'expired', ttl_ms => 1)});
+sql($node, q{
 	INSERT INTO llmquota.quota (scope, subject, metric, amount, per) VALUES ('org', 'poor', 'tokens', 1, '1 hour')});
-like($node->safe_psql('postgres', q{SELECT status FROM llmquota_pick('large', 'poor')}), qr/too_large/, 'a refusal');
-$node->safe_psql('postgres', 'SELECT * FROM llmquota_maintain()');
+like(sql($node, q{SELECT status FROM llmquota_pick('large', 'poor')}), qr/too_large/, 'a refusal');
+sql($node, 'SELECT * FROM llmquota_maintain()');
 same('ends of leases');
 
 # Load, and what moves rows under it
 my $load = LlmquotaLoad->start($node, clients => 4);
 ok($load->wait_for_answers(300), 'there is load');
-$node->safe_psql('postgres', $_)
-  for 'VACUUM', 'VACUUM (FREEZE)', 'VACUUM FULL llmquota.meter', 'VACUUM FULL llmquota.lease_page', 'VACUUM FULL llmquota.name',
-  'REINDEX TABLE CONCURRENTLY llmquota.meter';
+sql($node, $_)
+  for 'VACUUM', 'VACUUM (FREEZE)', 'VACUUM FULL llmquota.meter', 'VACUUM FULL llmquota.lease_page',
+  'VACUUM FULL llmquota.name', 'REINDEX TABLE CONCURRENTLY llmquota.meter';
 ok($load->wait_for_answers($load->answers + 300), 'and goes on');
 is($load->stop->{errors}, '', 'without an error');
-$node->safe_psql('postgres', 'SELECT * FROM llmquota_maintain()');
+sql($node, 'SELECT * FROM llmquota_maintain()');
 same('load');
 
 # Several cells to a page
-$node->safe_psql('postgres', 'ALTER TABLE llmquota.meter SET (fillfactor = 100); ALTER TABLE llmquota.lease_page SET (fillfactor = 100)');
-$node->safe_psql('postgres', $_) for 'VACUUM FULL llmquota.meter', 'VACUUM FULL llmquota.lease_page';
-$node->safe_psql('postgres', $pick) for 1 .. 10;
-$node->safe_psql('postgres', "SELECT llmquota_pick('large', 'new ' || i) FROM generate_series(1, 5) i");
+for my $table (qw(llmquota.meter llmquota.lease_page))
+{
+	sql($node, "ALTER TABLE $table SET (fillfactor = 100)");
+	sql($node, "VACUUM FULL $table");
+}
+sql($node, $pick) for 1 .. 10;
+sql($node, "SELECT llmquota_pick('large', 'new ' || i) FROM generate_series(1, 5) i");
 same('crowded pages');
 
 # What would change live state is refused
-my $some = $standby->safe_psql('postgres', 'SELECT lease FROM llmquota.lease LIMIT 1');
-for my $call (q{llmquota_pick('large', 'clinic')}, "llmquota_record('$some')", "llmquota_release('$some')", "llmquota_renew('$some')", 'llmquota_maintain()')
+my $some = sql($standby, 'SELECT lease FROM llmquota.lease LIMIT 1');
+for my $call (q{llmquota_pick('large', 'clinic')}, "llmquota_record('$some')", "llmquota_release('$some')",
+	"llmquota_renew('$some')", 'llmquota_maintain()')
 {
 	is(sqlstate($standby, "SELECT * FROM $call;"), '25006', "$call is refused on a standby");
 }
@@ -116,10 +123,10 @@ same('after refusals');
 # The standby becomes a primary, and everything goes on
 $node->stop;
 $standby->promote;
-$standby->safe_psql('postgres', 'DELETE FROM llmquota.quota WHERE id > 10');    # what has not counted from the beginning
+sql($standby, 'DELETE FROM llmquota.quota WHERE id > 10');    # what has not counted from the beginning
 agree($standby, 'promoted');
-like($standby->safe_psql('postgres', $pick), qr/^[0-9a-f-]{36}$/, 'a pick after promotion');
-$standby->safe_psql('postgres', 'SELECT count(llmquota_release(lease)) FROM llmquota.lease');
+like(sql($standby, $pick), qr/^[0-9a-f-]{36}$/, 'a pick after promotion');
+sql($standby, 'SELECT count(llmquota_release(lease)) FROM llmquota.lease');
 agree($standby, 'promoted, after all have ended');
 amcheck($standby, 'promoted');
 $standby->stop;
