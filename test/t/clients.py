@@ -41,8 +41,8 @@ def _run(client, number, dsn, pipe, arguments):
     pipe.close()
 
 
-def run(clients, client, dsn, *arguments):
-    """Calls client(connection, number, ...) in so many processes; returns what each of them returned."""
+def start(clients, client, dsn, *arguments):
+    """Begins to call client(connection, number, ...) in so many processes."""
     context = multiprocessing.get_context('fork')
     processes = []
     for number in range(clients):
@@ -51,6 +51,11 @@ def run(clients, client, dsn, *arguments):
         process.start()
         theirs.close()
         processes.append((process, ours))
+    return processes
+
+
+def finish(processes):
+    """Waits for the processes; returns what each call returned. Ends the program when one of them raised."""
     results = []
     for process, pipe in processes:
         results.append(pipe.recv())
@@ -59,6 +64,10 @@ def run(clients, client, dsn, *arguments):
         if isinstance(result, Exception):
             sys.exit(str(result))
     return results
+
+
+def run(clients, client, dsn, *arguments):
+    return finish(start(clients, client, dsn, *arguments))
 
 
 def at_once(dsn, connections, prepare, query):
