@@ -14,7 +14,7 @@ my $node = new_node('rewrite', conf => [ 'shared_buffers = 32MB', "deadlock_time
 # Births go on too: there are many orgs.
 sub start_load
 {
-	return LlmquotaLoad->start($node, clients => 4, orgs => 1000);
+	return LlmquotaLoad->start($node, clients => 4, orgs => 300);
 }
 
 # Ends a load; tests: its clients have seen no error, and everything they were told is so.
@@ -58,7 +58,7 @@ my %commands = (
 	'VACUUM' => [ 3, 'VACUUM %s', 'VACUUM (FREEZE) %s', $maintain ],
 	'VACUUM FULL' => [ 5, $full ],
 	'VACUUM FULL, rows moving together and apart' =>
-	  [ 5, 'ALTER TABLE %s SET (fillfactor = 100)', $full, 'ALTER TABLE %s SET (fillfactor = 10)', $full ],
+	  [ 3, 'ALTER TABLE %s SET (fillfactor = 100)', $full, 'ALTER TABLE %s SET (fillfactor = 10)', $full ],
 	'REINDEX' => [ 3, 'REINDEX TABLE %s', $reindex ],
 	'all of them' => [ 3, $full, $reindex, $maintain, 'VACUUM %s' ],
 );
