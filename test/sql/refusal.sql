@@ -90,22 +90,39 @@ SELECT status FROM llmquota_pick('m', input_tokens => 1001, max_output_tokens =>
 SELECT release_all() > 0 AS released;
 
 -- within a candidate the latest limit binds, over candidates the earliest
+CREATE FUNCTION bound_by(org text DEFAULT '', exclude text[] DEFAULT NULL) RETURNS text LANGUAGE sql AS $$
+	SELECT concat_ws(' ', status, refusal->>'scope', refusal->>'subject', refusal->>'period')
+	  FROM llmquota_pick('m', org, exclude => exclude)
+$$;
 DELETE FROM llmquota.quota;
 INSERT INTO llmquota.quota (scope, subject, metric, amount, per) VALUES
-	('key', 'a-1', 'requests', 1, '2 hours'), ('account', 'a', 'requests', 1, '10 hours'),
-		('account', 'b', 'requests', 1, '5 hours');
-SELECT count(DISTINCT key) AS keys FROM generate_series(1, 2) n, llmquota_pick('m', request_id => n::text) p;
-SELECT status, refusal->>'scope' AS scope, refusal->>'subject' AS subject, refusal->>'period' AS period
-  FROM llmquota_pick('m');
-SELECT status, refusal->>'scope' AS scope, refusal->>'subject' AS subject, refusal->>'period' AS period
-  FROM llmquota_pick('m', exclude => '{b}');
--- a limit that all candidates share binds with them
-INSERT INTO llmquota.quota (scope, subject, metric, amount, per) VALUES ('org', '*', 'requests', 1, '20 hours');
+	('account', 'a', 'requests', 1, '2 hours'), ('account', 'a', 'requests', 1, '10 hours'),
+	('account', 'b', 'requests', 1, '5 hours'), ('account', 'b', 'requests', 1, '1 hour');
+SELECT count(DISTINCT key) AS keys
+  FROM generate_series(1, 2) n, llmquota_pick('m', 'clinic-7', request_id => n::text) p;
+SELECT bound_by() AS a_or_b, bound_by(exclude => '{b}') AS a;
+-- limits that hold for all candidates bind with those of each
+INSERT INTO llmquota.quota (scope, subject, metric, amount, per) VALUES ('org', '*', 'requests', 1, '7 hours');
 SELECT status FROM llmquota_pick('m', 'clinic-1', exclude => '{a,b-1}');
-SELECT status, refusal->>'scope' AS scope FROM llmquota_pick('m', 'clinic-1');
-DELETE FROM llmquota.quota WHERE scope <> 'org';
-SELECT status FROM llmquota_pick('m', 'clinic-1');
-SELECT status, refusal->>'scope' AS scope, refusal->>'subject' AS subject FROM llmquota_pick('m', 'clinic-1');
+SELECT bound_by('clinic-1') AS org_is_free;
+UPDATE llmquota.quota SET amount = 0 WHERE scope = 'org';
+SELECT bound_by('clinic-7') AS org_never;
+DELETE FROM llmquota.quota;
+INSERT INTO llmquota.quota (scope, subject, metric, amount, per) VALUES
+	('org', '*', 'requests', 2, '7 hours'), ('account', 'a', 'requests', 1, '10 hours'),
+	('account', 'b', 'requests', 1, '5 hours');
+SELECT count(DISTINCT key) AS keys
+  FROM generate_series(1, 2) n, llmquota_pick('m', 'clinic-7', request_id => n::text) p;
+SELECT bound_by('clinic-7') AS org_later_than_b, bound_by('clinic-7', '{b}') AS a_later_than_org,
+	bound_by('clinic-1') AS b;
+SELECT release_all() > 0 AS released;
+DELETE FROM llmquota.quota;
+INSERT INTO llmquota.quota (scope, subject, metric, amount, per) VALUES
+	('org', '*', 'requests', 2, '3 hours'), ('global', '', 'requests', 1000, '1 hour'),
+	('account', 'a', 'requests', 1, '10 hours'), ('account', 'b', 'requests', 1, '5 hours');
+SELECT count(DISTINCT key) AS keys
+  FROM generate_series(1, 2) n, llmquota_pick('m', 'clinic-7', request_id => n::text) p;
+SELECT bound_by('clinic-7') AS b_later_than_org, bound_by('clinic-1') AS b;
 SELECT release_all() > 0 AS released;
 
 -- retry_after_ms: never before the limit frees itself, never 0, spread by at most the setting
