@@ -39,6 +39,7 @@ class Contestants:
         self.cluster.start()
         self.redis.start()
         self.make_database(DATABASE, keys=12)
+        self.make_lease_pages(DATABASE)
         include = run("pg_config", "--includedir-server").strip()
         library = compile_c("empty.c", BUILD / "empty.so", "-fPIC", "-shared", f"-I{include}")
         self.cluster.file(DATABASE, "opponent.sql", library=library)
@@ -54,6 +55,12 @@ class Contestants:
     def make_database(self, name, keys, accounts=5, orgs=ORGS):
         self.cluster.sql("postgres", f"DROP DATABASE IF EXISTS {name}", f"CREATE DATABASE {name}")
         self.cluster.file(name, "llmquota_fixture.sql", keys=keys, accounts=accounts, orgs=orgs)
+
+    def make_lease_pages(self, database):
+        """As many slots as a run may need: in a measure, leases are put where others have been before."""
+        self.cluster.sql(database, "SET synchronous_commit = off", "SELECT count(p.status) FROM "
+                         f"generate_series(1, {40_000 * (self.seconds + 1)}) n, "
+                         f"llmquota_pick('gpt-4o', 'clinic-' || n % {ORGS} + 1, ttl_ms => 1000) p")
 
     def find_leaf(self):
         """The leaf of the ledger that today's records go to, and an INSERT into it of what a record writes."""

@@ -8,6 +8,8 @@ import time
 from postgres import SETTINGS
 from shell import first_line
 
+LOAD_BEFORE = os.getloadavg()[0]
+
 
 def cpu():
     names = re.findall(r"^model name\s*:\s*(.*)$", pathlib.Path("/proc/cpuinfo").read_text(), re.M)
@@ -21,7 +23,7 @@ def memory():
 def heading(bench):
     settings = ", ".join(f"{name} = {value}" for name, value in SETTINGS.items())
     lease = bench.seconds + 1
-    return f"""llmquota bench, {time.strftime('%Y-%m-%d %H:%M %Z')}; load average before: {os.getloadavg()[0]:.1f}
+    return f"""llmquota bench, {time.strftime('%Y-%m-%d %H:%M %Z')}; load average before: {LOAD_BEFORE:.1f}
 machine:  {cpu()}, {memory()} GB, Linux {os.uname().release}
 versions: {first_line('postgres', '--version')}; {first_line('redis-server', '--version')}; {first_line('pgbouncer', '--version')}
 settings: {settings}, fsync = on; Redis AOF, appendfsync everysec (off) or always (on)

@@ -78,9 +78,8 @@ def make_pool(bench, keys):
     database = f"pool{keys}"
     bench.make_database(database, keys=keys)
     bench.cluster.sql(database, "INSERT INTO llmquota.quota (scope, subject, metric, amount, per) "
-                      "VALUES ('key', '*', 'requests', 1000000000, '1 minute')",
-                      "SET synchronous_commit = off", "SELECT count(p.status) FROM "
-                      f"generate_series(1, {20 * keys}) n, llmquota_pick('gpt-4o', 'clinic-' || n % 500 + 1, ttl_ms => 1000) p")
+                      "VALUES ('key', '*', 'requests', 1000000000, '1 minute')")
+    bench.make_lease_pages(database)
     return database
 
 
