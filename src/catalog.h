@@ -79,6 +79,7 @@ typedef struct LlmqMeter
 	int32		id;				/* of the cell, 0 when not known yet */
 	int			nlimits;
 	LlmqLimit  *limit;
+	int64		tight_until;	/* it may refuse, as far as this backend knows */
 } LlmqMeter;
 
 /* The meters that one model's calls touch at one subject. */

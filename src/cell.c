@@ -27,6 +27,8 @@
  */
 #include "postgres.h"
 
+#include <sched.h>
+
 #include "access/parallel.h"
 #include "access/relation.h"
 #include "access/table.h"
@@ -45,8 +47,12 @@
 #include "inject.h"
 #include "relation.h"
 
-/* How often a page is tried before its lock is slept for: a few microseconds, as long as a change of it takes. */
+/*
+ * How often a page is tried before its lock is slept for: a few microseconds, as long as a change of it takes, and then so
+ * many turns of the processor. Measured with 32 clients on 2 cores: one fifth more picks than without.
+ */
 #define SPINS_PER_PAGE 100
+#define YIELDS_PER_PAGE 10
 
 static const LlmqRelation live_relations[LLMQ_LIVE_COUNT] = {
 	[LLMQ_LIVE_METER] = LLMQ_REL_METER,
@@ -126,7 +132,6 @@ llmq_set_init(LlmqCellSet *set, LlmqLive *live)
 {
 	memset(set, 0, offsetof(LlmqCellSet, record));
 	set->live = live;
-	set->needed_flags = LLMQ_CELL_BORN;
 }
 
 /* Adds a cell and returns its number in the set; a cell that is there already keeps its number. */
@@ -227,39 +232,23 @@ prepare(LlmqCellSet *set)
 }
 
 /*
- * Waits for one page. Whoever holds it does so for microseconds and is most likely running, so a short spin is cheaper
- * than to sleep and be woken: a lock that is handed over by waking takes as long as several changes.
+ * Waits for one page. Whoever holds it does so for microseconds, so a short spin is cheaper than to sleep and be woken;
+ * if that does not help, the holder has most likely lost its processor, and gets ours. Only then the lock is slept for:
+ * one that is handed over by waking takes as long as several changes, and a queue of sleepers is slow to dissolve.
  */
 static void
 wait_for_page(Buffer buffer)
 {
-	for (int i = 0; i < SPINS_PER_PAGE; i++)
+	for (int i = 0; i < SPINS_PER_PAGE + YIELDS_PER_PAGE; i++)
 	{
 		if (ConditionalLockBuffer(buffer))
 			return;
-		SPIN_DELAY();
+		if (i < SPINS_PER_PAGE)
+			SPIN_DELAY();
+		else
+			sched_yield();
 	}
 	LockBuffer(buffer, BUFFER_LOCK_EXCLUSIVE);
-}
-
-/* Takes the content locks in order. False when one would have to be waited for and `wait` is false. */
-static bool
-lock_pages(LlmqCellSet *set, bool wait)
-{
-	for (int i = 0; i < set->npages; i++)
-	{
-#ifdef LLMQ_TESTING
-		if (i > 0 && page_order(&set->page[i - 1], &set->page[i]) >= 0)
-			elog(PANIC, "content locks taken out of order");
-#endif
-		set->page[i].image = NULL;
-		if (wait)
-			wait_for_page(set->page[i].buffer);
-		else if (!ConditionalLockBuffer(set->page[i].buffer))
-			return false;
-		set->nlocked++;
-	}
-	return true;
 }
 
 /* With the page locked: the state of a cell inside `page`, or NULL when the row is not what it was. */
@@ -268,20 +257,23 @@ state_in(const LlmqCellSet *set, const LlmqCellUse *cell, char *page)
 {
 	LlmqCellHeader *state = llmq_cell_in_page(page, unconstify(ItemPointerData *, &cell->tid), cell->table, cell->id);
 
-	if (state == NULL || (state->flags & (LLMQ_CELL_BORN | LLMQ_CELL_MOVED)) != set->needed_flags)
+	if (state == NULL || (state->flags & (LLMQ_CELL_BORN | LLMQ_CELL_MOVED)) != LLMQ_CELL_BORN)
 		return NULL;
 	return state;
 }
 
-/* With all pages locked: is every row still what it was? A wrong checksum is an error, and leaves no lock. */
+/* Is every cell on a page that was just locked still what it was? A wrong checksum is an error, and leaves no lock. */
 static bool
-verify(LlmqCellSet *set)
+verify_page(LlmqCellSet *set, int page)
 {
 	for (int i = 0; i < set->ncells; i++)
 	{
 		LlmqCellUse *cell = &set->cell[i];
-		LlmqCellHeader *state = state_in(set, cell, BufferGetPage(set->page[cell->page].buffer));
+		LlmqCellHeader *state;
 
+		if (cell->page != page)
+			continue;
+		state = state_in(set, cell, BufferGetPage(set->page[page].buffer));
 		if (state == NULL)
 		{
 			llmq_cell_forget(cell->table, cell->id);
@@ -300,26 +292,51 @@ verify(LlmqCellSet *set)
 }
 
 /*
+ * Takes the content locks in order. What can be done with one page is done before the next is locked, so that the last
+ * of them, which are those that everybody wants, are held shortest: its cells are verified, and a page of meters is
+ * copied into its record.
+ */
+static LlmqLockResult
+lock_pages(LlmqCellSet *set, bool wait)
+{
+	for (int i = 0; i < set->npages; i++)
+	{
+		LlmqCellPage *page = &set->page[i];
+
+#ifdef LLMQ_TESTING
+		if (i > 0 && page_order(&set->page[i - 1], page) >= 0)
+			elog(PANIC, "content locks taken out of order");
+#endif
+		if (wait)
+			wait_for_page(page->buffer);
+		else if (!ConditionalLockBuffer(page->buffer))
+			return LLMQ_LOCK_BUSY;
+		set->nlocked++;
+		if (!verify_page(set, i))
+			return LLMQ_LOCK_STALE;
+		page->image = NULL;
+		if (page->table == LLMQ_LIVE_METER)
+			page->image = GenericXLogRegisterBuffer(set->record[i / LLMQ_METERS_PER_RECORD], page->buffer, 0);
+	}
+	return LLMQ_LOCKED;
+}
+
+/*
  * Locks every page of the set. On LLMQ_LOCKED the caller holds the content locks and must come to llmq_set_unlock();
  * on anything else nothing is held. May raise, but holds no content lock when it does.
  */
 LlmqLockResult
 llmq_set_lock(LlmqCellSet *set, bool wait)
 {
+	LlmqLockResult result;
+
 	if (!find_pages(set))
 		return LLMQ_LOCK_STALE;
 	prepare(set);
-	if (!lock_pages(set, wait))
-	{
+	result = lock_pages(set, wait);
+	if (result != LLMQ_LOCKED)
 		llmq_set_unlock(set);
-		return LLMQ_LOCK_BUSY;
-	}
-	if (!verify(set))
-	{
-		llmq_set_unlock(set);
-		return LLMQ_LOCK_STALE;
-	}
-	return LLMQ_LOCKED;
+	return result;
 }
 
 /* The locked image of a cell, to decide on. Its length is in its header. */
@@ -332,8 +349,9 @@ llmq_set_state(const LlmqCellSet *set, int cell)
 }
 
 /*
- * The copy of a cell that goes into the open record: the only thing that may be written to. The page enters the
- * record here, and with it what earlier records of this set did to it.
+ * The copy of a cell that goes into the open record: the only thing that may be written to. A meter may be changed in
+ * the record of its page only (page / LLMQ_METERS_PER_RECORD); a lease page enters every record anew, and with it what
+ * the earlier ones did to it.
  */
 void *
 llmq_set_change(LlmqCellSet *set, int cell)
@@ -366,7 +384,8 @@ llmq_set_log(LlmqCellSet *set)
 	set->record[set->next_record++] = NULL;
 	set->changed = 0;
 	for (int i = 0; i < set->npages; i++)
-		set->page[i].image = NULL;
+		if (set->page[i].table != LLMQ_LIVE_METER)
+			set->page[i].image = NULL;
 }
 
 /* Releases every lock and pin, and the records that were not needed. The set may be locked again. */
@@ -399,9 +418,8 @@ llmq_cell_make_durable(XLogRecPtr lsn)
 		return;
 	if (synchronous_commit <= SYNCHRONOUS_COMMIT_OFF)
 	{
-		/* COMMIT tells the WAL writer, unless it is far away. */
-		if (IsTransactionBlock())
-			XLogSetAsyncXactLSN(lsn);
+		/* COMMIT would tell the WAL writer, but the statement may go on for long before it */
+		XLogSetAsyncXactLSN(lsn);
 		return;
 	}
 	if (LLMQ_INJECTED("no-flush"))

@@ -110,7 +110,6 @@ typedef struct LlmqCellSet
 	int			nrecords;
 	int			next_record;
 	uint32		changed;		/* cells changed in the open record */
-	uint16		needed_flags;	/* BORN, except while a cell is being born */
 	XLogRecPtr	lsn;			/* end of the last record */
 	GenericXLogState *record[LLMQ_MAX_RECORDS];
 	LlmqCellUse cell[LLMQ_MAX_CELLS];

@@ -42,6 +42,9 @@
 
 StaticAssertDecl(STATE_OFFSET == 32, "the state of a cell is 8-aligned in its tuple");
 
+/* How many lease pages one index scan finds. */
+#define LEASE_PAGES_FOUND 32
+
 /* Where rows were last seen, by id. */
 typedef struct KnownRows
 {
@@ -167,13 +170,20 @@ remember(LlmqLiveTable table, int32 id, ItemPointer tid)
 	rows->tid[id] = *tid;
 }
 
+/* Does a state count: is it one of ours, born and not moved away? */
+static bool
+is_counting(const LlmqCellHeader *state)
+{
+	return state != NULL && (state->flags & (LLMQ_CELL_BORN | LLMQ_CELL_MOVED)) == LLMQ_CELL_BORN;
+}
+
 /* Is this the row of a cell that was never born, or has moved away? */
 bool
 llmq_cell_is_dead(HeapTuple tuple, LlmqLiveTable table)
 {
 	LlmqCellHeader *state = state_in_tuple(tuple->t_data, tuple->t_len, table);
 
-	return state != NULL && (state->flags & (LLMQ_CELL_BORN | LLMQ_CELL_MOVED)) != LLMQ_CELL_BORN;
+	return state != NULL && !is_counting(state);
 }
 
 /* The first born row that an index scan finds: its id (0 when there is none) and address. */
@@ -188,7 +198,7 @@ scan_for_born(Relation rel, LlmqLiveTable table, Oid index, ScanKey keys, int nk
 	{
 		LlmqCellHeader *state = state_in_tuple(tuple->t_data, tuple->t_len, table);
 
-		if (state == NULL || (state->flags & (LLMQ_CELL_BORN | LLMQ_CELL_MOVED)) != LLMQ_CELL_BORN)
+		if (!is_counting(state))
 			continue;
 		id = state->id;
 		*tid = tuple->t_self;
@@ -197,22 +207,48 @@ scan_for_born(Relation rel, LlmqLiveTable table, Oid index, ScanKey keys, int nk
 	return id;
 }
 
+/*
+ * Finds a cell through the index and remembers it, and for lease pages its neighbours too: who is looking for a free slot
+ * goes from one page to the next. False when there is no such cell.
+ */
+static bool
+find_by_id(LlmqLive *live, LlmqLiveTable table, int32 id, ItemPointer tid)
+{
+	int32		neighbours = table == LLMQ_LIVE_LEASE ? LEASE_PAGES_FOUND : 1;
+	ScanKeyData keys[2];
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	bool		found = false;
+
+	ScanKeyInit(&keys[0], ATT_ID, BTGreaterEqualStrategyNumber, F_INT4GE, Int32GetDatum(id));
+	ScanKeyInit(&keys[1], ATT_ID, BTLessStrategyNumber, F_INT4LT, Int32GetDatum(id + neighbours));
+	scan = systable_beginscan(live->rel[table], llmq_relation_oid(id_index[table]), true, SnapshotSelf, 2, keys);
+	while ((tuple = systable_getnext(scan)) != NULL)
+	{
+		LlmqCellHeader *state = state_in_tuple(tuple->t_data, tuple->t_len, table);
+
+		if (!is_counting(state))
+			continue;
+		remember(table, state->id, &tuple->t_self);
+		if (state->id != id)
+			continue;
+		*tid = tuple->t_self;
+		found = true;
+	}
+	systable_endscan(scan);
+	return found;
+}
+
 /* Where the row of a cell is: remembered, or found through the index. False when there is no such cell. */
 bool
 llmq_cell_locate(LlmqLive *live, LlmqLiveTable table, int32 id, ItemPointer tid)
 {
-	ScanKeyData key;
-
 	if (id > 0 && id < known[table].size && ItemPointerIsValid(&known[table].tid[id]))
 	{
 		*tid = known[table].tid[id];
 		return true;
 	}
-	ScanKeyInit(&key, ATT_ID, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(id));
-	if (scan_for_born(live->rel[table], table, llmq_relation_oid(id_index[table]), &key, 1, tid) == 0)
-		return false;
-	remember(table, id, tid);
-	return true;
+	return find_by_id(live, table, id, tid);
 }
 
 /*
@@ -330,7 +366,7 @@ llmq_cell_walk(LlmqLive *live, LlmqLiveTable table, LlmqCellVisitor visit, void 
 		LlmqCellHeader *state = state_in_tuple(tuple->t_data, tuple->t_len, table);
 
 		CHECK_FOR_INTERRUPTS();
-		if (state == NULL || (state->flags & (LLMQ_CELL_BORN | LLMQ_CELL_MOVED)) != LLMQ_CELL_BORN)
+		if (!is_counting(state))
 			continue;
 		remember(table, state->id, &tuple->t_self);
 		if (llmq_cell_copy(live, table, state->id, copy, BLCKSZ))

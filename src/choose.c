@@ -213,6 +213,7 @@ least_used(LlmqPick *pick, LlmqTier *tier)
 static void
 note_second_refusal(LlmqPick *pick, LlmqKey *key, const LlmqVerdict *verdict)
 {
+	pick->common_refused = verdict->common;
 	if (verdict->meter->subject->scope == LLMQ_SCOPE_ACCOUNT)
 		*key->account->verdict = *verdict;
 	else
@@ -224,7 +225,7 @@ note_second_refusal(LlmqPick *pick, LlmqKey *key, const LlmqVerdict *verdict)
 static bool
 try_tier(LlmqPick *pick, LlmqTier *tier)
 {
-	for (int attempt = 0; attempt < MAX_GRANT_ATTEMPTS; attempt++)
+	for (int attempt = 0; attempt < MAX_GRANT_ATTEMPTS && !pick->common_refused; attempt++)
 	{
 		LlmqKey    *key = least_used(pick, tier);
 		LlmqVerdict verdict;
@@ -251,7 +252,7 @@ try_pool(LlmqPick *pick, const char *owner, bool only_look)
 {
 	LlmqPool   *pool = llmq_pool(pick->catalog, pick->model, owner);
 
-	for (int i = 0; i < pool->ntiers && !pick->no_slot; i++)
+	for (int i = 0; i < pool->ntiers && !pick->no_slot && !pick->common_refused; i++)
 		if (only_look ? least_used(pick, &pool->tier[i]) != NULL : try_tier(pick, &pool->tier[i]))
 			return true;
 	return false;
@@ -263,7 +264,7 @@ try_pools(LlmqPick *pick, bool only_look)
 {
 	if (pick->org->owns_accounts && try_pool(pick, pick->org->subject.name, only_look))
 		return true;
-	return pick->org->shared_keys && !pick->no_slot && try_pool(pick, NULL, only_look);
+	return pick->org->shared_keys && !pick->no_slot && !pick->common_refused && try_pool(pick, NULL, only_look);
 }
 
 /* What one call of the model reserves: what was said, else what the configuration supposes. */
@@ -281,29 +282,43 @@ set_demand(LlmqPick *pick)
 	pick->demand.lease_ttl = pick->ttl_ms * INT64CONST(1000);
 }
 
-/* Asks the limits that hold whatever the key: those of everybody, the provider and the org. */
+/*
+ * Asks the limits that hold whatever the key: those of everybody, the provider and the org. They are the pages that most
+ * picks change, and there is nothing to choose between, so they are only looked at when one may refuse.
+ */
 static bool
 common_limits_admit(LlmqPick *pick, LlmqVerdict *verdict)
 {
+	LlmqSubject *subjects[] = {&pick->catalog->global, &pick->model->provider->subject, &pick->org->subject};
+	LlmqMeters *meters[lengthof(subjects)];
+	bool		tight = false;
+
 	llmq_verdict_init(verdict);
-	llmq_look(pick, llmq_plan_meters(pick->catalog, &pick->catalog->global, pick->model), verdict);
-	llmq_look(pick, llmq_plan_meters(pick->catalog, &pick->model->provider->subject, pick->model), verdict);
-	return llmq_look(pick, llmq_plan_meters(pick->catalog, &pick->org->subject, pick->model), verdict);
+	for (Size i = 0; i < lengthof(subjects); i++)
+	{
+		meters[i] = llmq_plan_meters(pick->catalog, subjects[i], pick->model);
+		for (int j = 0; j < meters[i]->n; j++)
+			tight |= llmq_meter_is_tight(meters[i]->meter[j], pick->now);
+	}
+	for (Size i = 0; tight && i < lengthof(subjects); i++)
+		llmq_look(pick, meters[i], verdict);
+	return verdict->admitted;
 }
 
 /* The number of the last step tried: never used twice, also when a pick ends with an error. */
 static uint64 last_number = 0;
 
 /*
- * Tries one step. When a common limit refuses, the keys are only looked at: each of them would be refused until the
+ * Tries one step once. When a common limit refuses, the keys are only looked at: each of them would be refused until the
  * later of the common limit's and its own time.
  */
 static bool
-try_step(LlmqPick *pick)
+try_step_once(LlmqPick *pick)
 {
 	LlmqVerdict common;
 
-	set_demand(pick);
+	llmq_verdict_init(&pick->refusal);
+	pick->common_refused = false;
 	pick->now = GetCurrentTimestamp();
 	pick->number = ++last_number;
 	if (common_limits_admit(pick, &common))
@@ -311,6 +326,22 @@ try_step(LlmqPick *pick)
 	if (try_pools(pick, true) || pick->refusal.admitted || pick->refusal.when < common.when)
 		pick->refusal = common;
 	return false;
+}
+
+/*
+ * Tries one step. A common limit that nobody had looked at may refuse under the lock: then it has become tight, and the
+ * step is tried again with a look.
+ */
+static bool
+try_step(LlmqPick *pick)
+{
+	bool		granted = false;
+
+	set_demand(pick);
+	pick->common_refused = true;
+	for (int attempt = 0; attempt < MAX_GRANT_ATTEMPTS && !granted && pick->common_refused; attempt++)
+		granted = try_step_once(pick);
+	return granted;
 }
 
 /*
@@ -328,7 +359,6 @@ llmq_choose(LlmqPick *pick)
 		pick->model = pick->route->step[i];
 		if (!pick->model->enabled)
 			continue;
-		llmq_verdict_init(&pick->refusal);
 		granted = try_step(pick);
 		if (!pick->refusal.admitted && (soonest.admitted || pick->refusal.when < soonest.when))
 			soonest = pick->refusal;

@@ -13,6 +13,12 @@
 #define UNKNOWN_CALL INT64CONST(1000000)
 #define LEAST_WAIT INT64CONST(50000)
 
+/*
+ * A meter is tight when less than an eighth would be left, and for a second after (microseconds).
+ */
+#define TIGHT_HEADROOM 0.125
+#define TIGHT_FOR INT64CONST(1000000)
+
 /* Share of a new duration in the decayed mean: one eighth, as TCP smooths its round trips (RFC 6298). */
 #define MEAN_CALL_SHARE 8
 
@@ -96,20 +102,19 @@ window_now(LlmqWindow *window, const LlmqMeterState *state, const LlmqWindowShap
 	(void) llmq_window_advance(window, shape, now, state->generation);
 }
 
-/* Notes that a limit refuses, if it does so for longer than those seen before. */
+/* Adds what somebody says to a verdict: of several refusals the one that ends last stays. */
 static void
-note_refusal(LlmqVerdict *verdict, const LlmqVerdict *refusal)
+add_verdict(LlmqVerdict *verdict, const LlmqVerdict *other)
 {
-	if (verdict->admitted || refusal->when > verdict->when)
-	{
-		double		headroom = verdict->headroom;
-		bool		full = verdict->full;
+	double		headroom = Min(verdict->headroom, other->headroom);
+	bool		full = verdict->full || other->full;
+	bool		common = verdict->common || other->common;
 
-		*verdict = *refusal;
-		verdict->headroom = headroom;
-		verdict->full = full;
-	}
-	verdict->admitted = false;
+	if (!other->admitted && (verdict->admitted || other->when > verdict->when))
+		*verdict = *other;
+	verdict->headroom = headroom;
+	verdict->full = full;
+	verdict->common = common;
 }
 
 static void
@@ -118,7 +123,7 @@ check_limit(LlmqVerdict *verdict, const LlmqLimit *limit, const LlmqWindow *wind
 {
 	int64		amount = usable_amount(limit->quota, demand->high_priority);
 	int64		requested = counted(&demand->use, limit->quota->metric, limit->quota->window_flags);
-	LlmqVerdict refusal = {.limit = limit,.amount = limit->quota->amount,.used = window->sum,.requested = requested};
+	LlmqVerdict refusal = {.limit = limit,.amount = limit->quota->amount,.used = window->sum,.requested = requested,.headroom = 1};
 
 	if (!limit->enforced)
 		return;
@@ -130,9 +135,8 @@ check_limit(LlmqVerdict *verdict, const LlmqLimit *limit, const LlmqWindow *wind
 	refusal.when = llmq_window_when(window, now, amount, requested);
 	if (refusal.when == LLMQ_WHEN_UNKNOWN)
 		refusal.when = estimate_return(window->sum, state, now);
-	if (!llmq_window_fits(window, amount, 1))
-		verdict->full = true;
-	note_refusal(verdict, &refusal);
+	refusal.full = !llmq_window_fits(window, amount, 1);
+	add_verdict(verdict, &refusal);
 }
 
 /*
@@ -143,16 +147,31 @@ void
 llmq_meter_check(LlmqMeter *meter, const LlmqMeterState *state, const LlmqDemand *demand, int64 now,
 				 LlmqVerdict *verdict)
 {
+	LlmqVerdict own;
+
+	llmq_verdict_init(&own);
 	for (int i = 0; i < meter->nlimits; i++)
 	{
-		const LlmqLimit *limit = &meter->limit[i];
 		LlmqWindow	window;
 
-		window_now(&window, state, &limit->shape, now);
-		check_limit(verdict, limit, &window, state, demand, now);
-		if (verdict->limit == limit)
-			verdict->meter = meter;
+		window_now(&window, state, &meter->limit[i].shape, now);
+		check_limit(&own, &meter->limit[i], &window, state, demand, now);
 	}
+	own.meter = meter;
+	own.common = !own.admitted && meter->subject->scope != LLMQ_SCOPE_ACCOUNT && meter->subject->scope != LLMQ_SCOPE_KEY;
+	if (!own.admitted || own.headroom < TIGHT_HEADROOM)
+		meter->tight_until = now + TIGHT_FOR;
+	add_verdict(verdict, &own);
+}
+
+/*
+ * Is a look at the meter worth while before its lock, because it may refuse? A meter that had much left a moment ago is
+ * only asked under the lock: reading it would get in the way of those who change it.
+ */
+bool
+llmq_meter_is_tight(const LlmqMeter *meter, int64 now)
+{
+	return meter->id == 0 || meter->tight_until > now;
 }
 
 /* Has the clock left the periods that the plan knows? Then locks have to be released and the plan refreshed. */

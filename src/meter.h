@@ -79,6 +79,7 @@ typedef struct LlmqVerdict
 {
 	bool		admitted;
 	bool		full;			/* some limit would not even admit the smallest request */
+	bool		common;			/* a limit refuses that holds whatever the key */
 	double		headroom;		/* of the tightest window, after the request */
 	int64		when;			/* the request fits again; LLMQ_WHEN_NEVER: never */
 	LlmqMeter  *meter;			/* that refused */
@@ -91,6 +92,7 @@ typedef struct LlmqVerdict
 extern void llmq_verdict_init(LlmqVerdict *verdict);
 extern void llmq_meter_check(LlmqMeter *meter, const LlmqMeterState *state, const LlmqDemand *demand, int64 now,
 							 LlmqVerdict *verdict);
+extern bool llmq_meter_is_tight(const LlmqMeter *meter, int64 now);
 extern bool llmq_meter_stale(const LlmqMeter *meter, int64 now);
 extern uint32 llmq_meter_charge(const LlmqMeter *meter, LlmqMeterState *state, const LlmqDemand *demand, int64 now);
 

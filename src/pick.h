@@ -60,6 +60,7 @@ typedef struct LlmqPick
 	bool		any_key;		/* some key can serve the route for this org */
 	bool		any_candidate;	/* ... and it was not excluded */
 	bool		no_slot;
+	bool		common_refused; /* under the lock, by a limit that holds whatever the key */
 	LlmqVerdict refusal;		/* over all candidates, the one that ends first */
 	LlmqMeterState *scratch;	/* for copies of meters */
 	/* the answer */
