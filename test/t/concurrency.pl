@@ -43,6 +43,11 @@ is_deeply(
 	{ answers => { granted => 50, over_capacity => 950 }, used => 5000, leases => 50 },
 	'1,000 concurrent reservations of 100 tokens on 5,000 per hour: exactly 50');
 
+is_deeply(
+	run_scenario('first_use'),
+	{ answers => { granted => 20, rate_limited => 30 }, names => 1, meters => 1 },
+	'50 first picks for an org at once, 20 per hour: exactly 20, on one meter');
+
 my $tenants = run_scenario('tenants');
 cmp_ok($tenants->{granted}, '>', 300, 'tenants: picks were granted');
 cmp_ok($tenants->{refused}, '>', 0, 'tenants: picks were refused');

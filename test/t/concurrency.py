@@ -217,6 +217,17 @@ def fifty_of_a_thousand(dsn):
     return exactly(dsn, 1000, 1, 100, 'tokens', 5000, 3600)
 
 
+def first_use(dsn):
+    connection = one_key(dsn, 'concurrency', 1000, None)
+    insert_quotas(connection, [('org', '*', None, 'requests', 20, 3600)])
+    know_all = "SELECT status FROM llmquota_pick('m', exclude => '{k}')"
+    answers = Counter(clients.at_once(dsn, 50, know_all, "SELECT status FROM llmquota_pick('m', 'new')"))
+    names, meters = connection.execute(
+        "SELECT count(DISTINCT n.id), count(DISTINCT m.id) FROM llmquota.name n LEFT JOIN llmquota.meter m"
+        " ON m.scope = 'o' AND m.subject = n.id WHERE n.kind = 'o' AND n.name = 'new'").fetchone()
+    return {'answers': answers, 'names': names, 'meters': meters}
+
+
 # Scenario tenants: two orgs with keys of their own, one of which may use shared keys too, while the configuration
 # changes.
 
@@ -265,7 +276,7 @@ def tenants(dsn):
     }
 
 
-SCENARIOS = {function.__name__: function for function in (limits, two_of_fifty, fifty_of_a_thousand, tenants)}
+SCENARIOS = {function.__name__: function for function in (limits, two_of_fifty, fifty_of_a_thousand, first_use, tenants)}
 
 if __name__ == '__main__':
     print(json.dumps(SCENARIOS[sys.argv[1]](sys.argv[2])))
