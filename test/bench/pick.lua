@@ -3,8 +3,8 @@
 --   KEYS  config:MODEL  pool:MODEL  org:ORG  lease:LEASE
 --   ARGV  MODEL  ORG  LEASE (drawn by the client)  input tokens  output tokens  ttl in ms  session  request id
 --
--- How it is made fast: as few redis.call as possible (7 to a grant; each costs about a microsecond), no parsing, and no
--- function made that is not called. The state:
+-- How it is made fast: as few redis.call as possible (7 to a grant; each costs about a microsecond), no parsing, and
+-- no function made that is not called. The state:
 --   config:MODEL  packed doubles: the amounts of the global concurrency, of an org's requests/minute and concurrency;
 --                 then for each account requests/minute, tokens/minute, requests/day, and the number of its keys
 --   pool:MODEL    packed doubles: second, day, calls in flight; then for each account the window's requests and tokens,
@@ -12,8 +12,8 @@
 --   org:ORG       packed doubles: second, the window's requests, those of the running second, calls in flight
 --   ring:MODEL, ring:ORG  hashes, touched once a second: second % 61 -> what was counted in that finished second
 --   key:MODEL:A:K         hash: what the answer says of the K-th key of account A
---   lease:LEASE           hash with an expiry, for the script that settles it: what was charged to whom and when, in few
---                         fields, because Redis looks for a field by reading those before it
+--   lease:LEASE           hash with an expiry, for the script that settles it: what was charged to whom and when, in
+--                         few fields, because Redis looks for a field by reading those before it
 --   expiry:SECOND         hash: org -> its calls in flight that expire in that second (expire.lua gives them back)
 
 local clock = redis.call('TIME')
@@ -88,14 +88,16 @@ end
 local best, least = nil, math.huge
 for a = 0, accounts - 1 do
 	local u, c = 4 + 5 * a, 4 + 4 * a
-	local used = math.max((pool[u] + 1) / config[c], (pool[u + 1] + need) / config[c + 1], (pool[u + 4] + 1) / config[c + 2])
+	local used = math.max((pool[u] + 1) / config[c], (pool[u + 1] + need) / config[c + 1],
+		(pool[u + 4] + 1) / config[c + 2])
 	if used <= 1 and used < least then
 		best, least = a, used
 	end
 end
 
 if not best or org[2] >= config[2] or org[4] >= config[3] or pool[3] >= config[1] then
-	local status, scope, subject, metric, amount, ring = 'over_capacity', 'account', nil, 'requests', nil, 'ring:' .. ARGV[1]
+	local status, scope, subject, metric, amount = 'over_capacity', 'account', nil, 'requests', nil
+	local ring = 'ring:' .. ARGV[1]
 	if org[2] >= config[2] then
 		status, scope, subject, amount, ring = 'rate_limited', 'org', ARGV[2], config[2], 'ring:' .. ARGV[2]
 	elseif org[4] >= config[3] then

@@ -17,9 +17,9 @@ RANDOM_ORG = f"\\set r random(1, {ORGS})\n"
 
 # What a row of the ledger holds after a record, in the columns the ledger may have.
 LEDGER_VALUES = {
-    "lease": "{lease}", "picked_at": "'{picked_at}'", "recorded_at": "now()", "org": "'clinic-' || :r", "attempt": "1",
-    "route": "'gpt-4o'", "requested_model": "'gpt-4o'", "model": "'gpt-4o'", "provider": "'openai'",
-    "account": "'account-1'", "key": "'key-00007'", "status": "'ok'", "reserved_input": "1200", "reserved_output": "500",
+    "lease": "{lease}", "picked_at": "'{picked_at}'", "recorded_at": "now()", "org": "'clinic-' || :r",
+    "attempt": "1", "route": "'gpt-4o'", "model": "'gpt-4o'", "provider": "'openai'", "account": "'account-1'",
+    "key": "'key-00007'", "status": "'ok'", "reserved_input": "1200", "reserved_output": "500",
     "input_tokens": "1180", "output_tokens": "312", "usage_source": "'reported'"
 }
 
@@ -52,15 +52,25 @@ class Contestants:
         self.redis.stop()
         self.cluster.stop()
 
-    def make_database(self, name, keys, accounts=5, orgs=ORGS):
+    def make_database(self, name, keys, accounts=5, limited=()):
+        """llmquota with the configuration of the measures, and requests/minute at the scopes "limited" as well."""
         self.cluster.sql("postgres", f"DROP DATABASE IF EXISTS {name}", f"CREATE DATABASE {name}")
-        self.cluster.file(name, "llmquota_fixture.sql", keys=keys, accounts=accounts, orgs=orgs)
+        self.cluster.file(name, "llmquota_fixture.sql", keys=keys, accounts=accounts, orgs=ORGS)
+        for scope in limited:
+            self.cluster.sql(name, "INSERT INTO llmquota.quota (scope, subject, metric, amount, per) "
+                                   f"VALUES ('{scope}', '*', 'requests', 1000000000, '1 minute')")
+
+    def picks(self, database, count, model="gpt-4o", ttl_ms=1000):
+        """Picks in one statement, each of the orgs in turn; answers how many were granted."""
+        (granted,), = self.cluster.sql(
+            database, "SET synchronous_commit = off", "SELECT count(*) FILTER (WHERE p.status = 'granted') FROM "
+            f"generate_series(1, {count}) n, "
+            f"llmquota_pick('{model}', 'clinic-' || n % {ORGS} + 1, ttl_ms => {ttl_ms}) p")
+        return int(granted)
 
     def make_lease_pages(self, database):
         """As many slots as a run may need: in a measure, leases are put where others have been before."""
-        self.cluster.sql(database, "SET synchronous_commit = off", "SELECT count(p.status) FROM "
-                         f"generate_series(1, {40_000 * (self.seconds + 1)}) n, "
-                         f"llmquota_pick('gpt-4o', 'clinic-' || n % {ORGS} + 1, ttl_ms => 1000) p")
+        self.picks(database, 40_000 * (self.seconds + 1))
 
     def find_leaf(self):
         """The leaf of the ledger that today's records go to, and an INSERT into it of what a record writes."""
@@ -79,10 +89,10 @@ class Contestants:
 
     # Scripts
 
-    def pick_script(self, database=DATABASE, model="gpt-4o", ttl_ms=None, more=""):
+    def pick_script(self, database=DATABASE, model="gpt-4o", ttl_ms=None):
         ttl_ms = ttl_ms or self.seconds * 1000 + 1000
-        return Script(f"pick_{database}_{model}", RANDOM_ORG + f"SELECT * FROM llmquota_pick('{model}', 'clinic-' || :r, "
-                      f"1200, 500, ttl_ms => {ttl_ms}{more});\n")
+        text = f"SELECT * FROM llmquota_pick('{model}', 'clinic-' || :r, 1200, 500, ttl_ms => {ttl_ms});\n"
+        return Script(f"pick_{database}_{model}", RANDOM_ORG + text)
 
     def insert_script(self, lease="gen_random_uuid()", name="insert", before="", **variables):
         return Script(name, before + self.insert_text.replace("{lease}", lease), **variables)
@@ -97,6 +107,10 @@ class Contestants:
                 raise Failure(f"leases in {database} do not expire")
             self.cluster.sql(database, "SELECT * FROM llmquota_maintain()")
         self.cluster.sql(database, "TRUNCATE llmquota.usage")
+
+    def live_bytes(self, database):
+        return int(self.cluster.value(database, "SELECT sum(pg_total_relation_size(t)) FROM "
+                                      "unnest('{llmquota.meter,llmquota.lease_page,llmquota.name}'::regclass[]) t"))
 
     def in_flight(self, database=DATABASE):
         return int(self.cluster.value(database, "SELECT count(*) FROM llmquota.lease"))
@@ -140,7 +154,8 @@ class Contestants:
 
     def plpgsql(self, clients, mode):
         self.free_slots()
-        text = f"SELECT * FROM bench.pick('gpt-4o', 'clinic-' || :r, 1200, 500, ttl_ms => {self.seconds * 1000 + 1000});\n"
+        ttl_ms = self.seconds * 1000 + 1000
+        text = f"SELECT * FROM bench.pick('gpt-4o', 'clinic-' || :r, 1200, 500, ttl_ms => {ttl_ms});\n"
         rate, count = self.run(Script("plpgsql", RANDOM_ORG + text), clients, mode)
         granted = int(self.cluster.value(DATABASE, "SELECT count(*) FROM bench.slot WHERE lease IS NOT NULL"))
         if granted < count:

@@ -19,9 +19,7 @@ def p99(transactions):
 
 def hot(bench):
     """50 clients on one key, 1,000 a second offered, flushed; latency counts from when a transaction was due."""
-    bench.make_database("hot", keys=1, accounts=1)
-    bench.cluster.sql("hot", "INSERT INTO llmquota.quota (scope, subject, metric, amount, per) "
-                      "VALUES ('key', '*', 'requests', 1000000000, '1 minute')")
+    bench.make_database("hot", keys=1, accounts=1, limited=("key",))
     bench.warm_up(lambda: bench.pick(8, "on", database="hot"), lambda: bench.insert(8, "on"))
     seconds = 3 * bench.seconds
     ratios, picks, inserts = [], [], []
@@ -38,14 +36,13 @@ def hot(bench):
 
 
 def wal(bench):
-    """Six cells: the meters of global, provider, account, key and org, and the lease. The pages have been written since
-    the checkpoint, the slots been used before."""
-    bench.make_database("six", keys=12)
-    bench.cluster.sql("six", "INSERT INTO llmquota.quota (scope, subject, metric, amount, per) VALUES "
-                      "('provider', '*', 'requests', 1000000000, '1 minute'), ('key', '*', 'requests', 1000000000, '1 minute')")
+    """Six cells: the meters of global, provider, account, key and org, and the lease. The pages have been written
+    since the checkpoint, the slots been used before."""
+    bench.make_database("six", keys=12, limited=("provider", "key"))
     text = ("\\set r random(100000, 100499)\n"
             "SELECT * FROM llmquota_pick('gpt-4o', 'tenant' || :r, 1200, 500, ttl_ms => 1000,\n"
-            "session => 'b1c0ffee-0000-4000-8000-000000' || :r, request_id => 'deadbeef-0000-4000-8000-000000' || :r);\n")
+            "session => 'b1c0ffee-0000-4000-8000-000000' || :r,\n"
+            "request_id => 'deadbeef-0000-4000-8000-000000' || :r);\n")
     script = Script("wal", text)
     position = "SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn"
     figures = []
@@ -57,8 +54,8 @@ def wal(bench):
         figures.append((int(bench.cluster.value("six", position)) - before) / count)
         if bench.in_flight("six") < count:
             raise Failure("a pick for the measure of WAL was not granted")
-    return [limit("WAL of a pick, six cells, names of 12, 36 and 36 bytes", statistics.median(figures[1:]), "bytes", 700,
-                  digits=0)]
+    return [limit("WAL of a pick, six cells, names of 12, 36 and 36 bytes", statistics.median(figures[1:]), "bytes",
+                  700, digits=0)]
 
 
 def growth(bench):
@@ -67,12 +64,11 @@ def growth(bench):
     text = (RANDOM_ORG + "SELECT lease FROM llmquota_pick('gpt-4o', 'clinic-' || :r, 1200, 500) \\gset\n"
             "SELECT * FROM llmquota_record(:lease, 1180, 312);\n")
     script = Script("pair", text)
-    sizes = ("SELECT " + " + ".join(f"pg_total_relation_size('llmquota.{table}')" for table in ("meter", "lease_page", "name")))
     pgbench(bench.env, script, "growth", 32, "off", "-t", 1000)
-    before = int(bench.cluster.value("growth", sizes))
+    before = bench.live_bytes("growth")
     bench.say(f"growth, {bench.pairs:,} picks and records")
     _, count = pgbench(bench.env, script, "growth", 32, "off", "-t", bench.pairs // 32)
-    after = int(bench.cluster.value("growth", sizes))
+    after = bench.live_bytes("growth")
     left = bench.in_flight("growth")
     if left:
         raise Failure(f"{left} leases are left in flight after every pick was recorded")
@@ -81,10 +77,8 @@ def growth(bench):
 
 
 def make_many(bench):
-    bench.make_database("many", keys=MANY_KEYS)
-    bench.cluster.sql("many", "INSERT INTO llmquota.quota (scope, subject, metric, amount, per) "
-                      "VALUES ('key', '*', 'requests', 1000000000, '1 minute')",
-                      "SELECT count(p.status) FROM generate_series(1, 2000) n, llmquota_pick('gpt-4o', 'clinic-' || n % 500 + 1, ttl_ms => 1000) p")
+    bench.make_database("many", keys=MANY_KEYS, limited=("key",))
+    bench.picks("many", 2000)
 
 
 def first_pick(bench, database):
@@ -101,32 +95,33 @@ def fresh(bench):
     for database, keys, bar in ((DATABASE, 12, 10), ("many", MANY_KEYS, 60)):
         bench.say(f"fresh backends, {keys} keys")
         times = [first_pick(bench, database) for _ in range(7 * bench.rounds)]
-        rows.append(limit(f"first pick of a fresh backend, {keys:,} keys, 500 orgs", statistics.median(times), "ms", bar,
-                          f"slowest of {len(times)}: {max(times):.1f} ms"))
+        rows.append(limit(f"first pick of a fresh backend, {keys:,} keys, 500 orgs", statistics.median(times), "ms",
+                          bar, f"slowest of {len(times)}: {max(times):.1f} ms"))
     return rows + [memory(bench)]
 
 
 def memory(bench):
     """What 100 picks add to a backend that has done something else before."""
-    used = "SELECT sum(total_bytes), coalesce(sum(total_bytes) FILTER (WHERE name ~ '^llmq'), 0) FROM pg_backend_memory_contexts"
-    rows = bench.cluster.sql("many", used, "SELECT count(p.status) FROM generate_series(1, 100) n, "
-                             "llmquota_pick('gpt-4o', 'clinic-' || n % 500 + 1, ttl_ms => 1000) p", used)
-    (before, _), _, (after, ours) = [[int(word) for word in row] if len(row) > 1 else row for row in rows]
-    megabytes = 2**20
-    return limit("memory of a backend, 10,000 keys", (after - before) / megabytes, "MB", 8,
-                 f"contexts named llmq*: {ours / megabytes:.1f} MB")
+    used = ("SELECT sum(total_bytes), coalesce(sum(total_bytes) FILTER (WHERE name ~ '^llmq'), 0) "
+            "FROM pg_backend_memory_contexts")
+    (before, _), _, (after, ours) = bench.cluster.sql(
+        "many", used, "SELECT count(p.status) FROM generate_series(1, 100) n, "
+        "llmquota_pick('gpt-4o', 'clinic-' || n % 500 + 1, ttl_ms => 1000) p", used)
+    return limit("memory of a backend, 10,000 keys", (int(after) - int(before)) / 2**20, "MB", 8,
+                 f"contexts named llmq*: {int(ours) / 2**20:.1f} MB")
 
 
 def slowest_after_changes(bench, database):
-    """100 backends, each asked ten times a second, and a change of a key every second: the slowest pick before the first
-    change, and the slowest from then on."""
+    """100 backends, each asked ten times a second, and a change of a key every second: the slowest pick before the
+    first change, and the slowest from then on."""
     seconds, changes = 8, []
     load = Logged(bench.env, bench.pick_script(database, ttl_ms=2000), database, 100, 1000, seconds, "off")
     end = time.monotonic() + seconds - 1
     time.sleep(2)
     while time.monotonic() < end:
         changes.append(time.time())
-        bench.cluster.sql(database, f"UPDATE llmquota.key SET secret_ref = 'env:{len(changes)}' WHERE key = 'key-00001'")
+        bench.cluster.sql(database, f"UPDATE llmquota.key SET secret_ref = 'env:{len(changes)}' "
+                                    "WHERE key = 'key-00001'")
         time.sleep(1)
     picks = [(at, latency - delay) for at, latency, delay in load.transactions()]
     first = min(at for at, _ in picks) + 1

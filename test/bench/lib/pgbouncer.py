@@ -37,8 +37,9 @@ class PgBouncer:
         shutil.rmtree(self.directory, ignore_errors=True)
         self.directory.mkdir(parents=True)
         configuration = self.directory / "ini"
-        configuration.write_text(CONFIGURATION.format(directory=self.directory, host=self.cluster.env["PGHOST"], mode=mode,
-                                                      port=self.cluster.env["PGPORT"], user=self.cluster.env["PGUSER"]))
+        server = self.cluster.env
+        configuration.write_text(CONFIGURATION.format(directory=self.directory, mode=mode, host=server["PGHOST"],
+                                                      port=server["PGPORT"], user=server["PGUSER"]))
         run("pgbouncer", "-d", "-q", configuration)
         deadline = time.monotonic() + 10
         while run("psql", "-XAtc", "SELECT 1", "-d", "postgres", env=self.env, check=False).strip() != "1":

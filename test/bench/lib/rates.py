@@ -52,18 +52,21 @@ def pick(bench):
 
 def pooled(bench):
     """Reported without bars: what is left of the differences behind a pooler that costs more than a pick."""
-    measures = {ONE: bench.select_one, EMPTY: bench.empty, PICK: bench.pick, PLPGSQL: bench.plpgsql, INSERT: bench.insert}
+    measures = {ONE: bench.select_one, EMPTY: bench.empty, PICK: bench.pick, PLPGSQL: bench.plpgsql,
+                INSERT: bench.insert}
     rows = []
     for mode in MODES:
         with bench.through_pgbouncer(mode):
             for clients in CLIENTS:
                 bench.say(f"through pgbouncer, {mode}, {plural(clients)}")
-                rows += rows_of(contest(bench, measures, mode, clients), mode, clients, " through pgbouncer", bars=False)
+                figures = contest(bench, measures, mode, clients)
+                rows += rows_of(figures, mode, clients, " through pgbouncer", bars=False)
     return rows
 
 
 class Stock:
-    """Leases granted beforehand, one for each transaction of a run: client c settles number c * share, c * share + 1 ..."""
+    """Leases granted beforehand, one for each transaction of a run: client c settles number c * share and those
+    after it."""
 
     NEXT = "\\set i :i + 1\n\\set n :client_id * :share + :i\n"
 

@@ -7,7 +7,8 @@ from shell import BUILD, Failure, HERE, compile_c, run
 
 MODEL = "gpt-4o"
 
-# Small hashes are searched field by field: shorter ones make the script faster. The AOF is never rewritten in a measure.
+# Small hashes are searched field by field: shorter ones make the script faster. No measure falls into a rewrite of
+# the AOF.
 CONFIGURATION = """port 0
 unixsocket {0}/sock
 dir {0}
@@ -61,15 +62,16 @@ class Redis:
 
     def pick(self, clients, seconds):
         """Picks per second."""
-        out = run(self.client, "pick", self.socket, clients, min(2, clients), seconds, HERE / "pick.lua", seconds * 1000)
-        words = out.split()
+        words = run(self.client, "pick", self.socket, clients, min(2, clients), seconds, HERE / "pick.lua",
+                    (seconds + 1) * 1000).split()
         if int(words[5]) != 0:
             raise Failure(f"the Redis script refused {words[5]} picks of a measure that refuses nothing")
         return float(words[1])
 
     def pick_once(self, org="clinic-1", input_tokens=1200, output_tokens=500):
         """The fields of one answer."""
-        return run(self.client, "once", self.socket, HERE / "pick.lua", MODEL, org, input_tokens, output_tokens).split("\n")
+        return run(self.client, "once", self.socket, HERE / "pick.lua", MODEL, org, input_tokens,
+                   output_tokens).split("\n")
 
     def expire(self, first, last):
         return int(self.command("--eval", HERE / "expire.lua", f"pool:{MODEL}", ",", int(first), int(last)))

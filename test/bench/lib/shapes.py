@@ -2,8 +2,6 @@
 
 import statistics
 
-from contestants import DATABASE, RANDOM_ORG
-from postgres import Script
 from shell import Failure
 from table import Row, compare, interleave, per_second
 
@@ -26,27 +24,24 @@ def make_crowd(bench):
         "crowd",
         "INSERT INTO llmquota.model (model, provider) VALUES ('spent', 'openai')",
         "INSERT INTO llmquota.quota (scope, subject, metric, amount, per) VALUES ('key', '*', 'requests', 1, '1 day')",
-        "INSERT INTO llmquota.quota (scope, subject, metric, amount, per) SELECT 'key', key, 'requests', 1000000000, '1 day' "
-        f"FROM llmquota.key ORDER BY key LIMIT {FREE}",
+        "INSERT INTO llmquota.quota (scope, subject, metric, amount, per) "
+        f"SELECT 'key', key, 'requests', 1000000000, '1 day' FROM llmquota.key ORDER BY key LIMIT {FREE}",
         f"UPDATE llmquota.key SET models = '{{gpt-4o}}' WHERE key <= 'key-{FREE:05}'")
     exhaust(bench, "crowd", "spent", CROWD - FREE)
 
 
 def exhaust(bench, database, model, keys):
     """Picks until nothing is left: as often as there are keys, then refused."""
-    (granted,), = bench.cluster.sql(
-        database, "SET synchronous_commit = off", "SELECT count(*) FILTER (WHERE p.status = 'granted') FROM "
-        f"generate_series(1, {keys}) n, llmquota_pick('{model}', 'clinic-' || n % 500 + 1, ttl_ms => 1000) p")
+    granted = bench.picks(database, keys, model)
     spent = bench.cluster.value(database, f"SELECT status FROM llmquota_pick('{model}', 'clinic-1')")
-    if spent != "over_capacity" or int(granted) != keys:
+    if spent != "over_capacity" or granted != keys:
         raise Failure(f"{keys} keys of {database} granted {granted} picks, and another was answered {spent}")
 
 
 def refused(bench, database, model):
     """Rate of picks that are all refused."""
     before = bench.in_flight(database)
-    script = Script(f"refused_{database}", RANDOM_ORG + f"SELECT * FROM llmquota_pick('{model}', 'clinic-' || :r, 1200, 500);\n")
-    rate, _ = bench.run(script, CLIENTS, "off", database=database)
+    rate, _ = bench.run(bench.pick_script(database, model), CLIENTS, "off", database=database)
     if bench.in_flight(database) > before:
         raise Failure(f"a pick for {model} in {database} was granted")
     return rate
@@ -56,7 +51,8 @@ def refusals(bench):
     bench.say("making 10,000 keys and exhausting 9,990")
     make_single(bench)
     make_crowd(bench)
-    granted, one, find, none = "granted of 12", "refused, one candidate", "free one of 10,000", "refused, 10,000 exhausted"
+    granted, one = "granted of 12", "refused, one candidate"
+    find, none = "free one of 10,000", "refused, 10,000 exhausted"
     measures = {granted: lambda: bench.pick(CLIENTS, "off"),
                 one: lambda: refused(bench, "single", "gpt-4o"),
                 find: lambda: bench.pick(CLIENTS, "off", database="crowd"),
@@ -68,17 +64,10 @@ def refusals(bench):
             for name, bar in ((one, 1.0), (find, 0.3), (none, 0.5))]
 
 
-def live_bytes(bench, database):
-    return int(bench.cluster.value(database, "SELECT sum(pg_total_relation_size(t)) FROM "
-                                   "unnest('{llmquota.meter,llmquota.lease_page,llmquota.name}'::regclass[]) t"))
-
-
 def make_pool(bench, keys):
     """A pool of keys with a limit each, all of whose meters exist."""
     database = f"pool{keys}"
-    bench.make_database(database, keys=keys)
-    bench.cluster.sql(database, "INSERT INTO llmquota.quota (scope, subject, metric, amount, per) "
-                      "VALUES ('key', '*', 'requests', 1000000000, '1 minute')")
+    bench.make_database(database, keys=keys, limited=("key",))
     bench.make_lease_pages(database)
     return database
 
@@ -89,7 +78,7 @@ def pools(bench):
     measures = {keys: lambda database=database: bench.pick(CLIENTS, "off", database=database)
                 for keys, database in databases.items()}
     bench.warm_up(*measures.values())
-    megabytes = 2 * max(live_bytes(bench, database) for database in databases.values()) // 2**20 + 1
+    megabytes = 2 * max(bench.live_bytes(database) for database in databases.values()) // 2**20 + 1
     bench.say(f"pools, shared_buffers = {megabytes} MB")
     bench.cluster.restart(shared_buffers=f"{megabytes}MB")
     bench.warm_up(*measures.values())
@@ -98,6 +87,6 @@ def pools(bench):
     rates = {keys: statistics.median(figures[keys]) for keys in POOLS}
     share = statistics.median(min(r) / max(r) for r in zip(*figures.values()))
     slowest, fastest = min(rates, key=rates.get), max(rates, key=rates.get)
-    return [Row(f"pick, slowest of pools of 10, 1,000 and 10,000 keys, off, {CLIENTS} clients", f"{slowest:,} keys "
-                + per_second(figures[slowest]), f"{fastest:,} keys {per_second(figures[fastest])}", f"{share:.2f}",
-                ">= 0.70", share >= 0.7)]
+    return [Row(f"pick, slowest of pools of 10, 1,000 and 10,000 keys, off, {CLIENTS} clients",
+                f"{slowest:,} keys {per_second(figures[slowest])}",
+                f"{fastest:,} keys {per_second(figures[fastest])}", f"{share:.2f}", ">= 0.70", share >= 0.7)]

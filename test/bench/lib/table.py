@@ -16,8 +16,8 @@ class Row:
 
 
 def interleave(contestants, rounds):
-    """Runs every contestant (name: function that answers a figure) once in each round, so that what disturbs the machine
-    disturbs all; answers name: figures."""
+    """Runs every contestant (name: function that answers a figure) once in each round, so that what disturbs the
+    machine disturbs all; answers name: figures."""
     figures = {name: [] for name in contestants}
     for _ in range(rounds):
         for name, measure in contestants.items():
