@@ -63,16 +63,22 @@ fraction_value(const Row *row, int column)
 	return DatumGetFloat8(DirectFunctionCall1(numeric_float8, value(row, column)));
 }
 
-/* Scans one table from the snapshot; `reader` sees each row with all columns taken apart, in the catalog's context. */
+/*
+ * Scans one table from the snapshot; `reader` sees each row with all columns taken apart, in the catalog's context. The
+ * scan itself sees everything and so takes no predicate locks: what a pick has to know is no read of a SERIALIZABLE
+ * caller's own, and must not make it fail.
+ */
 static void
 read_table(LlmqCatalog *catalog, LlmqRelation which, Snapshot snapshot, RowReader reader)
 {
 	Relation	rel = table_open(llmq_relation_oid(which), AccessShareLock);
-	TableScanDesc scan = table_beginscan(rel, snapshot, 0, NULL);
+	TableScanDesc scan = table_beginscan(rel, SnapshotAny, 0, NULL);
 	Row			row = {.catalog = catalog,.slot = table_slot_create(rel, NULL)};
 
 	while (table_scan_getnextslot(scan, ForwardScanDirection, row.slot))
 	{
+		if (!table_tuple_satisfies_snapshot(rel, row.slot, snapshot))
+			continue;
 		slot_getallattrs(row.slot);
 		reader(&row);
 	}

@@ -270,6 +270,7 @@ column_text(const FoundRow *found, int number)
 	return isnull ? "" : TextDatumGetCString(value);
 }
 
+/* As with the configuration, the scan sees everything and so takes no predicate locks for a SERIALIZABLE caller. */
 static void
 find_row(const LlmqLeaseId *id, LOCKMODE lockmode, FoundRow *found)
 {
@@ -282,8 +283,11 @@ find_row(const LlmqLeaseId *id, LOCKMODE lockmode, FoundRow *found)
 	found->snapshot = RegisterSnapshot(GetLatestSnapshot());
 	index = lease_index(found->leaf);
 	ScanKeyInit(&key, COL_LEASE + 1, BTEqualStrategyNumber, F_UUID_EQ, UUIDPGetDatum(&uuid));
-	found->scan = systable_beginscan(found->leaf, index, OidIsValid(index), found->snapshot, 1, &key);
-	found->tuple = systable_getnext(found->scan);
+	found->scan = systable_beginscan(found->leaf, index, OidIsValid(index), SnapshotAny, 1, &key);
+	do
+		found->tuple = systable_getnext(found->scan);
+	while (found->tuple != NULL &&
+		   !table_tuple_satisfies_snapshot(found->leaf, found->scan->slot, found->snapshot));
 }
 
 /* A lock that came with a change stays to the end of the transaction. */
