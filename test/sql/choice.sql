@@ -77,11 +77,13 @@ SELECT status FROM llmquota_pick('m');
 -- one comes free, and is found soon: the full ones are remembered as such for a second at most
 SELECT llmquota_release(lease) FROM llmquota.lease WHERE key = 'k017';
 DO $$
+DECLARE
+	pause CONSTANT double precision := 0.01;
 BEGIN
 	FOR attempt IN 1 .. 10000 LOOP
 		EXIT WHEN EXISTS (SELECT FROM llmquota_pick('m') WHERE key = 'k017');
 		ASSERT clock_timestamp() < statement_timestamp() + interval '20 s', 'the free key was not found';
-		PERFORM pg_sleep(0.01);
+		PERFORM pg_sleep(pause);
 	END LOOP;
 END $$;
 SELECT count(*) AS live, count(DISTINCT key) AS keys FROM llmquota.lease;

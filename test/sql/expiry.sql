@@ -17,11 +17,13 @@ $$;
 CREATE FUNCTION lease_of(text) RETURNS uuid LANGUAGE sql STABLE AS $$ SELECT lease FROM p WHERE name = $1 $$;
 -- Maintains until so many leases have expired.
 CREATE PROCEDURE expire(leases int) LANGUAGE plpgsql AS $$
+DECLARE
+	pause CONSTANT double precision := 0.001;
 BEGIN
 	WHILE leases > 0 LOOP
 		leases := leases - (SELECT expired FROM llmquota_maintain());
 		ASSERT clock_timestamp() < statement_timestamp() + interval '20 s', 'the leases do not expire';
-		PERFORM pg_sleep(0.001);
+		PERFORM pg_sleep(pause);
 	END LOOP;
 	ASSERT leases = 0, 'more leases expired than were to';
 END $$;
@@ -66,9 +68,11 @@ SELECT * FROM ledger;
 -- a record is in time as long as nobody has expired the lease, whatever the clock says
 CALL pick('overdue', 1);
 DO $$
+DECLARE
+	pause CONSTANT double precision := 0.001;
 BEGIN
 	WHILE clock_timestamp() <= (SELECT expires_at FROM p WHERE name = 'overdue') LOOP
-		PERFORM pg_sleep(0.001);
+		PERFORM pg_sleep(pause);
 	END LOOP;
 END $$;
 SELECT llmquota_renew(lease_of('overdue')) AS not_renewed;
@@ -91,9 +95,11 @@ SELECT status FROM ledger WHERE request_id = 'long';
 CALL pick('stream', 200);
 SELECT llmquota_renew(lease_of('stream'), 86400000) IS NOT NULL AS renewed;
 DO $$
+DECLARE
+	pause CONSTANT double precision := 0.01;
 BEGIN
 	WHILE clock_timestamp() <= (SELECT expires_at FROM p WHERE name = 'stream') LOOP
-		PERFORM pg_sleep(0.01);
+		PERFORM pg_sleep(pause);
 	END LOOP;
 END $$;
 CALL expire(0);

@@ -138,13 +138,14 @@ INSERT INTO llmquota.quota (scope, subject, metric, amount, per) VALUES ('org', 
 CREATE TEMP TABLE slid (n int, status text, granted_at timestamptz, retry_at timestamptz);
 DO $$
 DECLARE
+	pause CONSTANT double precision := 0.001;
 	p llmquota.pick_result;
 BEGIN
 	WHILE (SELECT count(*) FROM slid WHERE status = 'granted') < 3 LOOP
 		p := llmquota_pick('m', 'one');
 		INSERT INTO slid SELECT count(*), p.status, p.granted_at, (p.refusal->>'retry_at')::timestamptz FROM slid;
 		ASSERT clock_timestamp() < statement_timestamp() + interval '60 s', 'the window does not slide';
-		PERFORM pg_sleep(0.001);
+		PERFORM pg_sleep(pause);
 	END LOOP;
 END $$;
 SELECT count(*) AS granted, count(*) FILTER (WHERE granted_at - before >= '1 s') AS a_second_apart,

@@ -11,6 +11,7 @@ import psycopg
 from psycopg import pq
 
 PATIENCE = float(os.environ.get('PG_TEST_TIMEOUT_DEFAULT', 180))
+PAUSE = 0.005  # between two looks at a condition
 
 
 def now():
@@ -28,7 +29,7 @@ def wait_for(condition, what):
     while not condition():
         if time.monotonic() > end:
             raise TimeoutError(what)
-        time.sleep(0.005)
+        time.sleep(PAUSE)
 
 
 def _run(client, number, dsn, pipe, arguments):
