@@ -169,8 +169,8 @@ SELECT status, retry_after_ms BETWEEN 50 AND 999 AS retry FROM llmquota_pick('m'
 SELECT release_all();
 
 -- and at most the earliest expiry: here of a lease that lives for half a second, where nobody knows how long calls take
-SELECT status FROM llmquota_pick('m', 'clinic-5', ttl_ms => 500);
-SELECT status, retry_after_ms <= 500 * 1.25 + 1 AS retry FROM llmquota_pick('m', 'clinic-5');
+SELECT p.status, q.status, q.retry_after_ms <= 500 * 1.25 + 1 AS retry
+  FROM llmquota_pick('m', 'clinic-5', ttl_ms => 500) p, llmquota_pick('m', 'clinic-5', request_id => p.status) q;
 SELECT release_all();
 
 -- what a pick was refused by is counted there, and nowhere else
