@@ -95,10 +95,20 @@ llmq_lease_secret(void)
 bool
 llmq_slot_reusable(const LlmqSlot *slot)
 {
+	/* maintenance settles many leases in one transaction, and what has committed stays so */
+	static uint64 last_committed = 0;
+
 	if (slot->state == LLMQ_SLOT_FREE)
 		return true;
-	return slot->state == LLMQ_SLOT_SETTLED && slot->charged == 0 &&
-		llmq_xact_end(slot->settled_by) == LLMQ_XACT_COMMITTED;
+	if (slot->state != LLMQ_SLOT_SETTLED || slot->charged != 0)
+		return false;
+	if (slot->settled_by != last_committed)
+	{
+		if (llmq_xact_end(slot->settled_by) != LLMQ_XACT_COMMITTED)
+			return false;
+		last_committed = slot->settled_by;
+	}
+	return true;
 }
 
 /* Is a slot still as it was seen? Whoever changes one changes at least one of these. */
