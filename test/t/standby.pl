@@ -10,7 +10,9 @@ use Test::More;
 
 my $node = new_node('primary',
 	init => { allows_streaming => 1 },
-	conf => [ 'wal_consistency_checking = all', 'max_connections = 20', 'max_prepared_transactions = 2' ]);
+	conf => [ 'wal_consistency_checking = all', 'max_connections = 20', 'max_prepared_transactions = 2',
+		# the standby may lag: page images with every record are much to send
+		'wal_keep_size = 2GB' ]);
 $node->backup('backup');
 my $standby = PostgreSQL::Test::Cluster->new('standby');
 $standby->init_from_backup($node, 'backup', has_streaming => 1);
