@@ -144,8 +144,8 @@ result_desc(FunctionCallInfo fcinfo)
 }
 
 /*
- * Makes the function's row of so many columns. The row type may have more of them: columns are only ever appended, and an
- * older library than the installed SQL leaves the new ones NULL.
+ * Makes the function's row of so many columns. The row type may have more of them: columns are only ever appended,
+ * and an older library than the installed SQL leaves the new ones NULL.
  */
 Datum
 llmq_result_row(FunctionCallInfo fcinfo, const Datum *values, const bool *nulls, int ncolumns)

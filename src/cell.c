@@ -48,8 +48,8 @@
 #include "relation.h"
 
 /*
- * How often a page is tried before its lock is slept for: a few microseconds, as long as a change of it takes, and then so
- * many turns of the processor. Measured with 32 clients on 2 cores: one fifth more picks than without.
+ * How often a page is tried before its lock is slept for: a few microseconds, as long as a change of it takes, and
+ * then so many turns of the processor. Measured with 32 clients on 2 cores: one fifth more picks than without.
  */
 #define SPINS_PER_PAGE 100
 #define YIELDS_PER_PAGE 10
@@ -60,7 +60,10 @@ static const LlmqRelation live_relations[LLMQ_LIVE_COUNT] = {
 	[LLMQ_LIVE_NAME] = LLMQ_REL_NAME,
 };
 
-/* The files that remembered row addresses belong to, and whether the relation cache has said that one may have changed. */
+/*
+ * The files that remembered row addresses belong to, and whether the relation cache has said that one may have
+ * changed.
+ */
 static LlmqRelFile known_file[LLMQ_LIVE_COUNT];
 static bool live_changed[LLMQ_LIVE_COUNT];
 

@@ -208,8 +208,8 @@ scan_for_born(Relation rel, LlmqLiveTable table, Oid index, ScanKey keys, int nk
 }
 
 /*
- * Finds a cell through the index and remembers it, and for lease pages its neighbours too: who is looking for a free slot
- * goes from one page to the next. False when there is no such cell.
+ * Finds a cell through the index and remembers it, and for lease pages its neighbours too: who is looking for a free
+ * slot goes from one page to the next. False when there is no such cell.
  */
 static bool
 find_by_id(LlmqLive *live, LlmqLiveTable table, int32 id, ItemPointer tid)

@@ -283,8 +283,8 @@ set_demand(LlmqPick *pick)
 }
 
 /*
- * Asks the limits that hold whatever the key: those of everybody, the provider and the org. They are the pages that most
- * picks change, and there is nothing to choose between, so they are only looked at when one may refuse.
+ * Asks the limits that hold whatever the key: those of everybody, the provider and the org. They are the pages that
+ * most picks change, and there is nothing to choose between, so they are only looked at when one may refuse.
  */
 static bool
 common_limits_admit(LlmqPick *pick, LlmqVerdict *verdict)
@@ -309,8 +309,8 @@ common_limits_admit(LlmqPick *pick, LlmqVerdict *verdict)
 static uint64 last_number = 0;
 
 /*
- * Tries one step once. When a common limit refuses, the keys are only looked at: each of them would be refused until the
- * later of the common limit's and its own time.
+ * Tries one step once. When a common limit refuses, the keys are only looked at: each of them would be refused until
+ * the later of the common limit's and its own time.
  */
 static bool
 try_step_once(LlmqPick *pick)

@@ -2,10 +2,10 @@
  * excess.c
  *	  Charges what a late record exceeds its reservation by, when the lease's slot has another lease by now.
  *
- * An expired lease stays charged as reserved. Its slot knew the meters; here the ledger row names the subjects, and the
- * excess goes to the meters that limit them today. Nothing is given back: nobody knows any more which windows had
- * counted the lease. The meters are locked as a set, in the protocol's order; there is no slot to change with them, so a
- * crash between two records leaves the later meters without the excess.
+ * An expired lease stays charged as reserved. Its slot knew the meters; here the ledger row names the subjects, and
+ * the excess goes to the meters that limit them today. Nothing is given back: nobody knows any more which windows had
+ * counted the lease. The meters are locked as a set, in the protocol's order; there is no slot to change with them,
+ * so a crash between two records leaves the later meters without the excess.
  */
 #include "postgres.h"
 

@@ -31,6 +31,7 @@
 #include "ledger.h"
 #include "name.h"
 #include "relation.h"
+#include "row.h"
 
 /* Columns of llmquota.usage, in their order. */
 enum
@@ -94,22 +95,6 @@ open_leaf(int32 day, LOCKMODE lockmode)
 }
 
 static void
-set_text(Datum *values, bool *nulls, int column, const char *text)
-{
-	nulls[column] = text == NULL;
-	if (text != NULL)
-		values[column] = CStringGetTextDatum(text);
-}
-
-static void
-set_label(Datum *values, bool *nulls, int column, const char *text, int length)
-{
-	nulls[column] = length == 0;
-	if (length > 0)
-		values[column] = PointerGetDatum(cstring_to_text_with_len(text, length));
-}
-
-static void
 set_int(Datum *values, bool *nulls, int column, int32 number, bool given)
 {
 	nulls[column] = !given;
@@ -127,21 +112,21 @@ set_tokens(Datum *values, bool *nulls, int column, int32 tokens)
 static void
 settlement_columns(const LlmqSettlement *settlement, Datum *values, bool *nulls)
 {
-	set_text(values, nulls, COL_STATUS, outcome_texts[settlement->outcome]);
+	llmq_put_text(values, nulls, COL_STATUS, outcome_texts[settlement->outcome]);
 	set_int(values, nulls, COL_HTTP_STATUS, settlement->http_status, settlement->http_status != 0);
 	set_tokens(values, nulls, COL_INPUT, settlement->input);
 	set_tokens(values, nulls, COL_CACHED, settlement->cached);
 	set_tokens(values, nulls, COL_CACHE_WRITE, settlement->cache_write);
 	set_tokens(values, nulls, COL_OUTPUT, settlement->output);
 	set_tokens(values, nulls, COL_REASONING, settlement->reasoning);
-	set_text(values, nulls, COL_USAGE_SOURCE, source_texts[settlement->source]);
+	llmq_put_text(values, nulls, COL_USAGE_SOURCE, source_texts[settlement->source]);
 	set_int(values, nulls, COL_LATENCY, settlement->latency_ms, settlement->latency_ms >= 0);
 }
 
 static void
 extra_columns(const LlmqLedgerExtra *extra, Datum *values, bool *nulls)
 {
-	set_text(values, nulls, COL_ERROR, extra->error);
+	llmq_put_text(values, nulls, COL_ERROR, extra->error);
 	nulls[COL_TAGS] = extra->tags == NULL;
 	values[COL_TAGS] = PointerGetDatum(extra->tags);
 }
@@ -154,15 +139,15 @@ row_columns(const LlmqSlot *slot, const pg_uuid_t *uuid, const LlmqLedgerExtra *
 	values[COL_LEASE] = UUIDPGetDatum(uuid);
 	values[COL_PICKED_AT] = TimestampTzGetDatum(slot->granted_at);
 	values[COL_RECORDED_AT] = TimestampTzGetDatum(slot->settled_at);
-	set_text(values, nulls, COL_ORG, llmq_name_text(slot->org));
-	set_label(values, nulls, COL_SESSION, slot->session, slot->session_length);
-	set_label(values, nulls, COL_REQUEST_ID, slot->request_id, slot->request_id_length);
+	llmq_put_text(values, nulls, COL_ORG, llmq_name_text(slot->org));
+	llmq_put_label(values, nulls, COL_SESSION, slot->session, slot->session_length);
+	llmq_put_label(values, nulls, COL_REQUEST_ID, slot->request_id, slot->request_id_length);
 	set_int(values, nulls, COL_ATTEMPT, slot->attempt, true);
-	set_text(values, nulls, COL_ROUTE, llmq_name_text(slot->route));
-	set_text(values, nulls, COL_MODEL, llmq_name_text(slot->model));
-	set_text(values, nulls, COL_PROVIDER, llmq_name_text(slot->provider));
-	set_text(values, nulls, COL_ACCOUNT, llmq_name_text(slot->account));
-	set_text(values, nulls, COL_KEY, llmq_name_text(slot->key));
+	llmq_put_text(values, nulls, COL_ROUTE, llmq_name_text(slot->route));
+	llmq_put_text(values, nulls, COL_MODEL, llmq_name_text(slot->model));
+	llmq_put_text(values, nulls, COL_PROVIDER, llmq_name_text(slot->provider));
+	llmq_put_text(values, nulls, COL_ACCOUNT, llmq_name_text(slot->account));
+	llmq_put_text(values, nulls, COL_KEY, llmq_name_text(slot->key));
 	set_int(values, nulls, COL_RESERVED_INPUT, slot->reserved_input, true);
 	set_int(values, nulls, COL_RESERVED_OUTPUT, slot->reserved_output, true);
 	extra_columns(extra, values, nulls);

@@ -123,7 +123,9 @@ check_limit(LlmqVerdict *verdict, const LlmqLimit *limit, const LlmqWindow *wind
 {
 	int64		amount = usable_amount(limit->quota, demand->high_priority);
 	int64		requested = counted(&demand->use, limit->quota->metric, limit->quota->window_flags);
-	LlmqVerdict refusal = {.limit = limit,.amount = limit->quota->amount,.used = window->sum,.requested = requested,.headroom = 1};
+	LlmqVerdict refusal = {
+		.limit = limit,.amount = limit->quota->amount,.used = window->sum,.requested = requested,.headroom = 1
+	};
 
 	if (!limit->enforced)
 		return;
@@ -147,6 +149,7 @@ void
 llmq_meter_check(LlmqMeter *meter, const LlmqMeterState *state, const LlmqDemand *demand, int64 now,
 				 LlmqVerdict *verdict)
 {
+	LlmqScope	scope = meter->subject->scope;
 	LlmqVerdict own;
 
 	llmq_verdict_init(&own);
@@ -158,7 +161,7 @@ llmq_meter_check(LlmqMeter *meter, const LlmqMeterState *state, const LlmqDemand
 		check_limit(&own, &meter->limit[i], &window, state, demand, now);
 	}
 	own.meter = meter;
-	own.common = !own.admitted && meter->subject->scope != LLMQ_SCOPE_ACCOUNT && meter->subject->scope != LLMQ_SCOPE_KEY;
+	own.common = !own.admitted && scope != LLMQ_SCOPE_ACCOUNT && scope != LLMQ_SCOPE_KEY;
 	if (!own.admitted || own.headroom < TIGHT_HEADROOM)
 		meter->tight_until = now + TIGHT_FOR;
 	add_verdict(verdict, &own);

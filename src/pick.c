@@ -22,6 +22,7 @@
 #include "name.h"
 #include "pick.h"
 #include "role.h"
+#include "row.h"
 #include "settle.h"
 
 PG_FUNCTION_INFO_V1(llmquota_pick);
@@ -198,14 +199,6 @@ read_request(FunctionCallInfo fcinfo, LlmqPick *pick)
 	llmq_verdict_init(&pick->refusal);
 }
 
-static void
-set_text(Datum *values, bool *nulls, int column, const char *text)
-{
-	nulls[column] = text == NULL;
-	if (text != NULL)
-		values[column] = CStringGetTextDatum(text);
-}
-
 /* The row of a grant. The uuid must live as long as the values. */
 static void
 grant_columns(const LlmqPick *pick, pg_uuid_t *uuid, Datum *values, bool *nulls)
@@ -214,15 +207,15 @@ grant_columns(const LlmqPick *pick, pg_uuid_t *uuid, Datum *values, bool *nulls)
 
 	memset(nulls, false, sizeof(bool) * NCOLUMNS);
 	llmq_lease_uuid(&pick->lease, uuid);
-	set_text(values, nulls, COL_STATUS, "granted");
+	llmq_put_text(values, nulls, COL_STATUS, "granted");
 	values[COL_LEASE] = UUIDPGetDatum(uuid);
-	set_text(values, nulls, COL_KEY, key->subject.name);
-	set_text(values, nulls, COL_SECRET_REF, key->secret_ref);
-	set_text(values, nulls, COL_ACCOUNT, key->account->subject.name);
-	set_text(values, nulls, COL_PROVIDER, key->account->provider->subject.name);
-	set_text(values, nulls, COL_BASE_URL, key->account->base_url);
-	set_text(values, nulls, COL_MODEL, pick->model->name);
-	set_text(values, nulls, COL_PROVIDER_MODEL, pick->model->provider_model);
+	llmq_put_text(values, nulls, COL_KEY, key->subject.name);
+	llmq_put_text(values, nulls, COL_SECRET_REF, key->secret_ref);
+	llmq_put_text(values, nulls, COL_ACCOUNT, key->account->subject.name);
+	llmq_put_text(values, nulls, COL_PROVIDER, key->account->provider->subject.name);
+	llmq_put_text(values, nulls, COL_BASE_URL, key->account->base_url);
+	llmq_put_text(values, nulls, COL_MODEL, pick->model->name);
+	llmq_put_text(values, nulls, COL_PROVIDER_MODEL, pick->model->provider_model);
 	values[COL_ATTEMPT] = Int32GetDatum(1);
 	values[COL_MAX_OUTPUT] = Int32GetDatum((int32) pick->demand.use.output);
 	values[COL_GRANTED_AT] = TimestampTzGetDatum(pick->granted_at);
@@ -237,7 +230,7 @@ refusal_columns(const LlmqPick *pick, Datum *values, bool *nulls)
 	int32		retry_ms = llmq_refusal_retry_ms(pick);
 
 	memset(nulls, true, sizeof(bool) * NCOLUMNS);
-	set_text(values, nulls, COL_STATUS, llmq_refusal_status(pick));
+	llmq_put_text(values, nulls, COL_STATUS, llmq_refusal_status(pick));
 	values[COL_RETRY_AFTER] = Int32GetDatum(retry_ms);
 	nulls[COL_RETRY_AFTER] = retry_ms < 0;
 	values[COL_REFUSAL] = llmq_refusal_jsonb(pick);

@@ -169,8 +169,8 @@ is_late(LlmqLeaseStanding standing, const LlmqSlot *slot, const LlmqSettlement *
 }
 
 /*
- * One attempt to settle a lease in its slot, as far as it is live, open or (for a record) expired. False when it is none
- * of these, or somebody else was first; `standing` and `slot` say what it was.
+ * One attempt to settle a lease in its slot, as far as it is live, open or (for a record) expired. False when it is
+ * none of these, or somebody else was first; `standing` and `slot` say what it was.
  */
 static bool
 try_settle_in_slot(const LlmqLeaseId *id, LlmqSettlement *settlement, LlmqSlot *slot, LlmqLeaseStanding *standing)

@@ -92,8 +92,8 @@ llmq_refusals_flush(void)
 }
 
 /*
- * At the end of a backend; in a transaction of its own, as temporary tables are removed. Nothing can interrupt it there,
- * so it waits for no table lock, and does without when the extension is gone.
+ * At the end of a backend; in a transaction of its own, as temporary tables are removed. Nothing can interrupt it
+ * there, so it waits for no table lock, and does without when the extension is gone.
  */
 static void
 flush_at_exit(int code, Datum arg)

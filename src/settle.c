@@ -112,7 +112,11 @@ prepare_set(Settling *settling, LlmqLive *live, const LlmqLeaseId *id)
 {
 	llmq_set_init(&settling->set, live);
 	for (int i = 0; i < settling->seen.nmeters; i++)
-		settling->meter_cell[i] = settling->lost[i] ? -1 : llmq_set_add(&settling->set, LLMQ_LIVE_METER, settling->seen.meter[i].meter);
+	{
+		int32		meter = settling->seen.meter[i].meter;
+
+		settling->meter_cell[i] = settling->lost[i] ? -1 : llmq_set_add(&settling->set, LLMQ_LIVE_METER, meter);
+	}
 	settling->lease_cell = llmq_set_add(&settling->set, LLMQ_LIVE_LEASE, id->page);
 }
 

@@ -20,6 +20,7 @@
 #include "meter.h"
 #include "name.h"
 #include "pick.h"
+#include "row.h"
 
 PG_FUNCTION_INFO_V1(llmquota_lease_rows);
 PG_FUNCTION_INFO_V1(llmquota_meter_rows);
@@ -50,22 +51,6 @@ typedef struct MeterWalk
 } MeterWalk;
 
 static void
-put_text(Datum *values, bool *nulls, int column, const char *text)
-{
-	nulls[column] = text == NULL;
-	if (text != NULL)
-		values[column] = CStringGetTextDatum(text);
-}
-
-static void
-put_label(Datum *values, bool *nulls, int column, const char *text, int length)
-{
-	nulls[column] = length == 0;
-	if (length > 0)
-		values[column] = PointerGetDatum(cstring_to_text_with_len(text, length));
-}
-
-static void
 put_lease(ReturnSetInfo *result, const LlmqLeaseId *id, const LlmqSlot *slot)
 {
 	Datum		values[LEASE_NCOLUMNS];
@@ -74,15 +59,15 @@ put_lease(ReturnSetInfo *result, const LlmqLeaseId *id, const LlmqSlot *slot)
 
 	llmq_lease_uuid(id, &uuid);
 	values[LEASE_UUID] = UUIDPGetDatum(&uuid);
-	put_text(values, nulls, LEASE_STATE, slot->state == LLMQ_SLOT_GRANTED ? "granted" : "settled");
-	put_text(values, nulls, LEASE_ORG, llmq_name_text(slot->org));
-	put_text(values, nulls, LEASE_ROUTE, llmq_name_text(slot->route));
-	put_text(values, nulls, LEASE_MODEL, llmq_name_text(slot->model));
-	put_text(values, nulls, LEASE_PROVIDER, llmq_name_text(slot->provider));
-	put_text(values, nulls, LEASE_ACCOUNT, llmq_name_text(slot->account));
-	put_text(values, nulls, LEASE_KEY, llmq_name_text(slot->key));
-	put_label(values, nulls, LEASE_SESSION, slot->session, slot->session_length);
-	put_label(values, nulls, LEASE_REQUEST_ID, slot->request_id, slot->request_id_length);
+	llmq_put_text(values, nulls, LEASE_STATE, slot->state == LLMQ_SLOT_GRANTED ? "granted" : "settled");
+	llmq_put_text(values, nulls, LEASE_ORG, llmq_name_text(slot->org));
+	llmq_put_text(values, nulls, LEASE_ROUTE, llmq_name_text(slot->route));
+	llmq_put_text(values, nulls, LEASE_MODEL, llmq_name_text(slot->model));
+	llmq_put_text(values, nulls, LEASE_PROVIDER, llmq_name_text(slot->provider));
+	llmq_put_text(values, nulls, LEASE_ACCOUNT, llmq_name_text(slot->account));
+	llmq_put_text(values, nulls, LEASE_KEY, llmq_name_text(slot->key));
+	llmq_put_label(values, nulls, LEASE_SESSION, slot->session, slot->session_length);
+	llmq_put_label(values, nulls, LEASE_REQUEST_ID, slot->request_id, slot->request_id_length);
 	values[LEASE_RESERVED_INPUT] = Int32GetDatum(slot->reserved_input);
 	values[LEASE_RESERVED_OUTPUT] = Int32GetDatum(slot->reserved_output);
 	values[LEASE_GRANTED_AT] = TimestampTzGetDatum(slot->granted_at);
@@ -212,8 +197,8 @@ put_window(const MeterWalk *walk, Datum *values, bool *nulls, const LlmqWindow *
 	if (quota == NULL)
 		return;
 	values[METER_QUOTA] = Int64GetDatum(window->quota);
-	put_text(values, nulls, METER_METRIC, metrics[window->metric]);
-	put_text(values, nulls, METER_PERIOD, period_text(walk, quota, window));
+	llmq_put_text(values, nulls, METER_METRIC, metrics[window->metric]);
+	llmq_put_text(values, nulls, METER_PERIOD, period_text(walk, quota, window));
 	nulls[METER_PERIOD_START] = window->kind != LLMQ_WINDOW_CALENDAR;
 	values[METER_PERIOD_START] = TimestampTzGetDatum(window->head);
 	values[METER_USED] = Int64GetDatum(window->sum);
@@ -224,7 +209,7 @@ put_window(const MeterWalk *walk, Datum *values, bool *nulls, const LlmqWindow *
 	nulls[METER_RESETS_AT] = !resets_at(window, &at);
 	values[METER_RESETS_AT] = TimestampTzGetDatum(at);
 	values[METER_SEEDING] = BoolGetDatum((window->flags & LLMQ_WINDOW_SEEDING) != 0);
-	put_text(values, nulls, METER_MODE, quota->observe ? "observe" : "enforce");
+	llmq_put_text(values, nulls, METER_MODE, quota->observe ? "observe" : "enforce");
 	tuplestore_putvalues(walk->result->setResult, walk->result->setDesc, values, nulls);
 }
 
@@ -242,11 +227,11 @@ visit_meter(const LlmqCellHeader *state, HeapTuple tuple, void *context)
 
 	llmq_cell_meter_key(tuple, &key);
 	part_kind = llmq_name_kind(key.part);
-	put_text(values, nulls, METER_SCOPE, scope_text(key.kind));
-	put_text(values, nulls, METER_SUBJECT, key.subject == 0 ? "" : llmq_name_text(key.subject));
-	put_text(values, nulls, METER_PART_KIND, part_kind == LLMQ_NAME_MODEL ? "model" :
+	llmq_put_text(values, nulls, METER_SCOPE, scope_text(key.kind));
+	llmq_put_text(values, nulls, METER_SUBJECT, key.subject == 0 ? "" : llmq_name_text(key.subject));
+	llmq_put_text(values, nulls, METER_PART_KIND, part_kind == LLMQ_NAME_MODEL ? "model" :
 			 part_kind == LLMQ_NAME_FAMILY ? "family" : NULL);
-	put_text(values, nulls, METER_PART, llmq_name_text(key.part));
+	llmq_put_text(values, nulls, METER_PART, llmq_name_text(key.part));
 	for (stored = llmq_meter_first(meter); stored != NULL; stored = llmq_meter_next(meter, stored))
 	{
 		LlmqWindow	window;
