@@ -300,7 +300,7 @@ verify_page(LlmqCellSet *set, int page)
  * copied into its record.
  */
 static LlmqLockResult
-lock_pages(LlmqCellSet *set, bool wait)
+lock_pages(LlmqCellSet *set)
 {
 	for (int i = 0; i < set->npages; i++)
 	{
@@ -310,10 +310,7 @@ lock_pages(LlmqCellSet *set, bool wait)
 		if (i > 0 && page_order(&set->page[i - 1], page) >= 0)
 			elog(PANIC, "content locks taken out of order");
 #endif
-		if (wait)
-			wait_for_page(page->buffer);
-		else if (!ConditionalLockBuffer(page->buffer))
-			return LLMQ_LOCK_BUSY;
+		wait_for_page(page->buffer);
 		set->nlocked++;
 		if (!verify_page(set, i))
 			return LLMQ_LOCK_STALE;
@@ -329,14 +326,14 @@ lock_pages(LlmqCellSet *set, bool wait)
  * on anything else nothing is held. May raise, but holds no content lock when it does.
  */
 LlmqLockResult
-llmq_set_lock(LlmqCellSet *set, bool wait)
+llmq_set_lock(LlmqCellSet *set)
 {
 	LlmqLockResult result;
 
 	if (!find_pages(set))
 		return LLMQ_LOCK_STALE;
 	prepare(set);
-	result = lock_pages(set, wait);
+	result = lock_pages(set);
 	if (result != LLMQ_LOCKED)
 		llmq_set_unlock(set);
 	return result;

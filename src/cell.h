@@ -80,8 +80,7 @@ typedef struct LlmqCellKey
 typedef enum LlmqLockResult
 {
 	LLMQ_LOCKED,
-	LLMQ_LOCK_STALE,			/* a row was elsewhere, or is gone: look again */
-	LLMQ_LOCK_BUSY				/* only when asked not to wait */
+	LLMQ_LOCK_STALE				/* a row was elsewhere, or is gone: look again */
 } LlmqLockResult;
 
 typedef struct LlmqCellUse
@@ -122,7 +121,7 @@ extern void llmq_live_open(LlmqLive *live, int ntables, LOCKMODE lockmode);
 extern void llmq_live_close(LlmqLive *live);
 extern void llmq_set_init(LlmqCellSet *set, LlmqLive *live);
 extern int	llmq_set_add(LlmqCellSet *set, LlmqLiveTable table, int32 id);
-extern LlmqLockResult llmq_set_lock(LlmqCellSet *set, bool wait);
+extern LlmqLockResult llmq_set_lock(LlmqCellSet *set);
 extern const void *llmq_set_state(const LlmqCellSet *set, int cell);
 extern void *llmq_set_change(LlmqCellSet *set, int cell);
 extern void llmq_set_log(LlmqCellSet *set);

@@ -107,7 +107,7 @@ llmq_charge_excess(const LlmqLedgerRow *row, const LlmqSettlement *settlement)
 		add_all_meters(&excess, row);
 		if (excess.set.ncells == 0)
 			break;
-		locked = llmq_set_lock(&excess.set, true) == LLMQ_LOCKED;
+		locked = llmq_set_lock(&excess.set) == LLMQ_LOCKED;
 	}
 	if (locked)
 	{

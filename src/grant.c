@@ -232,7 +232,7 @@ lock(Granting *granting)
 		if (!llmq_lease_find_free(&pick->live, pick->catalog->settings.max_leases, &pick->lease, &granting->seen))
 			return false;
 		prepare_set(granting);
-		if (llmq_set_lock(&granting->set, true) != LLMQ_LOCKED)
+		if (llmq_set_lock(&granting->set) != LLMQ_LOCKED)
 		{
 			forget_lost_meters(granting);
 			continue;

@@ -86,11 +86,7 @@ find_overdue(const LlmqCellHeader *state, HeapTuple tuple, void *context)
 static bool
 settle_overdue(LlmqLive *live, const LlmqLeaseId *id, TimestampTz now)
 {
-	LlmqSettlement settlement = {
-		.outcome = LLMQ_OUTCOME_EXPIRED,.source = LLMQ_USAGE_RESERVED,.input = LLMQ_NO_TOKENS,
-		.output = LLMQ_NO_TOKENS,.cached = LLMQ_NO_TOKENS,.cache_write = LLMQ_NO_TOKENS,
-		.reasoning = LLMQ_NO_TOKENS,.latency_ms = LLMQ_NOT_GIVEN
-	};
+	LlmqSettlement settlement = llmq_settlement_without_figures(LLMQ_OUTCOME_EXPIRED, LLMQ_USAGE_RESERVED);
 	LlmqLedgerExtra extra = {0};
 	LlmqSlot	slot;
 	LlmqLeaseStanding standing = llmq_lease_look(live, id, &slot);

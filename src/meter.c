@@ -131,7 +131,8 @@ check_limit(LlmqVerdict *verdict, const LlmqLimit *limit, const LlmqWindow *wind
 		return;
 	if (llmq_window_fits(window, amount, requested))
 	{
-		verdict->headroom = Min(verdict->headroom, (double) (amount - window->sum - requested) / (double) amount);
+		verdict->headroom = Min(verdict->headroom,
+								(double) (llmq_window_left(window, amount) - requested) / (double) amount);
 		return;
 	}
 	refusal.when = llmq_window_when(window, now, amount, requested);

@@ -62,10 +62,7 @@ forget_last_call(void *arg)
 static void
 release_last_call(void)
 {
-	LlmqSettlement release = {
-		.outcome = LLMQ_OUTCOME_RELEASED,.input = LLMQ_NO_TOKENS,.output = LLMQ_NO_TOKENS,.cached = LLMQ_NO_TOKENS,
-		.cache_write = LLMQ_NO_TOKENS,.reasoning = LLMQ_NO_TOKENS,.latency_ms = LLMQ_NOT_GIVEN
-	};
+	LlmqSettlement release = llmq_settlement_without_figures(LLMQ_OUTCOME_RELEASED, LLMQ_USAGE_NONE);
 	LlmqLive	live;
 	LlmqSlot	slot;
 

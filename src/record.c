@@ -298,10 +298,7 @@ Datum
 llmquota_release(PG_FUNCTION_ARGS)
 {
 	pg_uuid_t  *uuid = lease_argument(fcinfo);
-	LlmqSettlement settlement = {
-		.outcome = LLMQ_OUTCOME_RELEASED,.input = LLMQ_NO_TOKENS,.output = LLMQ_NO_TOKENS,.cached = LLMQ_NO_TOKENS,
-		.cache_write = LLMQ_NO_TOKENS,.reasoning = LLMQ_NO_TOKENS,.latency_ms = LLMQ_NOT_GIVEN
-	};
+	LlmqSettlement settlement = llmq_settlement_without_figures(LLMQ_OUTCOME_RELEASED, LLMQ_USAGE_NONE);
 	LlmqLedgerExtra extra = {0};
 	Settled		settled;
 

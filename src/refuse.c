@@ -67,7 +67,7 @@ flush_one(LlmqLive *live, const PendingRefusals *refusals)
 
 	llmq_set_init(&set, live);
 	cell = llmq_set_add(&set, LLMQ_LIVE_METER, refusals->meter);
-	if (llmq_set_lock(&set, true) != LLMQ_LOCKED)
+	if (llmq_set_lock(&set) != LLMQ_LOCKED)
 		return;
 	llmq_meter_count_refusals(llmq_set_change(&set, cell), refusals->quota, true, refusals->times);
 	llmq_set_log(&set);

@@ -65,6 +65,16 @@ llmq_lease_look(LlmqLive *live, const LlmqLeaseId *id, LlmqSlot *seen)
 	return seen->state == LLMQ_SLOT_GRANTED ? LLMQ_LEASE_LIVE : settled_standing(id, seen);
 }
 
+/* The end of a lease of which nobody reports what it used. */
+LlmqSettlement
+llmq_settlement_without_figures(LlmqOutcome outcome, LlmqUsageSource source)
+{
+	return (LlmqSettlement) {
+		.outcome = outcome,.source = source,.input = LLMQ_NO_TOKENS,.output = LLMQ_NO_TOKENS,
+		.cached = LLMQ_NO_TOKENS,.cache_write = LLMQ_NO_TOKENS,.reasoning = LLMQ_NO_TOKENS,.latency_ms = -1
+	};
+}
+
 /* What a granted lease is charged for. */
 static LlmqUse
 use_reserved(const LlmqSlot *slot)
@@ -178,7 +188,7 @@ lock_slot(LlmqLive *live, const LlmqLeaseId *id, const LlmqSlot *seen, LlmqCellS
 
 	llmq_set_init(set, live);
 	*cell = llmq_set_add(set, LLMQ_LIVE_LEASE, id->page);
-	if (llmq_set_lock(set, true) != LLMQ_LOCKED)
+	if (llmq_set_lock(set) != LLMQ_LOCKED)
 		return false;
 	page = llmq_set_state(set, *cell);
 	if (llmq_slot_unchanged(&page->slot[id->slot], seen))
@@ -233,7 +243,7 @@ llmq_lease_settle(LlmqLive *live, const LlmqLeaseId *id, const LlmqSettlement *s
 	for (;;)
 	{
 		prepare_set(&settling, live, id);
-		if (llmq_set_lock(&settling.set, true) == LLMQ_LOCKED)
+		if (llmq_set_lock(&settling.set) == LLMQ_LOCKED)
 			break;
 		CHECK_FOR_INTERRUPTS();
 		if (++attempts > MAX_ATTEMPTS)

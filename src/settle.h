@@ -20,6 +20,7 @@ typedef enum LlmqLeaseStanding
 	LLMQ_LEASE_SETTLED
 } LlmqLeaseStanding;
 
+extern LlmqSettlement llmq_settlement_without_figures(LlmqOutcome outcome, LlmqUsageSource source);
 extern LlmqLeaseStanding llmq_lease_look(LlmqLive *live, const LlmqLeaseId *id, LlmqSlot *seen);
 extern bool llmq_lease_settle(LlmqLive *live, const LlmqLeaseId *id, const LlmqSettlement *settlement, LlmqSlot *slot);
 extern bool llmq_lease_free(LlmqLive *live, const LlmqLeaseId *id, const LlmqSlot *seen);
