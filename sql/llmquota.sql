@@ -424,15 +424,16 @@ COMMENT ON FUNCTION @extschema@.llmquota_renew(uuid, int) IS
 --
 
 CREATE FUNCTION @extschema@.llmquota_maintain(
+	OUT work_left boolean,
 	OUT expired bigint,
-	OUT partitions_created int,
+	OUT unborn_deleted bigint,
 	OUT rows_moved bigint,
-	OUT unborn_deleted bigint)
+	OUT partitions_created bigint)
 RETURNS record
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'llmquota_maintain';
 COMMENT ON FUNCTION @extschema@.llmquota_maintain() IS
-'Ends leases that have expired, makes the partitions of the coming days, moves ledger rows out of the default partition, and deletes what interrupted creations left behind. Answers how many of each. To be called regularly';
+'Ends leases that have expired, makes the partitions of the coming days, moves ledger rows out of the default partition, and deletes what interrupted creations left behind. Answers how many of each (NULL: that step failed, a warning says why), and whether time ran out before all was done. To be called regularly';
 
 -- Brings the privileges of a role in line with its rows in llmquota.role_grant.
 CREATE FUNCTION @extschema@.llmquota_apply_grants(role text)

@@ -104,8 +104,8 @@ typedef struct KnownResult
 	TupleDesc	desc;
 } KnownResult;
 
-/* Two functions answer rows. When the extension is created anew they have other ids, and the places are taken over. */
-static KnownResult known_results[2];
+/* Three functions answer rows. When the extension is created anew they have other ids; the places are taken over. */
+static KnownResult known_results[3];
 
 /* Looks a result's row type up and remembers it in a place. */
 static void

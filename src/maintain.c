@@ -2,166 +2,157 @@
  * maintain.c
  *	  llmquota_maintain: what has to be done now and then, whoever calls it.
  *
- * Expires leases whose time has passed (the call may have been made: tokens stay charged, concurrency comes back, the
- * ledger gets its row), writes the ledger rows that rolled-back transactions took with them, makes the ledger's
- * partitions ahead of time, and deletes the rows of cells that were never born. Idempotent; one at a time, by an
- * advisory lock of the extension's own, and whoever comes second does nothing. Pages are locked one set at a time, as
- * for any record.
+ * A table of steps. Each does what is due, in the file of its concern, and answers how much it did; llmquota_maintain()
+ * shows the answers as a row. A step that fails is rolled back alone and takes no other with it. Steps that take locks
+ * on tables come last, because a lock is held to the end of the transaction. Idempotent; one at a time, by a lock of
+ * the extension's own, and whoever comes second does nothing.
  */
 #include "postgres.h"
 
-#include "access/htup_details.h"
+#include "access/xact.h"
 #include "catalog/pg_namespace.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "utils/memutils.h"
+#include "utils/resowner.h"
 #include "utils/timestamp.h"
 
 #include "args.h"
-#include "ledger.h"
 #include "maintain.h"
 #include "pick.h"
 #include "relation.h"
-#include "settle.h"
-#include "xact_end.h"
 
 PG_FUNCTION_INFO_V1(llmquota_maintain);
 
 /* The lock that keeps maintenance from overlapping: an object lock on our schema, with a sub-id of its own. */
 #define MAINTENANCE_LOCK_SUBID 1
 
-/* Leases that have to be settled by maintenance, found by the walk. */
-typedef struct Overdue
-{
-	TimestampTz now;
-	int			n;
-	int			size;
-	LlmqLeaseId *id;
-} Overdue;
+/* How long one call goes on. */
+#define CALL_MS 1000
+
+static int64 delete_unborn(const LlmqMaintenance *maintenance);
 
 /*
- * Is a slot's lease past its time, or settled by a transaction that failed, or one so long ago that the commit log does
- * not say?
+ * The steps, in the order in which they are done and in which the row of llmquota_maintain() shows them, behind
+ * work_left.
  */
-static bool
-is_overdue(const LlmqSlot *slot, TimestampTz now)
-{
-	LlmqXactEnd end;
+static const LlmqMaintenanceStep steps[] = {
+	llmq_expire_step,			/* expired */
+	delete_unborn,				/* unborn_deleted */
+	llmq_rows_move_step,		/* rows_moved */
+	llmq_partitions_create_step,	/* partitions_created */
+};
 
-	if (slot->state == LLMQ_SLOT_GRANTED)
-		return slot->expires_at <= now;
-	if (slot->state != LLMQ_SLOT_SETTLED)
-		return false;
-	end = llmq_xact_end(slot->settled_by);
-	return end == LLMQ_XACT_FAILED || end == LLMQ_XACT_TOO_OLD;
+#define NSTEPS ((int) lengthof(steps))
+
+/* Has the time run out? */
+bool
+llmq_maintenance_late(const LlmqMaintenance *maintenance)
+{
+	return GetCurrentTimestamp() >= maintenance->deadline;
 }
 
-/* Notes the leases of a page that are overdue. */
-static void
-find_overdue(const LlmqCellHeader *state, HeapTuple tuple, void *context)
+/* What is given to the steps of maintenance that begins now and goes on for so long. */
+void
+llmq_maintenance_begin(LlmqMaintenance *maintenance, int64 milliseconds)
 {
-	const LlmqLeasePage *page = (const LlmqLeasePage *) state;
-	Overdue    *overdue = context;
-
-	for (int i = 0; i < LLMQ_SLOTS; i++)
-	{
-		const LlmqSlot *slot = &page->slot[i];
-
-		if (!is_overdue(slot, overdue->now))
-			continue;
-		if (overdue->n == overdue->size)
-		{
-			overdue->size *= 2;
-			overdue->id = repalloc_huge(overdue->id, sizeof(LlmqLeaseId) * overdue->size);
-		}
-		overdue->id[overdue->n++] = (LlmqLeaseId) {
-			.page = state->id,.slot = i,.day = llmq_lease_day(slot->granted_at),.secret = slot->secret
-		};
-	}
+	maintenance->settings = llmq_catalog()->settings;
+	maintenance->now = GetCurrentTimestamp();
+	maintenance->deadline = maintenance->now + milliseconds * 1000;
 }
 
-/* Expires one lease, or writes the row that a failed transaction took with it, unless somebody was faster. */
-static bool
-settle_overdue(LlmqLive *live, const LlmqLeaseId *id, TimestampTz now)
+/* Takes the lock that there is one maintenance at a time, to the end of the transaction. False when it is taken. */
+bool
+llmq_maintenance_lock(void)
 {
-	LlmqSettlement settlement = llmq_settlement_without_figures(LLMQ_OUTCOME_EXPIRED, LLMQ_USAGE_RESERVED);
-	LlmqLedgerExtra extra = {0};
-	LlmqSlot	slot;
-	LlmqLeaseStanding standing = llmq_lease_look(live, id, &slot);
-
-	if (standing == LLMQ_LEASE_OPEN)
-	{
-		settlement = slot.settlement;
-		if (settlement.source == LLMQ_USAGE_REPORTED)
-			settlement.source = LLMQ_USAGE_RECOVERED;
-	}
-	else if (standing != LLMQ_LEASE_LIVE || slot.expires_at > now)
-	{
-		/* the ledger knows what the commit log has forgotten */
-		if (standing != LLMQ_LEASE_UNKNOWN && slot.state == LLMQ_SLOT_SETTLED &&
-			llmq_xact_end(slot.settled_by) == LLMQ_XACT_TOO_OLD)
-			(void) llmq_lease_free(live, id, &slot);
-		return false;
-	}
-	if (!llmq_lease_settle(live, id, &settlement, &slot))
-		return false;
-	if (standing != LLMQ_LEASE_OPEN || !llmq_ledger_correct(id, &slot.settlement, &extra, NULL))
-		llmq_ledger_insert(id, &slot, &extra);
-	return standing == LLMQ_LEASE_LIVE;
+	return ConditionalLockDatabaseObject(NamespaceRelationId, llmq_schema_oid(), MAINTENANCE_LOCK_SUBID, ExclusiveLock);
 }
 
+/* Deletes the rows of cells that were never born or have moved. */
 static int64
-settle_all_overdue(LlmqLive *live)
+delete_unborn(const LlmqMaintenance *maintenance)
 {
-	Overdue		overdue = {.now = GetCurrentTimestamp(),.size = 64};
-	MemoryContext context;
-	MemoryContext caller;
-	int64		expired = 0;
+	LlmqLive	live;
+	int64		deleted = 0;
 
-	overdue.id = palloc(sizeof(LlmqLeaseId) * overdue.size);
-	llmq_cell_walk(live, LLMQ_LIVE_LEASE, find_overdue, &overdue);
-	context = AllocSetContextCreate(CurrentMemoryContext, "llmquota overdue lease", ALLOCSET_DEFAULT_SIZES);
-	caller = MemoryContextSwitchTo(context);
-	for (int i = 0; i < overdue.n; i++)
-	{
-		CHECK_FOR_INTERRUPTS();
-		MemoryContextReset(context);
-		if (settle_overdue(live, &overdue.id[i], overdue.now))
-			expired++;
-	}
-	MemoryContextSwitchTo(caller);
-	MemoryContextDelete(context);
-	pfree(overdue.id);
-	return expired;
+	llmq_live_open(&live, LLMQ_LIVE_COUNT, RowExclusiveLock);
+	for (int table = 0; table < LLMQ_LIVE_COUNT; table++)
+		deleted += llmq_cell_delete_dead(&live, (LlmqLiveTable) table);
+	llmq_live_close(&live);
+	return deleted;
 }
 
-/* llmquota_maintain() -> (expired, partitions_created, rows_moved, unborn_deleted) */
+/* The error of a step that has been rolled back: a warning, unless it ends the call. */
+static void
+report_failure(ErrorData *error)
+{
+	int			category = ERRCODE_TO_CATEGORY(error->sqlerrcode);
+
+	if (category == ERRCODE_OPERATOR_INTERVENTION || category == ERRCODE_INSUFFICIENT_RESOURCES ||
+		category == ERRCODE_INTERNAL_ERROR)
+		ReThrowError(error);
+	ereport(WARNING,
+			(errcode(error->sqlerrcode),
+			 errmsg("a step of maintenance failed: %s", error->message),
+			 error->detail ? errdetail_internal("%s", error->detail) : 0,
+			 error->hint ? errhint("%s", error->hint) : 0));
+	FreeErrorData(error);
+}
+
+/* Runs a step in a subtransaction. False when it failed, which has been reported, and nothing is left of it. */
+static bool
+run_step(LlmqMaintenanceStep step, const LlmqMaintenance *maintenance, int64 *done)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	ErrorData  *volatile error = NULL;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		*done = step(maintenance);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+	if (error != NULL)
+		report_failure(error);
+	return error == NULL;
+}
+
+/* llmquota_maintain() -> (work_left, a column for each step); NULL for a step that failed */
 Datum
 llmquota_maintain(PG_FUNCTION_ARGS)
 {
-	Datum		values[4] = {Int64GetDatum(0), Int32GetDatum(0), Int64GetDatum(0), Int64GetDatum(0)};
-	bool		nulls[4] = {false};
-	TupleDesc	desc;
-	LlmqLive	live;
-	int64		unborn = 0;
-	int64		moved = 0;
+	Datum		values[1 + NSTEPS];
+	bool		nulls[1 + NSTEPS];
+	LlmqMaintenance maintenance;
+	bool		alone;
 
 	llmq_cell_refuse_if_read_only("llmquota_maintain()");
-	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
-		elog(ERROR, "the function's result is not a row");
-	if (ConditionalLockDatabaseObject(NamespaceRelationId, llmq_schema_oid(), MAINTENANCE_LOCK_SUBID, ExclusiveLock))
-	{
+	alone = llmq_maintenance_lock();
+	llmq_maintenance_begin(&maintenance, CALL_MS);
+	if (alone)
 		llmq_refusals_flush();
-		llmq_live_open(&live, LLMQ_LIVE_COUNT, RowExclusiveLock);
-		values[0] = Int64GetDatum(settle_all_overdue(&live));
-		for (int table = 0; table < LLMQ_LIVE_COUNT; table++)
-			unborn += llmq_cell_delete_dead(&live, (LlmqLiveTable) table);
-		llmq_live_close(&live);
-		values[1] = Int32GetDatum(llmq_partitions_create(&llmq_catalog()->settings, &moved));
-		values[2] = Int64GetDatum(moved);
-		values[3] = Int64GetDatum(unborn);
+	memset(nulls, false, sizeof(nulls));
+	for (int i = 0; i < NSTEPS; i++)
+	{
+		int64		done = 0;
+
+		nulls[1 + i] = alone && !run_step(steps[i], &maintenance, &done);
+		values[1 + i] = Int64GetDatum(done);
 	}
-	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
+	values[0] = BoolGetDatum(llmq_maintenance_late(&maintenance));
+	return llmq_result_row(fcinfo, values, nulls, lengthof(values));
 }

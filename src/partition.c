@@ -1,42 +1,23 @@
 /*
  * partition.c
- *	  Makes the ledger's daily partitions.
+ *	  The steps of maintenance that make the ledger's daily partitions.
  *
- * A day is a plain table with its own unique index, attached to llmquota.usage. Each is made in a subtransaction with
- * a short lock_timeout: when somebody holds the ledger it is given up and tried again by the next maintenance. Rows
- * that had gone to the default partition move in the subtransaction that attaches their day. All SQL is qualified and
- * runs as the ledger's owner, whoever called.
+ * A day is a plain table with its own unique index, attached to llmquota.usage. Days are made in a subtransaction with
+ * a short lock_timeout: when somebody holds the ledger they are given up, all of them, and tried again by the next
+ * maintenance. Rows that had gone to the default partition move in the subtransaction that attaches their day.
  */
 #include "postgres.h"
 
-#include "access/xact.h"
 #include "executor/spi.h"
-#include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/datetime.h"
-#include "utils/guc.h"
 #include "utils/lsyscache.h"
-#include "utils/memutils.h"
-#include "utils/rel.h"
-#include "utils/snapmgr.h"
-#include "utils/syscache.h"
 #include "utils/timestamp.h"
 
 #include "ledger.h"
 #include "maintain.h"
 #include "relation.h"
-
-/* DDL that waits longer than this for a lock would make records wait behind it. */
-#define LOCK_TIMEOUT "50ms"
-
-static void
-run_sql(const char *sql, int expected)
-{
-	int			result = SPI_execute(sql, false, 0);
-
-	if (result != expected)
-		elog(ERROR, "SPI_execute answered %s", SPI_result_code_string(result));
-}
+#include "sql.h"
 
 /* The first instant of a UTC day as a literal. */
 static char *
@@ -50,66 +31,38 @@ day_text(int32 day)
 	return psprintf("'%04d-%02d-%02d 00:00:00+00'::pg_catalog.timestamptz", year, month, day_of_month);
 }
 
-/*
- * Makes and attaches one day, and moves its rows out of the default partition. Returns how many. Nobody may use the
- * leaf, whatever the owner's default privileges say.
- */
-static int64
-create_day(int32 day)
+static void
+lock_default(void)
 {
-	char	   *leaf = llmq_ledger_leaf_name(day);
-	char	   *from = day_text(day);
-	char	   *to = day_text(day + 1);
-	int64		moved;
-
-	run_sql(psprintf("CREATE TABLE llmquota.%s (LIKE llmquota.usage INCLUDING COMMENTS)", leaf), SPI_OK_UTILITY);
-	run_sql(psprintf("REVOKE ALL ON TABLE llmquota.%s FROM PUBLIC", leaf), SPI_OK_UTILITY);
-	run_sql(psprintf("LOCK TABLE llmquota.usage_default IN ACCESS EXCLUSIVE MODE"), SPI_OK_UTILITY);
-	run_sql(psprintf("WITH moved AS (DELETE FROM llmquota.usage_default u"
-					 " WHERE u.picked_at OPERATOR(pg_catalog.>=) %s AND u.picked_at OPERATOR(pg_catalog.<) %s"
-					 " RETURNING u.*) INSERT INTO llmquota.%s SELECT m.* FROM moved m", from, to, leaf),
-			SPI_OK_INSERT);
-	moved = SPI_processed;
-	run_sql(psprintf("CREATE UNIQUE INDEX %s_lease ON llmquota.%s (lease, picked_at)", leaf, leaf), SPI_OK_UTILITY);
-	run_sql(psprintf("ALTER TABLE llmquota.usage ATTACH PARTITION llmquota.%s FOR VALUES FROM (%s) TO (%s)", leaf,
-					 from, to), SPI_OK_UTILITY);
-	return moved;
+	llmq_sql_run("LOCK TABLE llmquota.usage_default IN ACCESS EXCLUSIVE MODE", SPI_OK_UTILITY);
 }
 
-/* create_day() in a subtransaction; false when a lock was not to be had in time. */
-static bool
-try_create_day(int32 day, int64 *moved)
+/* Makes a table for a day. Nobody may use it, whatever the owner's default privileges say. */
+static void
+create_leaf(const char *leaf)
 {
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
-	volatile bool created = false;
-	volatile int64 rows = 0;
+	llmq_sql_run(psprintf("CREATE TABLE llmquota.%s (LIKE llmquota.usage INCLUDING COMMENTS)", leaf), SPI_OK_UTILITY);
+	llmq_sql_run(psprintf("REVOKE ALL ON TABLE llmquota.%s FROM PUBLIC", leaf), SPI_OK_UTILITY);
+}
 
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(context);
-	PG_TRY();
-	{
-		rows = create_day(day);
-		ReleaseCurrentSubTransaction();
-		created = true;
-	}
-	PG_CATCH();
-	{
-		ErrorData  *error;
+static void
+attach_leaf(const char *leaf, int32 day)
+{
+	llmq_sql_run(psprintf("CREATE UNIQUE INDEX %s_lease ON llmquota.%s (lease, picked_at)", leaf, leaf),
+				 SPI_OK_UTILITY);
+	llmq_sql_run(psprintf("ALTER TABLE llmquota.usage ATTACH PARTITION llmquota.%s FOR VALUES FROM (%s) TO (%s)", leaf,
+						  day_text(day), day_text(day + 1)), SPI_OK_UTILITY);
+}
 
-		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-		if (error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE)
-			ReThrowError(error);
-		FreeErrorData(error);
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(context);
-	CurrentResourceOwner = owner;
-	*moved += rows;
-	return created;
+/* Moves the rows of a day out of the default partition, those that are there by now. Answers how many. */
+static int64
+move_rows(const char *leaf, int32 day)
+{
+	llmq_sql_run(psprintf("WITH moved AS (DELETE FROM llmquota.usage_default u"
+						  " WHERE u.picked_at OPERATOR(pg_catalog.>=) %s AND u.picked_at OPERATOR(pg_catalog.<) %s"
+						  " RETURNING u.*) INSERT INTO llmquota.%s SELECT m.* FROM moved m", day_text(day),
+						  day_text(day + 1), leaf), SPI_OK_INSERT);
+	return SPI_processed;
 }
 
 static bool
@@ -128,8 +81,8 @@ days_in_default(void)
 {
 	List	   *days = NIL;
 
-	run_sql("SELECT DISTINCT (u.picked_at AT TIME ZONE 'UTC')::pg_catalog.date"
-			" OPERATOR(pg_catalog.-) '2000-01-01'::pg_catalog.date FROM llmquota.usage_default u", SPI_OK_SELECT);
+	llmq_sql_run("SELECT DISTINCT (u.picked_at AT TIME ZONE 'UTC')::pg_catalog.date"
+				 " OPERATOR(pg_catalog.-) '2000-01-01'::pg_catalog.date FROM llmquota.usage_default u", SPI_OK_SELECT);
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
 		bool		isnull;
@@ -140,50 +93,86 @@ days_in_default(void)
 	return days;
 }
 
-/* Makes every missing day of today, the days ahead, and those with rows in the default partition. */
-static int
-create_days(const LlmqSettings *settings, int64 *moved)
+/* A day whose rows are to leave the default partition. */
+typedef struct DayOfRows
 {
-	int32		today = GetCurrentTimestamp() / USECS_PER_DAY;
-	List	   *days = days_in_default();
-	ListCell   *cell;
-	int			created = 0;
+	int32		day;
+	int64		moved;
+} DayOfRows;
 
-	for (int ahead = 0; ahead <= settings->partitions_ahead; ahead++)
-		days = list_append_unique_int(days, today + ahead);
-	foreach(cell, days)
-	{
-		if (!day_exists(lfirst_int(cell)) && try_create_day(lfirst_int(cell), moved))
-			created++;
-	}
-	return created;
+/* Makes and attaches one day and moves its rows: most of them first, and under the lock what has come meanwhile. */
+static void
+move_day(void *argument)
+{
+	DayOfRows  *rows = argument;
+	char	   *leaf = llmq_ledger_leaf_name(rows->day);
+
+	create_leaf(leaf);
+	rows->moved = move_rows(leaf, rows->day);
+	lock_default();
+	rows->moved += move_rows(leaf, rows->day);
+	attach_leaf(leaf, rows->day);
 }
 
-/*
- * Makes the ledger's partitions. Returns how many, and how many rows left the default partition for them.
- */
-int
-llmq_partitions_create(const LlmqSettings *settings, int64 *moved)
+/* Makes the days that have rows in the default partition; answers how many rows moved. */
+int64
+llmq_rows_move_step(const LlmqMaintenance *maintenance)
 {
-	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(llmq_relation_oid(LLMQ_REL_USAGE)));
-	LlmqSettings copy = *settings;	/* our own DDL may invalidate the catalog */
-	Oid			caller;
-	int			security;
-	int			guc_level = NewGUCNestLevel();
-	int			created;
+	int64		moved = 0;
+	LlmqSql		sql;
+	ListCell   *cell;
 
-	if (!HeapTupleIsValid(tuple))
-		elog(ERROR, "llmquota.usage is gone");
-	GetUserIdAndSecContext(&caller, &security);
-	SetUserIdAndSecContext(((Form_pg_class) GETSTRUCT(tuple))->relowner,
-						   security | SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION);
-	ReleaseSysCache(tuple);
-	(void) set_config_option("lock_timeout", LOCK_TIMEOUT, PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0,
-							 false);
-	SPI_connect();
-	created = create_days(&copy, moved);
-	SPI_finish();
-	AtEOXact_GUC(false, guc_level);
-	SetUserIdAndSecContext(caller, security);
-	return created;
+	llmq_sql_begin(&sql);
+	foreach(cell, days_in_default())
+	{
+		DayOfRows	rows = {.day = lfirst_int(cell)};
+
+		if (day_exists(rows.day))
+			continue;
+		if (!llmq_sql_try(move_day, &rows))
+			break;
+		moved += rows.moved;
+		if (llmq_maintenance_late(maintenance))
+			break;
+	}
+	llmq_sql_end(&sql);
+	return moved;
+}
+
+/* Makes and attaches the days of a list, which have no rows yet. */
+static void
+create_days(void *argument)
+{
+	List	   *days = argument;
+	ListCell   *cell;
+
+	lock_default();
+	foreach(cell, days)
+	{
+		char	   *leaf = llmq_ledger_leaf_name(lfirst_int(cell));
+
+		create_leaf(leaf);
+		attach_leaf(leaf, lfirst_int(cell));
+	}
+}
+
+/* Makes what is missing of today and the days ahead; answers how many. */
+int64
+llmq_partitions_create_step(const LlmqMaintenance *maintenance)
+{
+	int32		today = maintenance->now / USECS_PER_DAY;
+	List	   *days = NIL;
+	bool		created;
+	LlmqSql		sql;
+
+	for (int32 day = today; day <= today + maintenance->settings.partitions_ahead; day++)
+		if (!day_exists(day))
+			days = lappend_int(days, day);
+	if (days == NIL)
+		return 0;
+	llmq_sql_begin(&sql);
+	days = list_difference_int(days, days_in_default());
+	created = days != NIL && llmq_sql_try(create_days, days);
+	llmq_sql_end(&sql);
+	return created ? list_length(days) : 0;
 }

@@ -28,7 +28,7 @@ CALL call('before');
 SELECT * FROM place;
 SELECT days();
 -- maintenance makes today's and those of the coming days, and moves what is in the default partition; then nothing is left to do
-SELECT partitions_created = days() AS created, rows_moved, days() BETWEEN 8 AND 9 AS as_many_as_set
+SELECT partitions_created = days() - 1 AS created, rows_moved, days() BETWEEN 8 AND 9 AS as_many_as_set
   FROM llmquota_maintain();
 SELECT * FROM place;
 CALL call('after');
@@ -57,7 +57,7 @@ SELECT format('DROP TABLE llmquota.usage_%s', to_char(granted_at AT TIME ZONE 'U
 SELECT count(llmquota_record(lease)) FROM llmquota.lease;
 CALL call('without');
 SELECT * FROM place;
-SELECT partitions_created BETWEEN 1 AND 2 AS created, rows_moved FROM llmquota_maintain();
+SELECT partitions_created BETWEEN 0 AND 1 AS created, rows_moved FROM llmquota_maintain();
 SELECT * FROM place;
 -- one that is not attached is not used
 SELECT format('usage_%s', to_char(granted_at AT TIME ZONE 'UTC', 'YYYYMMDD')) AS today

@@ -1,0 +1,112 @@
+/*
+ * sql.c
+ *	  Runs the extension's own SQL, whoever called.
+ *
+ * Between llmq_sql_begin() and llmq_sql_end() the current user is the owner of the ledger, in a restricted security
+ * context as for an index expression; the search path has nothing but pg_catalog, and a lock is waited for 50 ms. All
+ * SQL is qualified nevertheless. An error in between needs no clean-up: abort of the (sub)transaction restores user and
+ * settings, and frees what SPI holds.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "access/xact.h"
+#include "catalog/pg_class.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/resowner.h"
+#include "utils/syscache.h"
+
+#include "relation.h"
+#include "sql.h"
+
+static Oid
+ledger_owner(void)
+{
+	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(llmq_relation_oid(LLMQ_REL_USAGE)));
+	Oid			owner;
+
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "llmquota.usage is gone");
+	owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
+	ReleaseSysCache(tuple);
+	return owner;
+}
+
+static void
+set_for_now(const char *name, const char *value)
+{
+	(void) set_config_option(name, value, PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+}
+
+/* Becomes the owner, and connects to SPI. */
+void
+llmq_sql_begin(LlmqSql *sql)
+{
+	Oid			owner = ledger_owner();
+
+	GetUserIdAndSecContext(&sql->caller, &sql->security);
+	SetUserIdAndSecContext(owner, sql->security | SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION);
+	sql->guc_level = NewGUCNestLevel();
+	set_for_now("search_path", "pg_catalog, pg_temp");
+	set_for_now("lock_timeout", LLMQ_LOCK_TIMEOUT);
+	SPI_connect();
+}
+
+/* Disconnects, and is the caller again. */
+void
+llmq_sql_end(const LlmqSql *sql)
+{
+	SPI_finish();
+	AtEOXact_GUC(false, sql->guc_level);
+	SetUserIdAndSecContext(sql->caller, sql->security);
+}
+
+/* Runs one statement, whose SPI result code is known. */
+void
+llmq_sql_run(const char *text, int expected)
+{
+	int			result = SPI_execute(text, false, 0);
+
+	if (result != expected)
+		elog(ERROR, "SPI_execute answered %s", SPI_result_code_string(result));
+}
+
+/*
+ * Does a task in a subtransaction. False, and nothing is left of it, when a lock was not to be had in time; any other
+ * error goes on to the caller.
+ */
+bool
+llmq_sql_try(LlmqSqlTask task, void *argument)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	volatile bool done = false;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		task(argument);
+		ReleaseCurrentSubTransaction();
+		done = true;
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		if (error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE)
+			ReThrowError(error);
+		FreeErrorData(error);
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+	return done;
+}

@@ -1,0 +1,28 @@
+/*
+ * sql.h
+ *	  Runs the extension's own SQL as its owner.
+ */
+#ifndef LLMQ_SQL_H
+#define LLMQ_SQL_H
+
+#include "postgres.h"
+
+/* DDL that waits longer than this for a lock would make calls wait behind it. */
+#define LLMQ_LOCK_TIMEOUT "50ms"
+
+/* What llmq_sql_end() gives back. */
+typedef struct LlmqSql
+{
+	Oid			caller;
+	int			security;
+	int			guc_level;
+} LlmqSql;
+
+typedef void (*LlmqSqlTask) (void *argument);
+
+extern void llmq_sql_begin(LlmqSql *sql);
+extern void llmq_sql_end(const LlmqSql *sql);
+extern void llmq_sql_run(const char *text, int expected);
+extern bool llmq_sql_try(LlmqSqlTask task, void *argument);
+
+#endif							/* LLMQ_SQL_H */
