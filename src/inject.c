@@ -49,11 +49,28 @@ llmq_inject_error(const char *point)
 				 errmsg("injected fault at \"%s\"", point)));
 }
 
+/* Is this the point that the test asked for, and is it passed as often as it said: "point" or "point:times"? */
+static bool
+reached(const char *point)
+{
+	static int	passed = 0;
+	Size		length = strlen(point);
+	int			times = 1;
+
+	if (llmq_inject == NULL || strncmp(llmq_inject, point, length) != 0)
+		return false;
+	if (llmq_inject[length] == ':')
+		times = atoi(llmq_inject + length + 1);
+	else if (llmq_inject[length] != '\0')
+		return false;
+	return ++passed >= times;
+}
+
 /* Crashes the server at the point that the test asked for, once everything up to this record is on disk. */
 void
 llmq_inject_crash(const char *point, XLogRecPtr lsn)
 {
-	if (!llmq_injected(point))
+	if (!reached(point))
 		return;
 	XLogFlush(lsn);
 	kill(MyProcPid, SIGKILL);

@@ -91,6 +91,18 @@ llmq_lease_secret(void)
 	return drawn[--left];
 }
 
+/*
+ * Has a crash cut the grant or the settlement short, between two of its records? Pages stay locked across them, so
+ * nobody sees one that is under way. A grant that was cut short was answered to nobody.
+ */
+bool
+llmq_slot_unfinished(const LlmqSlot *slot)
+{
+	if (slot->state == LLMQ_SLOT_GRANTED)
+		return slot->charged != (1 << slot->nmeters) - 1;
+	return slot->charged != 0 || slot->replaced.behind != 0;
+}
+
 /* Has the transaction that settled the slot committed? Reads shared state: not under a content lock. */
 bool
 llmq_slot_reusable(const LlmqSlot *slot)
@@ -100,7 +112,7 @@ llmq_slot_reusable(const LlmqSlot *slot)
 
 	if (slot->state == LLMQ_SLOT_FREE)
 		return true;
-	if (slot->state != LLMQ_SLOT_SETTLED || slot->charged != 0)
+	if (slot->state != LLMQ_SLOT_SETTLED || llmq_slot_unfinished(slot))
 		return false;
 	if (slot->settled_by != last_committed)
 	{
@@ -116,7 +128,8 @@ bool
 llmq_slot_unchanged(const LlmqSlot *now, const LlmqSlot *seen)
 {
 	return now->state == seen->state && now->secret == seen->secret && now->settled_by == seen->settled_by &&
-		now->settled_at == seen->settled_at && now->expires_at == seen->expires_at && now->charged == seen->charged;
+		now->settled_at == seen->settled_at && now->expires_at == seen->expires_at && now->charged == seen->charged &&
+		now->replaced.behind == seen->replaced.behind;
 }
 
 /* Looks for a free slot in one page; false when it has none. */

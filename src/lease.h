@@ -73,6 +73,20 @@ typedef struct LlmqSettlement
 	uint8		reserved[3];
 } LlmqSettlement;
 
+/*
+ * What a settlement has replaced, for the meters that it has not come to yet. Only a crash between two records of one
+ * settlement leaves any.
+ */
+typedef struct LlmqReplaced
+{
+	int32		input;
+	int32		output;
+	int32		cached;
+	uint16		behind;			/* one bit for each meter: it still counts this, not the settlement */
+	uint8		request;
+	uint8		failed;
+} LlmqReplaced;
+
 /* One lease. Fixed-width types, no padding. */
 typedef struct LlmqSlot
 {
@@ -90,6 +104,7 @@ typedef struct LlmqSlot
 	int32		reserved_input;
 	int32		reserved_output;
 	LlmqSettlement settlement;
+	LlmqReplaced replaced;
 	uint8		state;			/* LlmqSlotState */
 	uint8		nmeters;
 	uint16		charged;		/* one bit for each meter: it counts the reservation */
@@ -102,7 +117,8 @@ typedef struct LlmqSlot
 } LlmqSlot;
 
 StaticAssertDecl(sizeof(LlmqSlot) % 8 == 0 &&
-				 sizeof(LlmqSlot) == 72 + sizeof(LlmqSettlement) + 8 + 2 * LLMQ_MAX_LABEL + 8 * LLMQ_MAX_METERS,
+				 sizeof(LlmqSlot) == 72 + sizeof(LlmqSettlement) + sizeof(LlmqReplaced) + 8 + 2 * LLMQ_MAX_LABEL +
+				 8 * LLMQ_MAX_METERS,
 				 "LlmqSlot has padding");
 
 typedef struct LlmqLeasePage
@@ -128,6 +144,7 @@ extern int32 llmq_lease_day(TimestampTz at);
 extern uint64 llmq_lease_secret(void);
 
 extern bool llmq_slot_reusable(const LlmqSlot *slot);
+extern bool llmq_slot_unfinished(const LlmqSlot *slot);
 extern bool llmq_slot_unchanged(const LlmqSlot *now, const LlmqSlot *seen);
 extern bool llmq_lease_find_free(LlmqLive *live, int32 max_leases, LlmqLeaseId *place, LlmqSlot *seen);
 extern void llmq_lease_avoid(int32 page);

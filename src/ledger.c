@@ -15,6 +15,7 @@
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
+#include "access/xlog.h"
 #include "commands/trigger.h"
 #include "executor/executor.h"
 #include "utils/builtins.h"
@@ -28,6 +29,7 @@
 #include "utils/timestamp.h"
 
 #include "compat.h"
+#include "inject.h"
 #include "ledger.h"
 #include "name.h"
 #include "relation.h"
@@ -49,6 +51,13 @@ const char *
 llmq_usage_source_text(LlmqUsageSource source)
 {
 	return source_texts[source];
+}
+
+/* How the ledger calls an outcome. */
+const char *
+llmq_outcome_text(LlmqOutcome outcome)
+{
+	return outcome_texts[outcome];
 }
 
 /* The name of a day's leaf, palloc'd. */
@@ -112,7 +121,7 @@ set_tokens(Datum *values, bool *nulls, int column, int32 tokens)
 static void
 settlement_columns(const LlmqSettlement *settlement, Datum *values, bool *nulls)
 {
-	llmq_put_text(values, nulls, COL_STATUS, outcome_texts[settlement->outcome]);
+	llmq_put_text(values, nulls, COL_STATUS, llmq_outcome_text(settlement->outcome));
 	set_int(values, nulls, COL_HTTP_STATUS, settlement->http_status, settlement->http_status != 0);
 	set_tokens(values, nulls, COL_INPUT, settlement->input);
 	set_tokens(values, nulls, COL_CACHED, settlement->cached);
@@ -207,6 +216,7 @@ llmq_ledger_insert(const LlmqLeaseId *id, const LlmqSlot *slot, const LlmqLedger
 	row_columns(slot, &uuid, extra, values, nulls);
 	insert_row(leaf, values, nulls);
 	table_close(leaf, NoLock);
+	LLMQ_INJECT_CRASH("ledger-row", XactLastRecEnd);
 }
 
 /* The leaf's unique index on (lease, picked_at); InvalidOid, and then the scan reads the whole leaf, if it is gone. */
@@ -372,6 +382,7 @@ llmq_ledger_correct(const LlmqLeaseId *id, const LlmqSettlement *settlement, con
 	if (found.tuple != NULL && lock_row(&found, row, expected))
 	{
 		update_row(found.leaf, row, settlement, extra);
+		LLMQ_INJECT_CRASH("ledger-row", XactLastRecEnd);
 		corrected = true;
 	}
 	ExecDropSingleTupleTableSlot(row);

@@ -30,6 +30,7 @@ typedef struct LlmqLedgerRow
 } LlmqLedgerRow;
 
 extern const char *llmq_usage_source_text(LlmqUsageSource source);
+extern const char *llmq_outcome_text(LlmqOutcome outcome);
 extern void llmq_ledger_insert(const LlmqLeaseId *id, const LlmqSlot *slot, const LlmqLedgerExtra *extra);
 extern bool llmq_ledger_find(const LlmqLeaseId *id, LlmqLedgerRow *row);
 extern bool llmq_ledger_correct(const LlmqLeaseId *id, const LlmqSettlement *settlement, const LlmqLedgerExtra *extra,

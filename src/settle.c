@@ -5,7 +5,9 @@
  * Record, release and expiry all come here. The caller looks (llmq_lease_look: a copy, nothing held), decides how the
  * lease ends, and calls llmq_lease_settle(), which locks meters and lease page in the protocol's order and checks that
  * the slot is still what was seen. Each record corrects some meters and clears their bits in the slot; the slot says
- * from the first of them how the lease ended, so whatever a crash leaves can be finished from it.
+ * from the first of them how the lease ended, so whatever a crash leaves can be finished from it. Where a settlement
+ * replaces another one (of a transaction that failed, or by a late record) the slot keeps what it replaced until the
+ * last record; one that a crash cut short is finished before it is replaced in turn.
  *
  * The slot remembers the transaction that settles it: the caller inserts the ledger row in that transaction, and so the
  * slot names the one transaction whose commit contains the row. When that one has failed, whoever comes next settles
@@ -25,19 +27,30 @@
 /* How often a change may find that somebody else was first. Each time is somebody's progress. */
 #define MAX_ATTEMPTS 1000
 
+/*
+ * Does the ledger have what the slot says? One that expired has a row, which a late record has to bring to the real
+ * figures; whether it did shows in the row's status.
+ */
+static bool
+is_in_ledger(const LlmqLeaseId *id, const LlmqSlot *slot)
+{
+	LlmqLedgerRow row;
+
+	return llmq_ledger_find(id, &row) && strcmp(row.status, llmq_outcome_text(slot->settlement.outcome)) == 0;
+}
+
 /* How a settled lease stands. Only the ledger knows of a transaction that is older than the commit log. */
 static LlmqLeaseStanding
 settled_standing(const LlmqLeaseId *id, const LlmqSlot *slot)
 {
 	bool		expired = slot->settlement.outcome == LLMQ_OUTCOME_EXPIRED;
-	LlmqLedgerRow row;
 
 	switch (llmq_xact_end(slot->settled_by))
 	{
 		case LLMQ_XACT_FAILED:
 			return LLMQ_LEASE_OPEN;
 		case LLMQ_XACT_TOO_OLD:
-			if (!llmq_ledger_find(id, &row))
+			if (!is_in_ledger(id, slot))
 				return LLMQ_LEASE_OPEN;
 			break;
 		case LLMQ_XACT_OPEN:
@@ -104,6 +117,29 @@ use_settled(const LlmqSlot *slot, const LlmqSettlement *settlement)
 	return use;
 }
 
+/* What the meters count that a crash kept from the slot's settlement: that which the settlement replaced. */
+static LlmqUse
+use_replaced(const LlmqSlot *slot)
+{
+	const LlmqReplaced *replaced = &slot->replaced;
+
+	return (LlmqUse) {
+		.input = replaced->input,.output = replaced->output,.cached = replaced->cached,
+		.request = replaced->request != 0,.failed = replaced->failed != 0
+	};
+}
+
+/* What one of a lease's meters counts it for. */
+static LlmqUse
+use_counted(const LlmqSlot *slot, int meter)
+{
+	if (slot->charged & (1 << meter))
+		return use_reserved(slot);
+	if (slot->state == LLMQ_SLOT_GRANTED)
+		return (LlmqUse) {0};
+	return slot->replaced.behind & (1 << meter) ? use_replaced(slot) : use_settled(slot, &slot->settlement);
+}
+
 /* Everything that one settlement writes, put together before any lock. */
 typedef struct Settling
 {
@@ -114,6 +150,7 @@ typedef struct Settling
 	LlmqSlot	seen;
 	LlmqSettlement settlement;
 	uint64		settled_by;
+	bool		finishing;		/* what a crash cut short, rather than anything new */
 	int64		now;
 } Settling;
 
@@ -135,9 +172,8 @@ static void
 correct_meter(Settling *settling, int i)
 {
 	const LlmqSlot *seen = &settling->seen;
-	bool		reserved = (seen->charged & (1 << i)) != 0;
 	LlmqCorrection correction = {
-		.from = reserved ? use_reserved(seen) : use_settled(seen, &seen->settlement),
+		.from = use_counted(seen, i),
 		.to = use_settled(seen, &settling->settlement),
 		.picked_at = seen->granted_at,
 		.now = settling->now,
@@ -147,6 +183,40 @@ correct_meter(Settling *settling, int i)
 	llmq_meter_correct(llmq_set_change(&settling->set, settling->meter_cell[i]), &correction);
 }
 
+/* Corrects the meters whose pages are in this record; which ones, as bits. Those that are gone go with any. */
+static uint16
+correct_meters(Settling *settling, int record)
+{
+	const LlmqCellSet *set = &settling->set;
+	uint16		done = 0;
+
+	for (int i = 0; i < settling->seen.nmeters; i++)
+	{
+		if (!settling->lost[i])
+		{
+			if (set->cell[settling->meter_cell[i]].page / LLMQ_METERS_PER_RECORD != record)
+				continue;
+			correct_meter(settling, i);
+		}
+		done |= 1 << i;
+	}
+	return done;
+}
+
+/* What the settlement replaces in the slot: nothing but the reservation, unless the slot was settled before. */
+static LlmqReplaced
+replaced_use(const LlmqSlot *seen)
+{
+	LlmqUse		use = use_settled(seen, &seen->settlement);
+
+	if (seen->state == LLMQ_SLOT_GRANTED)
+		return (LlmqReplaced) {0};
+	return (LlmqReplaced) {
+		.input = (int32) use.input,.output = (int32) use.output,.cached = (int32) use.cached,
+		.behind = (1 << seen->nmeters) - 1,.request = use.request,.failed = use.failed
+	};
+}
+
 /* Writes all records, each with its meters and the slot. All pages are locked. */
 static void
 write_records(Settling *settling, int slot_number)
@@ -154,27 +224,22 @@ write_records(Settling *settling, int slot_number)
 	LlmqCellSet *set = &settling->set;
 	int			nrecords = set->nrecords;
 	uint16		charged = settling->seen.charged;
+	LlmqReplaced replaced = settling->finishing ? settling->seen.replaced : replaced_use(&settling->seen);
 
 	for (int record = 0; record < nrecords; record++)
 	{
 		LlmqLeasePage *page = llmq_set_change(set, settling->lease_cell);
 		LlmqSlot   *slot = &page->slot[slot_number];
+		uint16		done = correct_meters(settling, record);
 
-		for (int i = 0; i < settling->seen.nmeters; i++)
-		{
-			if (settling->lost[i])
-				charged &= ~(1 << i);
-			else if (set->cell[settling->meter_cell[i]].page / LLMQ_METERS_PER_RECORD == record)
-			{
-				correct_meter(settling, i);
-				charged &= ~(1 << i);
-			}
-		}
+		charged &= ~done;
+		replaced.behind &= ~done;
 		slot->state = LLMQ_SLOT_SETTLED;
 		slot->settlement = settling->settlement;
 		slot->settled_by = settling->settled_by;
 		slot->settled_at = settling->now;
 		slot->charged = charged;
+		slot->replaced = replaced;
 		llmq_set_log(set);
 		LLMQ_INJECT_CRASH("settle-record", set->lsn);
 	}
@@ -226,6 +291,59 @@ llmq_lease_free(LlmqLive *live, const LlmqLeaseId *id, const LlmqSlot *seen)
 	return true;
 }
 
+/* Locks every page that the settlement changes; meters that are gone are left out. */
+static void
+lock_all(Settling *settling, LlmqLive *live, const LlmqLeaseId *id)
+{
+	for (int attempts = 0; attempts < MAX_ATTEMPTS; attempts++)
+	{
+		prepare_set(settling, live, id);
+		if (llmq_set_lock(&settling->set) == LLMQ_LOCKED)
+			return;
+		CHECK_FOR_INTERRUPTS();
+		skip_lost_meters(settling, live);
+	}
+	elog(ERROR, "live state keeps moving");
+}
+
+/*
+ * Writes how a lease ended, and by which transaction, if its slot is still as seen; `slot` is then as it is now. The
+ * WAL position is returned; invalid when somebody else changed the slot first.
+ */
+static XLogRecPtr
+change_slot(LlmqLive *live, const LlmqLeaseId *id, Settling *settling, LlmqSlot *slot)
+{
+	const LlmqLeasePage *page;
+
+	settling->seen = *slot;
+	lock_all(settling, live, id);
+	page = llmq_set_state(&settling->set, settling->lease_cell);
+	if (!llmq_slot_unchanged(&page->slot[id->slot], slot))
+	{
+		llmq_set_unlock(&settling->set);
+		return InvalidXLogRecPtr;
+	}
+	settling->now = GetCurrentTimestamp();
+	write_records(settling, id->slot);
+	page = llmq_set_state(&settling->set, settling->lease_cell);
+	*slot = page->slot[id->slot];
+	llmq_set_unlock(&settling->set);
+	LLMQ_INJECT_CRASH("settled", settling->set.lsn);
+	return settling->set.lsn;
+}
+
+/*
+ * Brings the meters that a crash has left behind to what the slot says. After that a new settlement replaces one use
+ * only, and the slot has words for that.
+ */
+static bool
+finish(LlmqLive *live, const LlmqLeaseId *id, LlmqSlot *slot)
+{
+	Settling	settling = {.settlement = slot->settlement,.settled_by = slot->settled_by,.finishing = true};
+
+	return !XLogRecPtrIsInvalid(change_slot(live, id, &settling, slot));
+}
+
 /*
  * Settles a lease that llmq_lease_look() found live, open or expired. `slot` goes in as it was seen and comes out as it
  * is now. False when somebody else changed the slot first: then look again. The current transaction gets an id.
@@ -235,35 +353,17 @@ llmq_lease_free(LlmqLive *live, const LlmqLeaseId *id, const LlmqSlot *seen)
 bool
 llmq_lease_settle(LlmqLive *live, const LlmqLeaseId *id, const LlmqSettlement *settlement, LlmqSlot *slot)
 {
-	Settling	settling = {.seen = *slot,.settlement = *settlement};
-	const LlmqLeasePage *page;
-	int			attempts = 0;
+	Settling	settling = {.settlement = *settlement};
+	XLogRecPtr	lsn;
 
 	settling.settled_by = U64FromFullTransactionId(GetCurrentFullTransactionId());
-	for (;;)
-	{
-		prepare_set(&settling, live, id);
-		if (llmq_set_lock(&settling.set) == LLMQ_LOCKED)
-			break;
-		CHECK_FOR_INTERRUPTS();
-		if (++attempts > MAX_ATTEMPTS)
-			elog(ERROR, "live state keeps moving");
-		skip_lost_meters(&settling, live);
-	}
-
-	page = llmq_set_state(&settling.set, settling.lease_cell);
-	if (!llmq_slot_unchanged(&page->slot[id->slot], slot))
-	{
-		llmq_set_unlock(&settling.set);
+	if (slot->state == LLMQ_SLOT_SETTLED && llmq_slot_unfinished(slot) && !finish(live, id, slot))
 		return false;
-	}
-	settling.now = GetCurrentTimestamp();
-	write_records(&settling, id->slot);
-	page = llmq_set_state(&settling.set, settling.lease_cell);
-	*slot = page->slot[id->slot];
-	llmq_set_unlock(&settling.set);
+	lsn = change_slot(live, id, &settling, slot);
+	if (XLogRecPtrIsInvalid(lsn))
+		return false;
 	if (IsTransactionBlock() || IsSubTransaction())
-		llmq_cell_make_durable(settling.set.lsn);
+		llmq_cell_make_durable(lsn);
 	return true;
 }
 

@@ -28,7 +28,11 @@ precedes_commit_log(FullTransactionId xid)
 	return FullTransactionIdPrecedes(xid, FullTransactionIdFromEpochAndXid(epoch, oldest));
 }
 
-/* The end of a transaction by its 64-bit id. "In progress" is asked before "committed": it may end in between. */
+/*
+ * The end of a transaction by its 64-bit id. What the commit log reaches is told apart by 32 bits, as the server's own
+ * functions do. "In progress" is asked before "committed": it may end in
+ * between.
+ */
 LlmqXactEnd
 llmq_xact_end(uint64 full_xid)
 {
@@ -36,11 +40,11 @@ llmq_xact_end(uint64 full_xid)
 	TransactionId xid = XidFromFullTransactionId(full);
 	LlmqXactEnd end;
 
-	if (TransactionIdIsCurrentTransactionId(xid))
-		return LLMQ_XACT_OWN;
 	LWLockAcquire(XactTruncationLock, LW_SHARED);
 	if (precedes_commit_log(full))
 		end = LLMQ_XACT_TOO_OLD;
+	else if (TransactionIdIsCurrentTransactionId(xid))
+		end = LLMQ_XACT_OWN;
 	else if (TransactionIdIsInProgress(xid))
 		end = LLMQ_XACT_OPEN;
 	else
