@@ -11,10 +11,17 @@
 #include "miscadmin.h"
 #include "utils/memutils.h"
 
+#include "expire.h"
 #include "ledger.h"
 #include "maintain.h"
 #include "settle.h"
 #include "xact_end.h"
+
+/*
+ * How long a settled slot that no new lease takes is kept: a late record finds its meters there. It has to go before
+ * its row does, or else it would seem that the row was never written.
+ */
+#define KEEP_SETTLED USECS_PER_DAY
 
 /* Leases that have to be settled by maintenance, found by the walk. */
 typedef struct Overdue
@@ -26,18 +33,20 @@ typedef struct Overdue
 } Overdue;
 
 /*
- * Is a slot's lease past its time, or settled by a transaction that failed, or one so long ago that the commit log does
- * not say?
+ * Is there anything to do in a slot: is its lease past its time, or granted in part only because of a crash, or settled
+ * by a transaction that failed, or settled long ago? Reads shared state: not under a content lock.
  */
-static bool
-is_overdue(const LlmqSlot *slot, TimestampTz now)
+bool
+llmq_slot_overdue(const LlmqSlot *slot, TimestampTz now)
 {
 	LlmqXactEnd end;
 
 	if (slot->state == LLMQ_SLOT_GRANTED)
-		return slot->expires_at <= now;
+		return slot->expires_at <= now || llmq_slot_unfinished(slot);
 	if (slot->state != LLMQ_SLOT_SETTLED)
 		return false;
+	if (llmq_slot_reusable(slot))
+		return slot->settled_at <= now - KEEP_SETTLED;
 	end = llmq_xact_end(slot->settled_by);
 	return end == LLMQ_XACT_FAILED || end == LLMQ_XACT_TOO_OLD;
 }
@@ -53,7 +62,7 @@ find_overdue(const LlmqCellHeader *state, HeapTuple tuple, void *context)
 	{
 		const LlmqSlot *slot = &page->slot[i];
 
-		if (!is_overdue(slot, overdue->now))
+		if (!llmq_slot_overdue(slot, overdue->now))
 			continue;
 		if (overdue->n == overdue->size)
 		{
@@ -66,26 +75,68 @@ find_overdue(const LlmqCellHeader *state, HeapTuple tuple, void *context)
 	}
 }
 
-/* Expires one lease, or writes the row that a failed transaction took with it, unless somebody was faster. */
-static bool
-settle_overdue(LlmqLive *live, const LlmqLeaseId *id, TimestampTz now)
+/* What a transaction that failed had settled; the row will lack what only the caller knew. */
+static LlmqSettlement
+recovered(const LlmqSlot *slot)
 {
-	LlmqSettlement settlement = llmq_settlement_without_figures(LLMQ_OUTCOME_EXPIRED, LLMQ_USAGE_RESERVED);
+	LlmqSettlement settlement = slot->settlement;
+	bool		by_caller = settlement.outcome == LLMQ_OUTCOME_OK || settlement.outcome == LLMQ_OUTCOME_ERROR;
+
+	if (by_caller && settlement.source != LLMQ_USAGE_LATE)
+		settlement.source = LLMQ_USAGE_RECOVERED;
+	return settlement;
+}
+
+/*
+ * How a lease that nobody ended has to end; false when it needs no end. A grant that a crash cut short was answered to
+ * nobody: that call was not made.
+ */
+static bool
+decide(LlmqLeaseStanding standing, const LlmqSlot *slot, TimestampTz now, LlmqSettlement *settlement)
+{
+	if (standing == LLMQ_LEASE_OPEN)
+		*settlement = recovered(slot);
+	else if (standing != LLMQ_LEASE_LIVE)
+		return false;
+	else if (llmq_slot_unfinished(slot))
+		*settlement = llmq_settlement_without_figures(LLMQ_OUTCOME_RELEASED, LLMQ_USAGE_NONE);
+	else
+	{
+		*settlement = llmq_settlement_without_figures(LLMQ_OUTCOME_EXPIRED, LLMQ_USAGE_RESERVED);
+		return slot->expires_at <= now;
+	}
+	return true;
+}
+
+/*
+ * Is a settled slot no longer needed, because its lease is in the ledger and nobody has taken it for long? A
+ * transaction older than the commit log was so when the ledger was asked, too: we see it as ended since we began.
+ */
+static bool
+is_done(LlmqLeaseStanding standing, const LlmqSlot *slot, TimestampTz now)
+{
+	if (standing != LLMQ_LEASE_SETTLED && standing != LLMQ_LEASE_EXPIRED)
+		return false;
+	if (llmq_slot_reusable(slot))
+		return slot->settled_at <= now - KEEP_SETTLED;
+	return llmq_xact_end(slot->settled_by) == LLMQ_XACT_TOO_OLD;
+}
+
+/*
+ * Does what is to be done about an overdue lease, unless somebody was faster: it expires, or the ledger gets the row
+ * that a failed transaction took with it, in the current transaction; or its slot is freed. Has it expired?
+ */
+bool
+llmq_overdue_settle(LlmqLive *live, const LlmqLeaseId *id, TimestampTz now)
+{
 	LlmqLedgerExtra extra = {0};
+	LlmqSettlement settlement;
 	LlmqSlot	slot;
 	LlmqLeaseStanding standing = llmq_lease_look(live, id, &slot);
 
-	if (standing == LLMQ_LEASE_OPEN)
+	if (!decide(standing, &slot, now, &settlement))
 	{
-		settlement = slot.settlement;
-		if (settlement.source == LLMQ_USAGE_REPORTED)
-			settlement.source = LLMQ_USAGE_RECOVERED;
-	}
-	else if (standing != LLMQ_LEASE_LIVE || slot.expires_at > now)
-	{
-		/* the ledger knows what the commit log has forgotten */
-		if (standing != LLMQ_LEASE_UNKNOWN && slot.state == LLMQ_SLOT_SETTLED &&
-			llmq_xact_end(slot.settled_by) == LLMQ_XACT_TOO_OLD)
+		if (is_done(standing, &slot, now))
 			(void) llmq_lease_free(live, id, &slot);
 		return false;
 	}
@@ -93,7 +144,7 @@ settle_overdue(LlmqLive *live, const LlmqLeaseId *id, TimestampTz now)
 		return false;
 	if (standing != LLMQ_LEASE_OPEN || !llmq_ledger_correct(id, &slot.settlement, &extra, NULL))
 		llmq_ledger_insert(id, &slot, &extra);
-	return standing == LLMQ_LEASE_LIVE;
+	return standing == LLMQ_LEASE_LIVE && settlement.outcome == LLMQ_OUTCOME_EXPIRED;
 }
 
 /* Ends what is overdue; answers how many leases expired. */
@@ -115,7 +166,7 @@ llmq_expire_step(const LlmqMaintenance *maintenance)
 	{
 		CHECK_FOR_INTERRUPTS();
 		MemoryContextReset(context);
-		if (settle_overdue(&live, &overdue.id[i], overdue.now))
+		if (llmq_overdue_settle(&live, &overdue.id[i], overdue.now))
 			expired++;
 	}
 	MemoryContextSwitchTo(caller);

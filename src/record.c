@@ -8,6 +8,8 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "access/xact.h"
+#include "access/xlog.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
@@ -113,11 +115,14 @@ may_settle(const char *org)
 	return llmq_role_may_use(llmq_catalog(), org);
 }
 
+/* As llmq_lease_look(). A grant that a crash cut short was answered to nobody, and maintenance takes it back. */
 static LlmqLeaseStanding
 look(LlmqLive *live, const LlmqLeaseId *id, LlmqSlot *slot)
 {
 	LlmqLeaseStanding standing = llmq_lease_look(live, id, slot);
 
+	if (standing == LLMQ_LEASE_LIVE && llmq_slot_unfinished(slot))
+		return LLMQ_LEASE_UNKNOWN;
 	if (standing != LLMQ_LEASE_UNKNOWN && !may_settle(llmq_name_text(slot->org)))
 		return LLMQ_LEASE_UNKNOWN;
 	return standing;
@@ -243,6 +248,9 @@ settle(const pg_uuid_t *uuid, const LlmqSettlement *settlement, const LlmqLedger
 	if (settle_in_slot(&id, &how, &slot, &standing))
 	{
 		write_ledger(standing, &id, &slot, extra);
+		/* the caller is told now, whatever becomes of a transaction that goes on */
+		if (IsTransactionBlock() || IsSubTransaction())
+			llmq_cell_make_durable(XactLastRecEnd);
 		settled->status = how.source == LLMQ_USAGE_LATE ? "settled_late" : "settled";
 		settled->usage_source = llmq_usage_source_text(how.source);
 	}

@@ -307,10 +307,10 @@ lock_all(Settling *settling, LlmqLive *live, const LlmqLeaseId *id)
 }
 
 /*
- * Writes how a lease ended, and by which transaction, if its slot is still as seen; `slot` is then as it is now. The
- * WAL position is returned; invalid when somebody else changed the slot first.
+ * Writes how a lease ended, and by which transaction, if its slot is still as seen; `slot` is then as it is now. False
+ * when somebody else changed the slot first.
  */
-static XLogRecPtr
+static bool
 change_slot(LlmqLive *live, const LlmqLeaseId *id, Settling *settling, LlmqSlot *slot)
 {
 	const LlmqLeasePage *page;
@@ -321,7 +321,7 @@ change_slot(LlmqLive *live, const LlmqLeaseId *id, Settling *settling, LlmqSlot 
 	if (!llmq_slot_unchanged(&page->slot[id->slot], slot))
 	{
 		llmq_set_unlock(&settling->set);
-		return InvalidXLogRecPtr;
+		return false;
 	}
 	settling->now = GetCurrentTimestamp();
 	write_records(settling, id->slot);
@@ -329,7 +329,7 @@ change_slot(LlmqLive *live, const LlmqLeaseId *id, Settling *settling, LlmqSlot 
 	*slot = page->slot[id->slot];
 	llmq_set_unlock(&settling->set);
 	LLMQ_INJECT_CRASH("settled", settling->set.lsn);
-	return settling->set.lsn;
+	return true;
 }
 
 /*
@@ -341,30 +341,24 @@ finish(LlmqLive *live, const LlmqLeaseId *id, LlmqSlot *slot)
 {
 	Settling	settling = {.settlement = slot->settlement,.settled_by = slot->settled_by,.finishing = true};
 
-	return !XLogRecPtrIsInvalid(change_slot(live, id, &settling, slot));
+	return change_slot(live, id, &settling, slot);
 }
 
 /*
  * Settles a lease that llmq_lease_look() found live, open or expired. `slot` goes in as it was seen and comes out as it
  * is now. False when somebody else changed the slot first: then look again. The current transaction gets an id.
  *
- * The change is durable as synchronous_commit asks when the transaction goes on; else COMMIT sees to it.
+ * The change is durable when the transaction commits. Whoever answers to the caller before that makes it durable first.
  */
 bool
 llmq_lease_settle(LlmqLive *live, const LlmqLeaseId *id, const LlmqSettlement *settlement, LlmqSlot *slot)
 {
 	Settling	settling = {.settlement = *settlement};
-	XLogRecPtr	lsn;
 
 	settling.settled_by = U64FromFullTransactionId(GetCurrentFullTransactionId());
 	if (slot->state == LLMQ_SLOT_SETTLED && llmq_slot_unfinished(slot) && !finish(live, id, slot))
 		return false;
-	lsn = change_slot(live, id, &settling, slot);
-	if (XLogRecPtrIsInvalid(lsn))
-		return false;
-	if (IsTransactionBlock() || IsSubTransaction())
-		llmq_cell_make_durable(lsn);
-	return true;
+	return change_slot(live, id, &settling, slot);
 }
 
 /* Moves the expiry of a live lease; `slot` as in llmq_lease_settle(). False when somebody else changed it first. */
