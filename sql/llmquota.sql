@@ -257,6 +257,32 @@ COMMENT ON COLUMN llmquota.role_grant.kind IS 'app or admin';
 COMMENT ON COLUMN llmquota.role_grant.org IS 'the org the role may pick for; NULL: every org';
 
 --
+-- Tables: what became of the configuration
+--
+
+CREATE TABLE llmquota.change (
+	changed_at timestamptz NOT NULL,
+	changed_by text NOT NULL,
+	set_role text,
+	relation text NOT NULL,
+	action text NOT NULL,
+	item jsonb NOT NULL,
+	old_values jsonb,
+	new_values jsonb,
+	CONSTRAINT change_action_valid CHECK (action OPERATOR(pg_catalog.=) ANY ('{insert,update,delete}'))
+);
+CREATE INDEX change_changed_at ON llmquota.change (changed_at);
+COMMENT ON TABLE llmquota.change IS 'who changed which row of the configuration, when, and from what to what: one row for each. Secrets are hidden. Written by triggers';
+COMMENT ON COLUMN llmquota.change.changed_at IS 'when the statement that changed it ended';
+COMMENT ON COLUMN llmquota.change.changed_by IS 'the role that was logged in';
+COMMENT ON COLUMN llmquota.change.set_role IS 'the role it had taken on with SET ROLE; NULL: none';
+COMMENT ON COLUMN llmquota.change.relation IS 'name of the table in the schema llmquota';
+COMMENT ON COLUMN llmquota.change.action IS 'insert, update or delete (TRUNCATE deletes every row)';
+COMMENT ON COLUMN llmquota.change.item IS 'the key of the row, as it is after the change';
+COMMENT ON COLUMN llmquota.change.old_values IS 'what it was: the whole row of a delete, the changed columns of an update; NULL for an insert';
+COMMENT ON COLUMN llmquota.change.new_values IS 'what it became: the whole row of an insert, the changed columns of an update; NULL for a delete';
+
+--
 -- Tables: the ledger. The parent has no index, key or constraint beyond NOT NULL, so that the daily leaves, which are
 -- ordinary tables, can be dumped and restored; every leaf has a unique index on (lease, picked_at).
 --
@@ -451,7 +477,7 @@ DECLARE
 		'@extschema@.llmquota_names_valid(pg_catalog.text[]), '
 		'@extschema@.llmquota_zone_exists(pg_catalog.text)';
 	configuration CONSTANT pg_catalog.text := 'llmquota.provider, llmquota.account, llmquota.key, llmquota.model, llmquota.route, llmquota.org, llmquota.quota, llmquota.setting';
-	reading CONSTANT pg_catalog.text := 'llmquota.usage, llmquota.lease, llmquota.meter_window, llmquota.role_grant';
+	reading CONSTANT pg_catalog.text := 'llmquota.usage, llmquota.change, llmquota.lease, llmquota.meter_window, llmquota.role_grant';
 	is_app CONSTANT boolean := EXISTS (SELECT FROM llmquota.role_grant g WHERE g.role OPERATOR(pg_catalog.=) $1);
 	is_admin CONSTANT boolean := EXISTS (SELECT FROM llmquota.role_grant g
 										  WHERE g.role OPERATOR(pg_catalog.=) $1 AND g.kind OPERATOR(pg_catalog.=) 'admin');
@@ -773,6 +799,73 @@ END
 $$;
 COMMENT ON FUNCTION @extschema@.llmquota_check_parts() IS 'internal, a trigger: refuses quotas by which one pick could have to charge more than 11 meters';
 
+-- A row as jsonb, without what is nobody's business: secrets that somebody has put where only a reference belongs.
+CREATE FUNCTION @extschema@.llmquota_without_secrets(contents jsonb)
+RETURNS jsonb
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+BEGIN ATOMIC
+	SELECT c.contents
+		OPERATOR(pg_catalog.||) CASE WHEN (c.contents OPERATOR(pg_catalog.->>) 'secret_ref') IS NULL THEN '{}'
+									 ELSE '{"secret_ref": "(hidden)"}' END::pg_catalog.jsonb
+		OPERATOR(pg_catalog.||) CASE WHEN (c.contents OPERATOR(pg_catalog.->>) 'base_url') IS NULL THEN '{}'
+									 ELSE pg_catalog.jsonb_build_object('base_url', pg_catalog.regexp_replace(pg_catalog.regexp_replace(
+										c.contents OPERATOR(pg_catalog.->>) 'base_url', '//[^?#]*@', '//(hidden)@'), '[?#].*', '?(hidden)')) END
+	  FROM (SELECT llmquota_without_secrets.contents) c;
+END;
+COMMENT ON FUNCTION @extschema@.llmquota_without_secrets(jsonb) IS 'internal: a row of the configuration with its secrets hidden; NULL for NULL';
+
+-- Writes what a statement did to a table of the configuration into llmquota.change. The trigger's arguments are the
+-- columns of the table's key. An updated row is the same in both transition tables by its place, because its key may
+-- have changed.
+CREATE FUNCTION @extschema@.llmquota_log_change()
+RETURNS trigger
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET intervalstyle = postgres
+AS $$
+DECLARE
+	acting CONSTANT pg_catalog.text := CASE WHEN pg_catalog.current_setting('role') OPERATOR(pg_catalog.<>) 'none'
+											 THEN pg_catalog.current_setting('role') END;
+	key_columns CONSTANT pg_catalog.text[] := TG_ARGV;
+BEGIN
+	IF TG_OP OPERATOR(pg_catalog.=) 'UPDATE' THEN
+		INSERT INTO llmquota.change (changed_at, changed_by, set_role, relation, action, item, old_values, new_values)
+		SELECT pg_catalog.clock_timestamp(), SESSION_USER, acting, TG_TABLE_NAME, 'update',
+			   (SELECT pg_catalog.jsonb_object_agg(c.name, n.contents OPERATOR(pg_catalog.->) c.name) FROM pg_catalog.unnest(key_columns) c (name)),
+			   @extschema@.llmquota_without_secrets(d.before), @extschema@.llmquota_without_secrets(d.after)
+		  FROM (SELECT pg_catalog.row_number() OVER () AS place, pg_catalog.to_jsonb(r) AS contents FROM old_rows r) o
+		  JOIN (SELECT pg_catalog.row_number() OVER () AS place, pg_catalog.to_jsonb(r) AS contents FROM new_rows r) n
+			ON n.place OPERATOR(pg_catalog.=) o.place AND n.contents OPERATOR(pg_catalog.<>) o.contents
+		 CROSS JOIN LATERAL (
+			SELECT pg_catalog.jsonb_object_agg(e.key, e.value) AS before,
+				   pg_catalog.jsonb_object_agg(e.key, n.contents OPERATOR(pg_catalog.->) e.key) AS after
+			  FROM pg_catalog.jsonb_each(o.contents) e
+			 WHERE e.value OPERATOR(pg_catalog.<>) (n.contents OPERATOR(pg_catalog.->) e.key)) d;
+	ELSIF TG_OP OPERATOR(pg_catalog.=) 'INSERT' THEN
+		INSERT INTO llmquota.change (changed_at, changed_by, set_role, relation, action, item, new_values)
+		SELECT pg_catalog.clock_timestamp(), SESSION_USER, acting, TG_TABLE_NAME, 'insert',
+			   (SELECT pg_catalog.jsonb_object_agg(c.name, n.contents OPERATOR(pg_catalog.->) c.name) FROM pg_catalog.unnest(key_columns) c (name)),
+			   @extschema@.llmquota_without_secrets(n.contents)
+		  FROM (SELECT pg_catalog.to_jsonb(r) AS contents FROM new_rows r) n;
+	ELSIF TG_OP OPERATOR(pg_catalog.=) 'DELETE' THEN
+		INSERT INTO llmquota.change (changed_at, changed_by, set_role, relation, action, item, old_values)
+		SELECT pg_catalog.clock_timestamp(), SESSION_USER, acting, TG_TABLE_NAME, 'delete',
+			   (SELECT pg_catalog.jsonb_object_agg(c.name, o.contents OPERATOR(pg_catalog.->) c.name) FROM pg_catalog.unnest(key_columns) c (name)),
+			   @extschema@.llmquota_without_secrets(o.contents)
+		  FROM (SELECT pg_catalog.to_jsonb(r) AS contents FROM old_rows r) o;
+	ELSE
+		EXECUTE pg_catalog.format('INSERT INTO llmquota.change (changed_at, changed_by, set_role, relation, action, item, old_values) '
+			'SELECT pg_catalog.clock_timestamp(), SESSION_USER, $1, $2, ''delete'', '
+			'(SELECT pg_catalog.jsonb_object_agg(c.name, o.contents OPERATOR(pg_catalog.->) c.name) FROM pg_catalog.unnest($3) c (name)), '
+			'@extschema@.llmquota_without_secrets(o.contents) '
+			'FROM (SELECT pg_catalog.to_jsonb(r) AS contents FROM llmquota.%I r) o', TG_TABLE_NAME)
+			USING acting, TG_TABLE_NAME, key_columns;
+	END IF;
+	RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION @extschema@.llmquota_log_change() IS 'internal, a trigger: writes what was changed into llmquota.change';
+
 --
 -- Functions: the checks and triggers that use them. Triggers fire in replicas, too (ENABLE ALWAYS).
 --
@@ -812,6 +905,7 @@ ALTER TABLE llmquota.quota
 DO $$
 DECLARE
 	target pg_catalog.text;
+	key_columns pg_catalog.text;
 BEGIN
 	FOREACH target IN ARRAY '{provider,account,key,model,route,org,quota,setting,role_grant}'::pg_catalog.text[] LOOP
 		EXECUTE pg_catalog.format('CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE ON llmquota.%I '
@@ -820,6 +914,24 @@ BEGIN
 			'FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.llmquota_config_changed()', target);
 		EXECUTE pg_catalog.format('ALTER TABLE llmquota.%I ENABLE ALWAYS TRIGGER config_changed, '
 			'ENABLE ALWAYS TRIGGER config_truncated', target);
+	END LOOP;
+	FOR target, key_columns IN
+		SELECT t.name, t.key_columns
+		  FROM (VALUES ('provider', 'provider'), ('account', 'account'), ('key', 'key'), ('model', 'model'), ('org', 'org'),
+					   ('route', 'route, org, step, model'), ('quota', 'id'), ('setting', 'name'),
+					   ('role_grant', 'role, kind, org')) AS t (name, key_columns)
+	LOOP
+		EXECUTE pg_catalog.format('CREATE TRIGGER log_insert AFTER INSERT ON llmquota.%I REFERENCING NEW TABLE AS new_rows '
+			'FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.llmquota_log_change(%s)', target, key_columns);
+		EXECUTE pg_catalog.format('CREATE TRIGGER log_update AFTER UPDATE ON llmquota.%I '
+			'REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows '
+			'FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.llmquota_log_change(%s)', target, key_columns);
+		EXECUTE pg_catalog.format('CREATE TRIGGER log_delete AFTER DELETE ON llmquota.%I REFERENCING OLD TABLE AS old_rows '
+			'FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.llmquota_log_change(%s)', target, key_columns);
+		EXECUTE pg_catalog.format('CREATE TRIGGER log_truncate BEFORE TRUNCATE ON llmquota.%I '
+			'FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.llmquota_log_change(%s)', target, key_columns);
+		EXECUTE pg_catalog.format('ALTER TABLE llmquota.%I ENABLE ALWAYS TRIGGER log_insert, ENABLE ALWAYS TRIGGER log_update, '
+			'ENABLE ALWAYS TRIGGER log_delete, ENABLE ALWAYS TRIGGER log_truncate', target);
 	END LOOP;
 	FOREACH target IN ARRAY '{meter,lease_page,name}'::pg_catalog.text[] LOOP
 		EXECUTE pg_catalog.format('CREATE TRIGGER refuse_write BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON llmquota.%I '
@@ -915,7 +1027,9 @@ REVOKE ALL ON FUNCTION
 	@extschema@.llmquota_refuse_write(),
 	@extschema@.llmquota_check_setting(),
 	@extschema@.llmquota_check_windows(),
-	@extschema@.llmquota_check_parts()
+	@extschema@.llmquota_check_parts(),
+	@extschema@.llmquota_without_secrets(jsonb),
+	@extschema@.llmquota_log_change()
 	FROM PUBLIC;
 
 --
@@ -932,3 +1046,4 @@ SELECT pg_catalog.pg_extension_config_dump('llmquota.quota', '');
 SELECT pg_catalog.pg_extension_config_dump('llmquota.quota_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('llmquota.setting', '');
 SELECT pg_catalog.pg_extension_config_dump('llmquota.role_grant', '');
+SELECT pg_catalog.pg_extension_config_dump('llmquota.change', '');

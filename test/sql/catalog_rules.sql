@@ -66,8 +66,9 @@ SELECT relname, attname FROM attribute WHERE attacl IS NOT NULL;
 SELECT f.proname FROM function f CROSS JOIN LATERAL aclexplode(coalesce(proacl, acldefault('f', proowner))) a WHERE a.grantee = 0;
 SELECT t.typname FROM pg_type t JOIN member m ON m.classid = 'pg_type'::regclass AND m.objid = t.oid
  CROSS JOIN LATERAL aclexplode(coalesce(typacl, acldefault('T', typowner))) a WHERE a.grantee = 0;
--- nobody runs with the rights of somebody else
-SELECT proname FROM function WHERE prosecdef;
+-- nobody runs with the rights of somebody else, but for what writes where its caller may not; and then in a search path
+-- of its own
+SELECT proname, proconfig[1] FROM function WHERE prosecdef ORDER BY proname COLLATE "C";
 
 -- volatility and parallel safety: nothing that reads or changes live state may run in a parallel worker, be evaluated
 -- ahead or be left out
@@ -102,7 +103,7 @@ SELECT proname, found[1] FROM body CROSS JOIN LATERAL regexp_matches(rest, '[^\n
 SELECT proname, found[1] FROM body CROSS JOIN LATERAL regexp_matches(rest, '\m(?:BETWEEN|LIKE|SIMILAR|NULLIF|DISTINCT FROM|IN\s*\(|CASE\s+(?!WHEN)|USING\s*\()', 'g') found;
 SELECT proname, found[1] FROM body CROSS JOIN LATERAL regexp_matches(rest, '(?<![\w.])[a-z_]+\(', 'g') found;
 SELECT proname FROM function WHERE lanname = 'sql' AND prosqlbody IS NULL;
-SELECT proname FROM function WHERE proconfig IS NOT NULL;
+SELECT proname FROM function WHERE proconfig IS NOT NULL AND NOT prosecdef;
 -- views and SQL bodies are stored as parsed: all they call is the server's own or the extension's
 SELECT DISTINCT p.oid::regprocedure FROM pg_depend d JOIN pg_proc p ON d.refclassid = 'pg_proc'::regclass AND d.refobjid = p.oid
  WHERE p.oid NOT IN (SELECT oid FROM function) AND p.pronamespace <> 'pg_catalog'::regnamespace AND d.objid IN (SELECT objid FROM member);
@@ -116,9 +117,9 @@ SELECT DISTINCT unnest(extcondition) AS condition FROM pg_extension WHERE extnam
 
 -- triggers fire in replicas, too
 SELECT tgrelid::regclass, tgname FROM pg_trigger WHERE tgrelid IN (SELECT oid FROM relation) AND NOT tgisinternal AND tgenabled <> 'A';
--- and every table of the configuration announces its changes
+-- and every table of the configuration announces its changes; history does not
 SELECT r.relname FROM relation r CROSS JOIN pg_extension e
- WHERE e.extname = 'llmquota' AND r.oid = ANY (e.extconfig) AND r.relkind = 'r'
+ WHERE e.extname = 'llmquota' AND r.oid = ANY (e.extconfig) AND r.relkind = 'r' AND r.relname <> 'change'
    AND (SELECT count(*) FROM pg_trigger t WHERE t.tgrelid = r.oid AND t.tgfoid = 'llmquota_config_changed'::regproc) <> 2;
 
 -- live state: heap, permanent, never compressed or out of line, no unique index; name and meters by their sort order
