@@ -66,6 +66,7 @@ typedef struct LlmqLimit
 	const LlmqQuota *quota;
 	const char *zone;
 	bool		enforced;		/* else it only observes */
+	int64		seen;			/* what had been used when this backend last saw it */
 	LlmqWindowShape shape;
 } LlmqLimit;
 
@@ -80,6 +81,7 @@ typedef struct LlmqMeter
 	int			nlimits;
 	LlmqLimit  *limit;
 	int64		tight_until;	/* it may refuse, as far as this backend knows */
+	int64		seen_at;		/* when this backend last saw it */
 } LlmqMeter;
 
 /* The meters that one model's calls touch at one subject. */

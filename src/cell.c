@@ -7,13 +7,13 @@
  *
  * The protocol of a change:
  *	 1. Look first: candidates are compared on copies (llmq_cell_copy), one share lock at a time, nothing held.
- *	 2. llmq_set_lock() finds the rows, pins their pages and prepares every WAL record, all of which may raise; then it
+ *	 2. llmq_set_lock() finds the rows, pins their pages and makes the memory it needs, all of which may raise; then it
  *		takes the exclusive content locks in one physical order: meters before lease pages; inside a table by block
  *		number, highest first; each page once. Content locks have no deadlock detector, so the order is asserted in
  *		testing builds at every acquisition. With the locks held every row is checked again. A mismatch releases
  *		everything before anything else happens.
  *	 3. The caller reads the clock, decides on the locked image (llmq_set_state), and changes only what
- *		llmq_set_change() returns: a copy inside the WAL record being built. llmq_set_log() writes the record.
+ *		llmq_set_change() returns: a private copy. llmq_set_log() writes the copies into the pages, with the WAL record.
  *		A record holds four pages, so a change of many meters takes several, all locks held across them; each record
  *		that changes meters of a lease changes its slot too, and so a crash between two leaves a slot that says exactly
  *		which meters it has charged.
@@ -133,7 +133,7 @@ llmq_live_close(LlmqLive *live)
 void
 llmq_set_init(LlmqCellSet *set, LlmqLive *live)
 {
-	memset(set, 0, offsetof(LlmqCellSet, record));
+	memset(set, 0, offsetof(LlmqCellSet, cell));
 	set->live = live;
 }
 
@@ -168,9 +168,11 @@ page_order(const LlmqCellPage *a, const LlmqCellPage *b)
 
 /* Puts the page of a cell into the set's sorted list of pages, once. */
 static void
-add_page(LlmqCellSet *set, LlmqLiveTable table, BlockNumber block)
+add_page(LlmqCellSet *set, const LlmqCellUse *cell)
 {
-	LlmqCellPage page = {.table = table, .block = block, .buffer = InvalidBuffer};
+	LlmqCellPage page = {
+		.table = cell->table,.block = ItemPointerGetBlockNumber(&cell->tid),.id = cell->id,.buffer = InvalidBuffer
+	};
 	int			at = set->npages;
 
 	while (at > 0)
@@ -199,7 +201,7 @@ find_pages(LlmqCellSet *set)
 
 		if (!llmq_cell_locate(set->live, cell->table, cell->id, &cell->tid))
 			return false;
-		add_page(set, cell->table, ItemPointerGetBlockNumber(&cell->tid));
+		add_page(set, cell);
 	}
 	for (int i = 0; i < set->ncells; i++)
 	{
@@ -214,7 +216,7 @@ find_pages(LlmqCellSet *set)
 	return true;
 }
 
-/* Pins every page and prepares every record that the change may need: all that may raise, before any lock. */
+/* Pins every page and makes the memory that the change needs: all that may raise, before any lock. */
 static void
 prepare(LlmqCellSet *set)
 {
@@ -222,16 +224,13 @@ prepare(LlmqCellSet *set)
 
 	for (int i = 0; i < set->npages; i++)
 	{
-		set->page[i].buffer = ReadBuffer(set->live->rel[set->page[i].table], set->page[i].block);
+		set->page[i].buffer = llmq_cell_pin(set->live, set->page[i].table, set->page[i].id, set->page[i].block);
 		if (set->page[i].table == LLMQ_LIVE_METER)
 			meters++;
 	}
 	set->nrecords = Max(1, (meters + LLMQ_METERS_PER_RECORD - 1) / LLMQ_METERS_PER_RECORD);
-	for (int i = 0; i < set->nrecords; i++)
-		set->record[i] = GenericXLogStart(set->live->rel[set->page[0].table]);
-	set->next_record = 0;
-	set->changed = 0;
 	set->lsn = InvalidXLogRecPtr;
+	llmq_cell_write_prepare();
 }
 
 /*
@@ -254,11 +253,12 @@ wait_for_page(Buffer buffer)
 	LockBuffer(buffer, BUFFER_LOCK_EXCLUSIVE);
 }
 
-/* With the page locked: the state of a cell inside `page`, or NULL when the row is not what it was. */
+/* With the page locked: the state of a cell, or NULL when the row is not what it was. */
 static LlmqCellHeader *
-state_in(const LlmqCellSet *set, const LlmqCellUse *cell, char *page)
+locked_state(const LlmqCellSet *set, LlmqCellUse *cell)
 {
-	LlmqCellHeader *state = llmq_cell_in_page(page, unconstify(ItemPointerData *, &cell->tid), cell->table, cell->id);
+	char	   *page = BufferGetPage(set->page[cell->page].buffer);
+	LlmqCellHeader *state = llmq_cell_in_page(page, &cell->tid, cell->table, cell->id);
 
 	if (state == NULL || (state->flags & (LLMQ_CELL_BORN | LLMQ_CELL_MOVED)) != LLMQ_CELL_BORN)
 		return NULL;
@@ -272,17 +272,17 @@ verify_page(LlmqCellSet *set, int page)
 	for (int i = 0; i < set->ncells; i++)
 	{
 		LlmqCellUse *cell = &set->cell[i];
-		LlmqCellHeader *state;
 
 		if (cell->page != page)
 			continue;
-		state = state_in(set, cell, BufferGetPage(set->page[page].buffer));
-		if (state == NULL)
+		cell->copy = NULL;
+		cell->state = locked_state(set, cell);
+		if (cell->state == NULL)
 		{
 			llmq_cell_forget(cell->table, cell->id);
 			return false;
 		}
-		if (llmq_cell_crc_holds(state))
+		if (llmq_cell_crc_holds(cell->state))
 			continue;
 		llmq_set_unlock(set);
 		ereport(ERROR,
@@ -295,9 +295,8 @@ verify_page(LlmqCellSet *set, int page)
 }
 
 /*
- * Takes the content locks in order. What can be done with one page is done before the next is locked, so that the last
- * of them, which are those that everybody wants, are held shortest: its cells are verified, and a page of meters is
- * copied into its record.
+ * Takes the content locks in order. The cells of a page are verified before the next is locked, so that the last of
+ * them, which are those that everybody wants, are held shortest.
  */
 static LlmqLockResult
 lock_pages(LlmqCellSet *set)
@@ -314,9 +313,6 @@ lock_pages(LlmqCellSet *set)
 		set->nlocked++;
 		if (!verify_page(set, i))
 			return LLMQ_LOCK_STALE;
-		page->image = NULL;
-		if (page->table == LLMQ_LIVE_METER)
-			page->image = GenericXLogRegisterBuffer(set->record[i / LLMQ_METERS_PER_RECORD], page->buffer, 0);
 	}
 	return LLMQ_LOCKED;
 }
@@ -343,52 +339,49 @@ llmq_set_lock(LlmqCellSet *set)
 const void *
 llmq_set_state(const LlmqCellSet *set, int cell)
 {
-	const LlmqCellUse *use = &set->cell[cell];
-
-	return state_in(set, use, BufferGetPage(set->page[use->page].buffer));
+	return set->cell[cell].state;
 }
 
-/*
- * The copy of a cell that goes into the open record: the only thing that may be written to. A meter may be changed in
- * the record of its page only (page / LLMQ_METERS_PER_RECORD); a lease page enters every record anew, and with it what
- * the earlier ones did to it.
- */
+/* The copy of a cell that will be written: the only thing that may be changed. */
 void *
 llmq_set_change(LlmqCellSet *set, int cell)
 {
 	LlmqCellUse *use = &set->cell[cell];
-	LlmqCellPage *page = &set->page[use->page];
 
-	if (page->image == NULL)
-		page->image = GenericXLogRegisterBuffer(set->record[set->next_record], page->buffer, 0);
-	set->changed |= (uint32) 1 << cell;
-	return state_in(set, use, page->image);
+	if (use->copy == NULL)
+		use->copy = llmq_cell_write_copy(use->state);
+	return use->copy;
 }
 
-/* Seals the changed cells and writes the open record. */
-void
-llmq_set_log(LlmqCellSet *set)
+/* Which of the records a meter goes into: as many pages of meters to each as it can hold beside a lease page. */
+int
+llmq_set_record_of(const LlmqCellSet *set, int cell)
 {
-	if (set->changed == 0)
-		return;
+	return set->cell[cell].page / LLMQ_METERS_PER_RECORD;
+}
+
+/* Writes one record: the changed meters that go into it, and the lease page, which goes into each. */
+void
+llmq_set_log(LlmqCellSet *set, int record)
+{
+	LlmqCellWrite writes[LLMQ_MAX_CELLS];
+	int			nwrites = 0;
+
 	for (int i = 0; i < set->ncells; i++)
 	{
-		LlmqCellHeader *state;
+		LlmqCellUse *use = &set->cell[i];
 
-		if ((set->changed & ((uint32) 1 << i)) == 0)
+		if (use->copy == NULL || (use->table == LLMQ_LIVE_METER && llmq_set_record_of(set, i) != record))
 			continue;
-		state = state_in(set, &set->cell[i], set->page[set->cell[i].page].image);
-		state->crc = llmq_cell_crc(state);
+		writes[nwrites++] = (LlmqCellWrite) {
+			.buffer = set->page[use->page].buffer,.state = use->state,.copy = use->copy
+		};
 	}
-	set->lsn = GenericXLogFinish(set->record[set->next_record]);
-	set->record[set->next_record++] = NULL;
-	set->changed = 0;
-	for (int i = 0; i < set->npages; i++)
-		if (set->page[i].table != LLMQ_LIVE_METER)
-			set->page[i].image = NULL;
+	if (nwrites > 0)
+		set->lsn = llmq_cell_write(set->live->rel[LLMQ_LIVE_METER], writes, nwrites);
 }
 
-/* Releases every lock and pin, and the records that were not needed. The set may be locked again. */
+/* Releases every lock and pin. The set may be locked again. */
 void
 llmq_set_unlock(LlmqCellSet *set)
 {
@@ -399,12 +392,9 @@ llmq_set_unlock(LlmqCellSet *set)
 		else
 			ReleaseBuffer(set->page[i].buffer);
 	}
-	for (int i = set->next_record; i < set->nrecords; i++)
-		GenericXLogAbort(set->record[i]);
 	set->npages = 0;
 	set->nlocked = 0;
 	set->nrecords = 0;
-	set->next_record = 0;
 }
 
 /*

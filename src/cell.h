@@ -32,7 +32,6 @@ typedef enum LlmqLiveTable
 
 /* A record holds four pages (MAX_GENERIC_XLOG_PAGES): three of meters and the lease page, which is in every one. */
 #define LLMQ_METERS_PER_RECORD (MAX_GENERIC_XLOG_PAGES - 1)
-#define LLMQ_MAX_RECORDS 4
 
 /* A page of 8 kB less its header, a line pointer, the tuple's header and the id; rounded down. */
 #define LLMQ_MAX_STATE (BLCKSZ - 128)
@@ -89,15 +88,25 @@ typedef struct LlmqCellUse
 	int32		id;
 	ItemPointerData tid;
 	int			page;			/* which of the set's pages */
+	LlmqCellHeader *state;		/* in the locked page */
+	LlmqCellHeader *copy;		/* to be changed; NULL until asked for */
 } LlmqCellUse;
 
 typedef struct LlmqCellPage
 {
 	LlmqLiveTable table;
 	BlockNumber block;
+	int32		id;				/* of a cell on it */
 	Buffer		buffer;
-	char	   *image;			/* in the open record, NULL until changed */
 } LlmqCellPage;
+
+/* A cell that a record changes: where it is in its locked page, and what it becomes. */
+typedef struct LlmqCellWrite
+{
+	Buffer		buffer;
+	LlmqCellHeader *state;
+	LlmqCellHeader *copy;
+} LlmqCellWrite;
 
 /* The cells that one change needs, their pages, and the records that will carry it. */
 typedef struct LlmqCellSet
@@ -106,11 +115,8 @@ typedef struct LlmqCellSet
 	int			ncells;
 	int			npages;
 	int			nlocked;
-	int			nrecords;
-	int			next_record;
-	uint32		changed;		/* cells changed in the open record */
+	int			nrecords;		/* that a change of every cell takes */
 	XLogRecPtr	lsn;			/* end of the last record */
-	GenericXLogState *record[LLMQ_MAX_RECORDS];
 	LlmqCellUse cell[LLMQ_MAX_CELLS];
 	LlmqCellPage page[LLMQ_MAX_CELLS];
 } LlmqCellSet;
@@ -124,12 +130,19 @@ extern int	llmq_set_add(LlmqCellSet *set, LlmqLiveTable table, int32 id);
 extern LlmqLockResult llmq_set_lock(LlmqCellSet *set);
 extern const void *llmq_set_state(const LlmqCellSet *set, int cell);
 extern void *llmq_set_change(LlmqCellSet *set, int cell);
-extern void llmq_set_log(LlmqCellSet *set);
+extern int	llmq_set_record_of(const LlmqCellSet *set, int cell);
+extern void llmq_set_log(LlmqCellSet *set, int record);
 extern void llmq_set_unlock(LlmqCellSet *set);
 extern void llmq_cell_make_durable(XLogRecPtr lsn);
 extern void llmq_cell_refuse_if_read_only(const char *function);
 
+/* cell_wal.c */
+extern void llmq_cell_write_prepare(void);
+extern LlmqCellHeader *llmq_cell_write_copy(const LlmqCellHeader *state);
+extern XLogRecPtr llmq_cell_write(Relation rel, const LlmqCellWrite *writes, int nwrites);
+
 /* cell_find.c */
+extern Buffer llmq_cell_pin(LlmqLive *live, LlmqLiveTable table, int32 id, BlockNumber block);
 extern bool llmq_cell_locate(LlmqLive *live, LlmqLiveTable table, int32 id, ItemPointer tid);
 extern void llmq_cell_forget(LlmqLiveTable table, int32 id);
 extern void llmq_cell_forget_all(LlmqLiveTable table);

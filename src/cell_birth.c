@@ -108,35 +108,30 @@ insert_row(Relation rel, const LlmqCellKey *key, LlmqCellHeader *state)
 	return tuple->t_self;
 }
 
-/* The page of a row, locked, and its state inside the record being built; for marks that are set one page at a time. */
-typedef struct OneRow
-{
-	ItemPointerData tid;
-	Buffer		buffer;
-	LlmqCellHeader *state;
-} OneRow;
-
-/* Pins the pages of the rows, locks them highest block first (each once), and registers them with the record. */
+/* Pins the pages of rows of one cell, locks them highest block first (each once), and copies the states. */
 static void
-lock_rows(Relation rel, LlmqLiveTable table, int32 id, OneRow *row, int nrows, GenericXLogState *record)
+lock_rows(Relation rel, const LlmqCellKey *key, int32 id, ItemPointerData *tids, LlmqCellWrite *row, int nrows)
 {
-	bool		same = nrows == 2 && ItemPointerGetBlockNumber(&row[0].tid) == ItemPointerGetBlockNumber(&row[1].tid);
+	bool		same = nrows == 2 && ItemPointerGetBlockNumber(&tids[0]) == ItemPointerGetBlockNumber(&tids[1]);
 
-	if (nrows == 2 && ItemPointerGetBlockNumber(&row[0].tid) < ItemPointerGetBlockNumber(&row[1].tid))
-		elog(ERROR, "rows are to be given highest block first");
+	llmq_cell_write_prepare();
 	for (int i = 0; i < nrows; i++)
-		row[i].buffer = same && i == 1 ? row[0].buffer : ReadBuffer(rel, ItemPointerGetBlockNumber(&row[i].tid));
+		row[i].buffer = same && i == 1 ? row[0].buffer : ReadBuffer(rel, ItemPointerGetBlockNumber(&tids[i]));
 	for (int i = 0; i < nrows; i++)
 	{
 		if (!(same && i == 1))
 			LockBuffer(row[i].buffer, BUFFER_LOCK_EXCLUSIVE);
-		row[i].state = llmq_cell_in_page(GenericXLogRegisterBuffer(record, row[i].buffer, 0), &row[i].tid, table, id);
+		row[i].state = llmq_cell_in_page(BufferGetPage(row[i].buffer), &tids[i], key->table, id);
+		if (row[i].state == NULL)
+			elog(ERROR, "cell %d is not where it was put", id);
+		row[i].copy = llmq_cell_write_copy(row[i].state);
 	}
 }
 
 static void
-unlock_rows(OneRow *row, int nrows)
+write_and_unlock_rows(Relation rel, const LlmqCellWrite *row, int nrows)
 {
+	(void) llmq_cell_write(rel, row, nrows);
 	for (int i = nrows - 1; i >= 0; i--)
 		if (i == 0 || row[i].buffer != row[0].buffer)
 			UnlockReleaseBuffer(row[i].buffer);
@@ -144,18 +139,13 @@ unlock_rows(OneRow *row, int nrows)
 
 /* Sets the born mark: the first change in place. */
 static void
-mark_born(Relation rel, LlmqLiveTable table, int32 id, ItemPointerData tid)
+mark_born(Relation rel, const LlmqCellKey *key, int32 id, ItemPointerData tid)
 {
-	OneRow		row = {.tid = tid};
-	GenericXLogState *record = GenericXLogStart(rel);
+	LlmqCellWrite row;
 
-	lock_rows(rel, table, id, &row, 1, record);
-	if (row.state == NULL)
-		elog(ERROR, "new cell %d is not where it was put", id);
-	row.state->flags = LLMQ_CELL_BORN;
-	row.state->crc = llmq_cell_crc(row.state);
-	GenericXLogFinish(record);
-	unlock_rows(&row, 1);
+	lock_rows(rel, key, id, &tid, &row, 1);
+	row.copy->flags = LLMQ_CELL_BORN;
+	write_and_unlock_rows(rel, &row, 1);
 }
 
 /*
@@ -181,7 +171,7 @@ llmq_cell_create(LlmqLive *live, const LlmqCellKey *key, LlmqCellHeader *state, 
 		}
 		state->id = id;
 		tid = insert_row(rel, key, state);
-		mark_born(rel, key->table, id, tid);
+		mark_born(rel, key, id, tid);
 		LLMQ_INJECT_ERROR("birth-mark");
 	}
 	unlock_creation(rel);
@@ -193,28 +183,22 @@ llmq_cell_create(LlmqLive *live, const LlmqCellKey *key, LlmqCellHeader *state, 
  * held.
  */
 static void
-swap_rows(Relation rel, LlmqLiveTable table, int32 id, OneRow *rows[2], LlmqCellFill fill)
+swap_rows(Relation rel, const LlmqCellKey *key, int32 id, ItemPointerData old_tid, ItemPointerData new_tid,
+		  LlmqCellFill fill)
 {
-	OneRow		row[2];
-	bool		new_first = ItemPointerGetBlockNumber(&rows[1]->tid) >= ItemPointerGetBlockNumber(&rows[0]->tid);
+	bool		new_first = ItemPointerGetBlockNumber(&new_tid) >= ItemPointerGetBlockNumber(&old_tid);
+	ItemPointerData tids[2] = {new_first ? new_tid : old_tid, new_first ? old_tid : new_tid};
+	LlmqCellWrite row[2];
 	LlmqCellHeader *old_state;
 	LlmqCellHeader *new_state;
-	GenericXLogState *record = GenericXLogStart(rel);
 
-	row[0] = *rows[new_first ? 1 : 0];
-	row[1] = *rows[new_first ? 0 : 1];
-	lock_rows(rel, table, id, row, 2, record);
-	old_state = row[new_first ? 1 : 0].state;
-	new_state = row[new_first ? 0 : 1].state;
-	if (old_state == NULL || new_state == NULL)
-		elog(ERROR, "cell %d is not where it was", id);
+	lock_rows(rel, key, id, tids, row, 2);
+	old_state = row[new_first ? 1 : 0].copy;
+	new_state = row[new_first ? 0 : 1].copy;
 	fill(new_state, old_state);
 	new_state->flags = LLMQ_CELL_BORN;
-	new_state->crc = llmq_cell_crc(new_state);
 	old_state->flags |= LLMQ_CELL_MOVED;
-	old_state->crc = llmq_cell_crc(old_state);
-	GenericXLogFinish(record);
-	unlock_rows(row, 2);
+	write_and_unlock_rows(rel, row, 2);
 }
 
 /*
@@ -227,8 +211,8 @@ llmq_cell_grow(LlmqLive *live, const LlmqCellKey *key, LlmqCellHeader *larger, L
 {
 	Relation	rel = live->rel[key->table];
 	int32		id = larger->id;
-	OneRow		old_row;
-	OneRow		new_row;
+	ItemPointerData old_tid;
+	ItemPointerData new_tid;
 	LlmqCellHeader now;
 	bool		found;
 
@@ -237,10 +221,10 @@ llmq_cell_grow(LlmqLive *live, const LlmqCellKey *key, LlmqCellHeader *larger, L
 	found = llmq_cell_copy(live, key->table, id, &now, sizeof(now));
 	if (found && now.length < larger->length)
 	{
-		new_row.tid = insert_row(rel, key, larger);
-		if (!llmq_cell_locate(live, key->table, id, &old_row.tid))
+		new_tid = insert_row(rel, key, larger);
+		if (!llmq_cell_locate(live, key->table, id, &old_tid))
 			elog(ERROR, "cell %d is gone", id);
-		swap_rows(rel, key->table, id, (OneRow *[2]) {&old_row, &new_row}, fill);
+		swap_rows(rel, key, id, old_tid, new_tid, fill);
 		llmq_cell_forget(key->table, id);
 	}
 	unlock_creation(rel);

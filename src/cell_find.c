@@ -25,6 +25,7 @@
 #include "utils/snapmgr.h"
 
 #include "cell.h"
+#include "compat.h"
 #include "relation.h"
 
 /* Column numbers of the live tables; id and state are the first two of each. */
@@ -45,10 +46,17 @@ StaticAssertDecl(STATE_OFFSET == 32, "the state of a cell is 8-aligned in its tu
 /* How many lease pages one index scan finds. */
 #define LEASE_PAGES_FOUND 32
 
-/* Where rows were last seen, by id. */
+/* Where a row was last seen, in the file and in shared buffers. */
+typedef struct KnownRow
+{
+	ItemPointerData tid;
+	Buffer		buffer;
+} KnownRow;
+
+/* By id. */
 typedef struct KnownRows
 {
-	ItemPointerData *tid;
+	KnownRow   *row;
 	int32		size;
 } KnownRows;
 
@@ -136,14 +144,14 @@ void
 llmq_cell_forget(LlmqLiveTable table, int32 id)
 {
 	if (id < known[table].size)
-		ItemPointerSetInvalid(&known[table].tid[id]);
+		ItemPointerSetInvalid(&known[table].row[id].tid);
 }
 
 void
 llmq_cell_forget_all(LlmqLiveTable table)
 {
 	for (int32 i = 0; i < known[table].size; i++)
-		ItemPointerSetInvalid(&known[table].tid[i]);
+		ItemPointerSetInvalid(&known[table].row[i].tid);
 }
 
 /* Remembers where a row is. Ids are dense, so an array does. */
@@ -155,19 +163,19 @@ remember(LlmqLiveTable table, int32 id, ItemPointer tid)
 	if (id >= rows->size)
 	{
 		int32		size = Max(64, id + id / 2 + 1);
-		ItemPointerData *grown = MemoryContextAllocZero(TopMemoryContext, sizeof(ItemPointerData) * size);
+		KnownRow   *grown = MemoryContextAllocZero(TopMemoryContext, sizeof(KnownRow) * size);
 
 		if (rows->size > 0)
 		{
-			memcpy(grown, rows->tid, sizeof(ItemPointerData) * rows->size);
-			pfree(rows->tid);
+			memcpy(grown, rows->row, sizeof(KnownRow) * rows->size);
+			pfree(rows->row);
 		}
 		for (int32 i = rows->size; i < size; i++)
-			ItemPointerSetInvalid(&grown[i]);
-		rows->tid = grown;
+			ItemPointerSetInvalid(&grown[i].tid);
+		rows->row = grown;
 		rows->size = size;
 	}
-	rows->tid[id] = *tid;
+	rows->row[id].tid = *tid;
 }
 
 /* Does a state count: is it one of ours, born and not moved away? */
@@ -243,12 +251,23 @@ find_by_id(LlmqLive *live, LlmqLiveTable table, int32 id, ItemPointer tid)
 bool
 llmq_cell_locate(LlmqLive *live, LlmqLiveTable table, int32 id, ItemPointer tid)
 {
-	if (id > 0 && id < known[table].size && ItemPointerIsValid(&known[table].tid[id]))
+	if (id > 0 && id < known[table].size && ItemPointerIsValid(&known[table].row[id].tid))
 	{
-		*tid = known[table].tid[id];
+		*tid = known[table].row[id].tid;
 		return true;
 	}
 	return find_by_id(live, table, id, tid);
+}
+
+/* Pins the page of a cell that has been located, where it was in shared buffers the last time if it still is there. */
+Buffer
+llmq_cell_pin(LlmqLive *live, LlmqLiveTable table, int32 id, BlockNumber block)
+{
+	KnownRow   *row = &known[table].row[id];
+
+	if (!BufferIsValid(row->buffer) || !llmq_read_recent_buffer_compat(live->rel[table], block, row->buffer))
+		row->buffer = ReadBuffer(live->rel[table], block);
+	return row->buffer;
 }
 
 /*
@@ -266,7 +285,7 @@ llmq_cell_copy(LlmqLive *live, LlmqLiveTable table, int32 id, void *copy, Size s
 
 		if (!llmq_cell_locate(live, table, id, &tid))
 			return false;
-		buffer = ReadBuffer(live->rel[table], ItemPointerGetBlockNumber(&tid));
+		buffer = llmq_cell_pin(live, table, id, ItemPointerGetBlockNumber(&tid));
 		LockBuffer(buffer, BUFFER_LOCK_SHARE);
 		state = llmq_cell_in_page(BufferGetPage(buffer), &tid, table, id);
 		if (state != NULL && (state->flags & LLMQ_CELL_MOVED))

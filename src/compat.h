@@ -8,6 +8,7 @@
 #define LLMQ_COMPAT_H
 
 #include "access/transam.h"
+#include "storage/bufmgr.h"
 #include "utils/rel.h"
 
 #if PG_VERSION_NUM < 150000
@@ -39,6 +40,13 @@ llmq_same_file_compat(LlmqRelFile a, LlmqRelFile b)
 #else
 	return RelFileLocatorEquals(a, b);
 #endif
+}
+
+/* Pins a page that may still be in a buffer where it was seen; false when it is not. */
+static inline bool
+llmq_read_recent_buffer_compat(Relation rel, BlockNumber block, Buffer recent)
+{
+	return ReadRecentBuffer(llmq_relation_file_compat(rel), MAIN_FORKNUM, block, recent);
 }
 
 /* Did this transaction give the relation another file, which a rollback would take back? */

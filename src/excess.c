@@ -75,9 +75,9 @@ write_records(Excess *excess)
 	for (int record = 0; record < nrecords; record++)
 	{
 		for (int i = 0; i < set->ncells; i++)
-			if (set->cell[i].page / LLMQ_METERS_PER_RECORD == record)
+			if (llmq_set_record_of(set, i) == record)
 				llmq_meter_correct(llmq_set_change(set, i), &excess->correction);
-		llmq_set_log(set);
+		llmq_set_log(set, record);
 	}
 }
 

@@ -41,8 +41,11 @@ llmq_look(LlmqPick *pick, LlmqMeters *meters, LlmqVerdict *verdict)
 	for (int i = 0; i < meters->n; i++)
 	{
 		LlmqMeter  *meter = meters->meter[i];
-		bool		known = llmq_meter_read(&pick->live, meter, pick->scratch);
+		bool		known;
 
+		if (llmq_meter_recall(meter, &pick->demand, pick->now, verdict))
+			continue;
+		known = llmq_meter_read(&pick->live, meter, pick->scratch);
 		llmq_plan_refresh(meter, pick->now);
 		llmq_meter_check(meter, known ? pick->scratch : NULL, &pick->demand, pick->now, verdict);
 	}
@@ -247,13 +250,13 @@ lock(Granting *granting)
 	elog(ERROR, "live state keeps moving");
 }
 
-/* Under the locks: does everything still admit the request? */
+/* Under the locks: does everything still admit the request? The copies that are asked are those that are charged then. */
 static bool
 check_again(Granting *granting, LlmqVerdict *verdict)
 {
 	llmq_verdict_init(verdict);
 	for (int i = 0; i < granting->nmeters; i++)
-		llmq_meter_check(granting->meter[i], llmq_set_state(&granting->set, granting->meter_cell[i]),
+		llmq_meter_check(granting->meter[i], llmq_set_change(&granting->set, granting->meter_cell[i]),
 						 &granting->pick->demand, granting->pick->now, verdict);
 	return verdict->admitted;
 }
@@ -275,7 +278,7 @@ charge(Granting *granting)
 
 		for (int i = 0; i < granting->nmeters; i++)
 		{
-			if (set->cell[granting->meter_cell[i]].page / LLMQ_METERS_PER_RECORD != record)
+			if (llmq_set_record_of(set, granting->meter_cell[i]) != record)
 				continue;
 			slot->meter[i].generation = llmq_meter_charge(granting->meter[i],
 														  llmq_set_change(set, granting->meter_cell[i]),
@@ -283,7 +286,7 @@ charge(Granting *granting)
 			slot->charged |= 1 << i;
 		}
 		page->slot[pick->lease.slot] = *slot;
-		llmq_set_log(set);
+		llmq_set_log(set, record);
 		LLMQ_INJECT_CRASH("grant-record", set->lsn);
 	}
 }

@@ -13,7 +13,7 @@
 #include "cell.h"
 #include "meter.h"
 
-/* Small pages are fast pages: Generic WAL copies and compares the used part of every page. */
+/* Small pages are fast pages: every change copies, compares and sums up the whole state. */
 #define LLMQ_SLOTS 4
 
 #define LLMQ_MAX_METERS (LLMQ_MAX_CELLS - 1)

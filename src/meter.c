@@ -19,6 +19,12 @@
 #define TIGHT_HEADROOM 0.125
 #define TIGHT_FOR INT64CONST(1000000)
 
+/*
+ * How long what was seen of a meter with plenty left is good enough to compare it with others (microseconds): to read a
+ * page that other processors change all the time costs as much as the rest of a look.
+ */
+#define SEEN_FOR INT64CONST(10000)
+
 /* Share of a new duration in the decayed mean: one eighth, as TCP smooths its round trips (RFC 6298). */
 #define MEAN_CALL_SHARE 8
 
@@ -87,19 +93,20 @@ estimate_return(int64 used, const LlmqMeterState *state, int64 now)
 	return now + Max(wait, LEAST_WAIT);
 }
 
-/* The copy of a limit's window at the clock; an empty one when the meter has none yet. */
-static void
-window_now(LlmqWindow *window, const LlmqMeterState *state, const LlmqWindowShape *shape, int64 now)
+/* A limit's window, brought to the clock in the copy; `empty` when the meter has none yet. */
+static LlmqWindow *
+window_now(LlmqMeterState *copy, const LlmqWindowShape *shape, int64 now, LlmqWindow *empty)
 {
-	const LlmqWindow *stored = state != NULL ? find_window(state, shape) : NULL;
+	LlmqWindow *window = copy != NULL ? find_window(copy, shape) : NULL;
 
-	if (stored == NULL)
+	if (window == NULL)
 	{
-		llmq_window_init(window, shape, 0, now, 0);
-		return;
+		llmq_window_init(empty, shape, 0, now, 0);
+		return empty;
 	}
-	memcpy(window, stored, llmq_window_size(stored->kind));
-	(void) llmq_window_advance(window, shape, now, state->generation);
+	if (llmq_window_advance(window, shape, now, copy->generation))
+		copy->generation++;
+	return window;
 }
 
 /* Adds what somebody says to a verdict: of several refusals the one that ends last stays. */
@@ -143,12 +150,11 @@ check_limit(LlmqVerdict *verdict, const LlmqLimit *limit, const LlmqWindow *wind
 }
 
 /*
- * Asks every limit of a meter; adds what they say to the verdict. `state` is NULL for a meter that has counted nothing
- * yet. Calendar shapes must not be stale.
+ * Asks every limit of a meter; adds what they say to the verdict. The private copy of its state is brought to the clock;
+ * it is NULL for a meter that has counted nothing yet. Calendar shapes must not be stale.
  */
 void
-llmq_meter_check(LlmqMeter *meter, const LlmqMeterState *state, const LlmqDemand *demand, int64 now,
-				 LlmqVerdict *verdict)
+llmq_meter_check(LlmqMeter *meter, LlmqMeterState *copy, const LlmqDemand *demand, int64 now, LlmqVerdict *verdict)
 {
 	LlmqScope	scope = meter->subject->scope;
 	LlmqVerdict own;
@@ -156,11 +162,13 @@ llmq_meter_check(LlmqMeter *meter, const LlmqMeterState *state, const LlmqDemand
 	llmq_verdict_init(&own);
 	for (int i = 0; i < meter->nlimits; i++)
 	{
-		LlmqWindow	window;
+		LlmqWindow	empty;
+		LlmqWindow *window = window_now(copy, &meter->limit[i].shape, now, &empty);
 
-		window_now(&window, state, &meter->limit[i].shape, now);
-		check_limit(&own, &meter->limit[i], &window, state, demand, now);
+		check_limit(&own, &meter->limit[i], window, copy, demand, now);
+		meter->limit[i].seen = window->sum;
 	}
+	meter->seen_at = now;
 	own.meter = meter;
 	own.common = !own.admitted && scope != LLMQ_SCOPE_ACCOUNT && scope != LLMQ_SCOPE_KEY;
 	if (!own.admitted || own.headroom < TIGHT_HEADROOM)
@@ -176,6 +184,34 @@ bool
 llmq_meter_is_tight(const LlmqMeter *meter, int64 now)
 {
 	return meter->id == 0 || meter->tight_until > now;
+}
+
+/*
+ * Answers for a meter by what this backend saw of it a moment ago, the own charges since included. False when that is
+ * too long ago, or too little was left to rely on it: then it has to be looked at.
+ */
+bool
+llmq_meter_recall(const LlmqMeter *meter, const LlmqDemand *demand, int64 now, LlmqVerdict *verdict)
+{
+	double		headroom = verdict->headroom;
+
+	if (meter->id == 0 || now < meter->seen_at || now - meter->seen_at >= SEEN_FOR || llmq_meter_stale(meter, now))
+		return false;
+	for (int i = 0; i < meter->nlimits; i++)
+	{
+		const LlmqLimit *limit = &meter->limit[i];
+		double		amount = usable_amount(limit->quota, demand->high_priority);
+		double		used = (double) limit->seen + counted(&demand->use, limit->quota->metric,
+														  limit->quota->window_flags);
+
+		if (!limit->enforced)
+			continue;
+		if (amount - used < amount * TIGHT_HEADROOM)
+			return false;
+		headroom = Min(headroom, (amount - used) / amount);
+	}
+	verdict->headroom = headroom;
+	return true;
 }
 
 /* Has the clock left the periods that the plan knows? Then locks have to be released and the plan refreshed. */
@@ -285,7 +321,7 @@ begin_window(const LlmqMeter *meter, LlmqMeterState *state, const LlmqLimit *lim
  * limits that would have refused count that.
  */
 uint32
-llmq_meter_charge(const LlmqMeter *meter, LlmqMeterState *state, const LlmqDemand *demand, int64 now)
+llmq_meter_charge(LlmqMeter *meter, LlmqMeterState *state, const LlmqDemand *demand, int64 now)
 {
 	int64		expiry = now + demand->lease_ttl;
 	bool		moved_back = false;
@@ -300,13 +336,14 @@ llmq_meter_charge(const LlmqMeter *meter, LlmqMeterState *state, const LlmqDeman
 		state->generation++;
 	for (int i = 0; i < meter->nlimits; i++)
 	{
-		const LlmqLimit *limit = &meter->limit[i];
+		LlmqLimit  *limit = &meter->limit[i];
 		LlmqWindow *window = begin_window(meter, state, limit, now);
 		int64		requested = counted(&demand->use, limit->quota->metric, limit->quota->window_flags);
 
 		if (!limit->enforced && !llmq_window_fits(window, limit->quota->amount, requested))
 			llmq_window_refuse(window, false, 1);
 		(void) llmq_window_charge(window, now, requested);
+		limit->seen = window->sum;
 	}
 	if (state->next_expiry <= now || expiry < state->next_expiry)
 		state->next_expiry = expiry;

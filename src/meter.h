@@ -90,11 +90,12 @@ typedef struct LlmqVerdict
 } LlmqVerdict;
 
 extern void llmq_verdict_init(LlmqVerdict *verdict);
-extern void llmq_meter_check(LlmqMeter *meter, const LlmqMeterState *state, const LlmqDemand *demand, int64 now,
+extern void llmq_meter_check(LlmqMeter *meter, LlmqMeterState *copy, const LlmqDemand *demand, int64 now,
 							 LlmqVerdict *verdict);
+extern bool llmq_meter_recall(const LlmqMeter *meter, const LlmqDemand *demand, int64 now, LlmqVerdict *verdict);
 extern bool llmq_meter_is_tight(const LlmqMeter *meter, int64 now);
 extern bool llmq_meter_stale(const LlmqMeter *meter, int64 now);
-extern uint32 llmq_meter_charge(const LlmqMeter *meter, LlmqMeterState *state, const LlmqDemand *demand, int64 now);
+extern uint32 llmq_meter_charge(LlmqMeter *meter, LlmqMeterState *state, const LlmqDemand *demand, int64 now);
 
 /* How one lease's charge at one meter changes. */
 typedef struct LlmqCorrection

@@ -70,7 +70,7 @@ flush_one(LlmqLive *live, const PendingRefusals *refusals)
 	if (llmq_set_lock(&set) != LLMQ_LOCKED)
 		return;
 	llmq_meter_count_refusals(llmq_set_change(&set, cell), refusals->quota, true, refusals->times);
-	llmq_set_log(&set);
+	llmq_set_log(&set, 0);
 	llmq_set_unlock(&set);
 }
 

@@ -194,7 +194,7 @@ correct_meters(Settling *settling, int record)
 	{
 		if (!settling->lost[i])
 		{
-			if (set->cell[settling->meter_cell[i]].page / LLMQ_METERS_PER_RECORD != record)
+			if (llmq_set_record_of(set, settling->meter_cell[i]) != record)
 				continue;
 			correct_meter(settling, i);
 		}
@@ -240,7 +240,7 @@ write_records(Settling *settling, int slot_number)
 		slot->settled_at = settling->now;
 		slot->charged = charged;
 		slot->replaced = replaced;
-		llmq_set_log(set);
+		llmq_set_log(set, record);
 		LLMQ_INJECT_CRASH("settle-record", set->lsn);
 	}
 }
@@ -286,7 +286,7 @@ llmq_lease_free(LlmqLive *live, const LlmqLeaseId *id, const LlmqSlot *seen)
 		return false;
 	page = llmq_set_change(&set, cell);
 	memset(&page->slot[id->slot], 0, sizeof(LlmqSlot));
-	llmq_set_log(&set);
+	llmq_set_log(&set, 0);
 	llmq_set_unlock(&set);
 	return true;
 }
@@ -374,7 +374,7 @@ llmq_lease_extend(LlmqLive *live, const LlmqLeaseId *id, int64 ttl, LlmqSlot *sl
 	page = llmq_set_change(&set, cell);
 	page->slot[id->slot].expires_at = GetCurrentTimestamp() + ttl;
 	*slot = page->slot[id->slot];
-	llmq_set_log(&set);
+	llmq_set_log(&set, 0);
 	llmq_set_unlock(&set);
 	llmq_cell_make_durable(set.lsn);
 	return true;
