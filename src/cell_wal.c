@@ -26,7 +26,7 @@
 #define FRAGMENT_HEADER_SIZE (2 * sizeof(OffsetNumber))
 
 /* Equal bytes between two changes that cost no more than a header join them, so fragments never outgrow the states. */
-#define MAX_DELTA_SIZE (BLCKSZ + LLMQ_MAX_CELLS * FRAGMENT_HEADER_SIZE)
+#define MAX_DELTA_SIZE (BLCKSZ + 2 * LLMQ_MAX_CELLS * FRAGMENT_HEADER_SIZE)
 
 /* The fragments of one page. */
 typedef struct Delta
@@ -92,23 +92,36 @@ fragment_end(const char *old, const char *new, int at, int length)
 	return end;
 }
 
-/* Adds what a write changes to the fragments of its page. */
+static void
+add_fragment(Delta *delta, OffsetNumber offset, OffsetNumber length, const char *bytes)
+{
+	OffsetNumber header[2] = {offset, length};
+
+	memcpy(delta->bytes + delta->length, header, FRAGMENT_HEADER_SIZE);
+	memcpy(delta->bytes + delta->length + FRAGMENT_HEADER_SIZE, bytes, length);
+	delta->length += FRAGMENT_HEADER_SIZE + length;
+}
+
+/*
+ * Adds what a write changes to the fragments of its page. A birth brings the flags and hints of the page's header too:
+ * replay leaves them as they are when it prunes dead rows, and wal_consistency_checking would complain.
+ */
 static void
 add_fragments(Delta *delta, const LlmqCellWrite *write)
 {
+	const char *page = BufferGetPage(write->buffer);
 	const char *old = (const char *) write->state;
 	const char *new = (const char *) write->copy;
 	int			length = write->copy->length;
-	OffsetNumber base = old - (char *) BufferGetPage(write->buffer);
+	int			hints = offsetof(PageHeaderData, pd_flags);
 
+	if (!(write->state->flags & LLMQ_CELL_BORN))
+		add_fragment(delta, hints, SizeOfPageHeaderData - hints, page + hints);
 	for (int at = next_difference(old, new, 0, length); at < length; at = next_difference(old, new, at, length))
 	{
 		int			end = fragment_end(old, new, at, length);
-		OffsetNumber header[2] = {base + at, end - at};
 
-		memcpy(delta->bytes + delta->length, header, FRAGMENT_HEADER_SIZE);
-		memcpy(delta->bytes + delta->length + FRAGMENT_HEADER_SIZE, new + at, end - at);
-		delta->length += FRAGMENT_HEADER_SIZE + end - at;
+		add_fragment(delta, old - page + at, end - at, new + at);
 		at = end;
 	}
 }
