@@ -18,7 +18,7 @@ PGXS := $(wildcard $(shell $(PG_CONFIG) --pgxs 2>/dev/null))
 override with_llvm = no
 
 .DEFAULT_GOAL := all
-.PHONY: all install clean help deps test bench demo demo-stop testing installed check-version FORCE
+.PHONY: all install clean help deps test torture bench demo demo-stop testing installed check-version FORCE
 
 all:		## builds the extension
 install:	## installs it, with sudo where the directories ask for it
@@ -34,6 +34,11 @@ test:		## builds, installs and runs every suite; SUITES='unit regress:pick' runs
 	@test/deps test
 	@$(MAKE) -s --no-print-directory all testing installed
 	@test/as-postgres test/run-suites $(SUITES)
+
+torture:	## kills a server in mid-traffic 500 times; ROUNDS=5 ROLLBACKS=100 for fewer crashes and rollbacks
+	@test/deps test
+	@$(MAKE) -s --no-print-directory all testing installed
+	@test/as-postgres test/torture/run
 
 bench:		## measures against Redis, PL/pgSQL and bare PostgreSQL
 	@test/deps bench

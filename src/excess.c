@@ -4,16 +4,34 @@
  *
  * An expired lease stays charged as reserved. Its slot knew the meters; here the ledger row names the subjects, and
  * the excess goes to the meters that limit them today. Nothing is given back: nobody knows any more which windows had
- * counted the lease. The meters are locked as a set, in the protocol's order; there is no slot to change with them,
- * so a crash between two records leaves the later meters without the excess.
+ * counted the lease.
+ *
+ * There is no slot that could say what has been charged, so it is done as the last thing before the transaction
+ * commits or is prepared: a rollback, to a savepoint too, charges nothing, and a record that is repeated charges once.
+ * (What comes after that and fails, a crash or ROLLBACK PREPARED, leaves the meters with the excess: never too little.)
+ * The meters are locked as a set, in the protocol's order.
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "miscadmin.h"
+#include "utils/memutils.h"
 #include "utils/timestamp.h"
 
 #include "excess.h"
 #include "meter.h"
+
+/* What this transaction owes when it commits, in its own memory. */
+typedef struct Owed
+{
+	struct Owed *next;
+	SubTransactionId subxact;
+	LlmqLedgerRow row;
+	LlmqUse		reserved;
+	LlmqUse		used;
+} Owed;
+
+static Owed *owed = NULL;
 
 /* The meters to be charged. */
 typedef struct Excess
@@ -81,30 +99,24 @@ write_records(Excess *excess)
 	}
 }
 
-/*
- * Charges what the settlement exceeds the row's reservation by. Durable with the caller's transaction, which has an id.
- */
-void
-llmq_charge_excess(const LlmqLedgerRow *row, const LlmqSettlement *settlement)
+/* Charges one late record's excess. Durable with the transaction, which has an id. */
+static void
+charge(const Owed *debt)
 {
-	LlmqUse		reserved = {.input = row->reserved_input,.output = row->reserved_output,.request = true};
-	LlmqUse		used = reserved;
 	Excess		excess = {.scratch = palloc(LLMQ_MAX_STATE)};
 	bool		locked = false;
 
-	used.input = Max(reserved.input, settlement->input);
-	used.output = Max(reserved.output, settlement->output);
 	excess.catalog = llmq_catalog();
-	excess.correction.from = reserved;
-	excess.correction.to = used;
-	excess.correction.picked_at = row->picked_at;
+	excess.correction.from = debt->reserved;
+	excess.correction.to = debt->used;
+	excess.correction.picked_at = debt->row.picked_at;
 	excess.correction.generation = PG_UINT32_MAX;
 
 	llmq_live_open(&excess.live, LLMQ_LIVE_METER + 1, RowExclusiveLock);
 	while (!locked)
 	{
 		CHECK_FOR_INTERRUPTS();
-		add_all_meters(&excess, row);
+		add_all_meters(&excess, &debt->row);
 		if (excess.set.ncells == 0)
 			break;
 		locked = llmq_set_lock(&excess.set) == LLMQ_LOCKED;
@@ -116,4 +128,62 @@ llmq_charge_excess(const LlmqLedgerRow *row, const LlmqSettlement *settlement)
 	}
 	llmq_live_close(&excess.live);
 	pfree(excess.scratch);
+}
+
+/* The end of the transaction: before it commits what is owed is charged. */
+static void
+at_end(XactEvent event, void *arg)
+{
+	if (event == XACT_EVENT_PRE_COMMIT || event == XACT_EVENT_PRE_PREPARE)
+		for (; owed != NULL; owed = owed->next)
+			charge(owed);
+	else if (event == XACT_EVENT_ABORT)
+		owed = NULL;
+}
+
+/* The end of a subtransaction: what it owed is its parent's debt, or nobody's. */
+static void
+at_sub_end(SubXactEvent event, SubTransactionId subxact, SubTransactionId parent, void *arg)
+{
+	if (event != SUBXACT_EVENT_COMMIT_SUB && event != SUBXACT_EVENT_ABORT_SUB)
+		return;
+	for (Owed **debt = &owed; *debt != NULL;)
+	{
+		if ((*debt)->subxact == subxact && event == SUBXACT_EVENT_ABORT_SUB)
+		{
+			*debt = (*debt)->next;
+			continue;
+		}
+		if ((*debt)->subxact == subxact)
+			(*debt)->subxact = parent;
+		debt = &(*debt)->next;
+	}
+}
+
+/* Has what the settlement exceeds the row's reservation by charged when the current transaction commits. */
+void
+llmq_charge_excess(const LlmqLedgerRow *row, const LlmqSettlement *settlement)
+{
+	static bool registered = false;
+	MemoryContext caller = MemoryContextSwitchTo(TopTransactionContext);
+	Owed	   *debt = palloc(sizeof(Owed));
+
+	if (!registered)
+	{
+		RegisterXactCallback(at_end, NULL);
+		RegisterSubXactCallback(at_sub_end, NULL);
+		registered = true;
+	}
+	debt->subxact = GetCurrentSubTransactionId();
+	debt->row = *row;
+	debt->row.org = pstrdup(row->org);
+	debt->row.model = pstrdup(row->model);
+	debt->row.key = pstrdup(row->key);
+	debt->reserved = (LlmqUse) {.input = row->reserved_input,.output = row->reserved_output,.request = true};
+	debt->used = debt->reserved;
+	debt->used.input = Max(row->reserved_input, settlement->input);
+	debt->used.output = Max(row->reserved_output, settlement->output);
+	debt->next = owed;
+	owed = debt;
+	MemoryContextSwitchTo(caller);
 }
