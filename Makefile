@@ -18,7 +18,7 @@ PGXS := $(wildcard $(shell $(PG_CONFIG) --pgxs 2>/dev/null))
 override with_llvm = no
 
 .DEFAULT_GOAL := all
-.PHONY: all install clean help deps test torture bench demo demo-stop testing installed check-version FORCE
+.PHONY: all install clean help deps test torture asan test-asan coverage test-major bench demo demo-stop testing installed check-version FORCE
 
 all:		## builds the extension
 install:	## installs it, with sudo where the directories ask for it
@@ -39,6 +39,23 @@ torture:	## kills a server in mid-traffic 500 times; ROUNDS=5 ROLLBACKS=100 for 
 	@test/deps test
 	@$(MAKE) -s --no-print-directory all testing installed
 	@test/as-postgres test/torture/run
+
+test-asan:	## the unit, regress, isolation and TAP suites under AddressSanitizer and UBSan, in a root of Debian 13 (as root)
+	@test/deps major
+	@test/root trixie make asan SUITES='$(SUITES)'
+
+asan:
+	@test/deps test
+	@$(MAKE) -s --no-print-directory all testing installed FLAVOUR=asan
+	@FLAVOUR=asan test/as-postgres test/asan $(SUITES)
+
+coverage:	## how many lines of src/*.c the suites run; fails below 90 %
+	@test/deps test
+	@$(MAKE) -s --no-print-directory all testing installed FLAVOUR=coverage
+	@FLAVOUR=coverage test/as-postgres test/coverage $(SUITES)
+
+test-major:	## every suite on another major version, in a root of its Debian release: MAJOR=17 (as root)
+	@test/major $(MAJOR) $(SUITES)
 
 bench:		## measures against Redis, PL/pgSQL and bare PostgreSQL
 	@test/deps bench
@@ -88,38 +105,44 @@ $(OBJS): build/.pg_config
 installed: all
 	+@MAKE='$(MAKE)' test/install '$(pkglibdir)' '$(datadir)/extension' $(DATA_built)
 
-# The testing flavour: assertions and injection points, every warning an error. The server's headers are not ours to
-# judge (-isystem), nor is the number of arguments that the server passes to a callback.
+# What tests run on is built below build/FLAVOUR: `testing` has assertions and injection points, every warning an error;
+# `asan` has sanitizers besides, `coverage` counts lines. The server's headers are not ours to judge (-isystem), nor is
+# the number of arguments that the server passes to a callback.
+FLAVOUR ?= testing
+export FLAVOUR
+flavour = build/$(FLAVOUR)
+cflags_asan = -U_FORTIFY_SOURCE -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
+cflags_coverage = -U_FORTIFY_SOURCE -O0 --coverage
 TEST_CFLAGS = $(CFLAGS) $(CFLAGS_SL) -O1 -g -DLLMQ_TESTING -Wall -Wextra -Werror -Wno-unused-parameter
-TEST_CPPFLAGS = -Isrc $(CPPFLAGS) -isystem $(includedir_server)
-TEST_OBJS = $(OBJS:src/%.o=build/testing/%.o)
+TEST_CPPFLAGS = -Isrc $(CPPFLAGS) -isystem $(includedir_server) $(cflags_$(FLAVOUR))
+TEST_OBJS = $(OBJS:src/%.o=$(flavour)/%.o)
 
 # A file of test/unit says on a line of its first comment what it is compiled with: `links: src/window.c` makes it a
 # program of its own that prints TAP, `module: src/zone.c` a library for the server of the regress suite.
 unit_kind = $(shell grep -lE '^[/ ]?\*+[[:space:]]*$1:' /dev/null $(wildcard test/unit/*.c))
 unit_sources = $(shell sed -n 's|^[/ ]*\**[[:space:]]*$1: *\([^*]*\).*|\1|p' $2)
-UNITS = $(patsubst test/%.c,build/%,$(call unit_kind,links))
-UNIT_MODULES = $(patsubst test/unit/%.c,build/testing/%.so,$(call unit_kind,module))
+UNITS = $(patsubst test/%.c,$(flavour)/%,$(call unit_kind,links))
+UNIT_MODULES = $(patsubst test/unit/%.c,$(flavour)/%.so,$(call unit_kind,module))
 UNIT_HEADERS = $(wildcard src/*.h test/unit/*.h)
 
-testing: build/testing/llmquota.so $(UNITS) $(UNIT_MODULES)	## builds the flavour and the programs that only tests use
+testing: $(flavour)/llmquota.so $(UNITS) $(UNIT_MODULES)	## builds the flavour and the programs that only tests use
 
-build/testing build/unit:
+$(flavour) $(flavour)/unit:
 	@mkdir -p $@
 
-build/testing/%.o: src/%.c build/.pg_config | build/testing
+$(flavour)/%.o: src/%.c build/.pg_config | $(flavour)
 	$(CC) $(TEST_CFLAGS) $(TEST_CPPFLAGS) -c -o $@ $<
 
-build/testing/llmquota.so: $(TEST_OBJS)
-	$(CC) $(TEST_CFLAGS) -shared -o $@ $^ $(LDFLAGS) $(SHLIB_LINK)
+$(flavour)/llmquota.so: $(TEST_OBJS)
+	$(CC) $(TEST_CFLAGS) $(cflags_$(FLAVOUR)) -shared -o $@ $^ $(LDFLAGS) $(SHLIB_LINK)
 
 -include $(TEST_OBJS:.o=.d)
 
 .SECONDEXPANSION:
-build/unit/%: test/unit/%.c $$(call unit_sources,links,test/unit/%.c) $(UNIT_HEADERS) build/.pg_config | build/unit
+$(flavour)/unit/%: test/unit/%.c $$(call unit_sources,links,test/unit/%.c) $(UNIT_HEADERS) build/.pg_config | $(flavour)/unit
 	$(CC) $(filter-out -MMD -MP,$(TEST_CFLAGS) $(TEST_CPPFLAGS)) -o $@ $(filter %.c,$^) -L$(pkglibdir) -L$(libdir) -lpgcommon -lpgport -lm
 
-build/testing/%_test.so: test/unit/%_test.c $$(call unit_sources,module,test/unit/%_test.c) $(UNIT_HEADERS) build/.pg_config | build/testing
+$(flavour)/%_test.so: test/unit/%_test.c $$(call unit_sources,module,test/unit/%_test.c) $(UNIT_HEADERS) build/.pg_config | $(flavour)
 	$(CC) $(filter-out -MMD -MP,$(TEST_CFLAGS) $(TEST_CPPFLAGS)) -shared -Wl,-Bsymbolic -o $@ $(filter %.c,$^)
 
 endif

@@ -6,7 +6,10 @@ CREATE TEMP VIEW member AS
 SELECT d.classid, d.objid
   FROM pg_depend d
   JOIN pg_extension e ON e.oid = d.refobjid
- WHERE e.extname = 'llmquota' AND d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e';
+ WHERE e.extname = 'llmquota' AND d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e'
+   -- the types of arrays and of rows of tables come with what they are of; from 17 on they are members too
+   AND NOT (d.classid = 'pg_type'::regclass AND d.objid IN (
+		SELECT t.oid FROM pg_type t LEFT JOIN pg_class c ON c.oid = t.typrelid WHERE t.typcategory = 'A' OR c.relkind <> 'c'));
 CREATE TEMP VIEW relation AS
 SELECT c.* FROM pg_class c JOIN member m ON m.classid = 'pg_class'::regclass AND m.objid = c.oid;
 CREATE TEMP VIEW function AS

@@ -44,7 +44,7 @@ SELECT DISTINCT c.relkind, i.indisunique,
 	   EXISTS (SELECT FROM pg_depend d WHERE d.objid = c.oid AND d.refclassid = 'pg_extension'::regclass) AS member
   FROM pg_inherits h JOIN pg_class c ON c.oid = h.inhrelid LEFT JOIN pg_index i ON i.indrelid = c.oid
  WHERE h.inhparent = 'llmquota.usage'::regclass AND c.relname ~ '\d{8}$';
-SELECT relhasindex, (SELECT count(*) FROM pg_constraint WHERE conrelid = c.oid) AS constraints FROM pg_class c
+SELECT relhasindex, (SELECT count(*) FROM pg_constraint WHERE conrelid = c.oid AND contype <> 'n') AS constraints FROM pg_class c
  WHERE oid = 'llmquota.usage'::regclass;
 
 -- a lease is known by its day's rows wherever they are, and its record is settled once

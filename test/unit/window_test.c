@@ -480,11 +480,11 @@ test_end_of_time(void)
 
 #define DIFFERS(shape, field) \
 	do { \
-		LlmqWindow	window = new_window(&(shape), 100 * DAY); \
+		LlmqWindow	mine = new_window(&(shape), 100 * DAY); \
 		LlmqWindowShape other = (shape); \
-		CHECK(&promises[SHAPES], llmq_window_same_shape(&window, &other), "not itself"); \
+		CHECK(&promises[SHAPES], llmq_window_same_shape(&mine, &other), "not itself"); \
 		other.field++; \
-		CHECK(&promises[SHAPES], !llmq_window_same_shape(&window, &other), "the same with another " #field); \
+		CHECK(&promises[SHAPES], !llmq_window_same_shape(&mine, &other), "the same with another " #field); \
 	} while (0)
 
 static void
