@@ -461,6 +461,20 @@ AS 'MODULE_PATHNAME', 'llmquota_maintain';
 COMMENT ON FUNCTION @extschema@.llmquota_maintain() IS
 'Ends leases that have expired, makes the partitions of the coming days, moves ledger rows out of the default partition, and deletes what interrupted creations left behind. Answers how many of each (NULL: that step failed, a warning says why), and whether time ran out before all was done. To be called regularly';
 
+CREATE FUNCTION @extschema@.llmquota_verify(
+	repair boolean DEFAULT false,
+	OUT object text,
+	OUT subject text,
+	OUT problem text,
+	OUT expected text,
+	OUT found text,
+	OUT repaired boolean)
+RETURNS SETOF record
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'llmquota_verify';
+COMMENT ON FUNCTION @extschema@.llmquota_verify(boolean) IS
+'Compares live state with itself, with the leases and with the ledger: a row for every disagreement, none when all is well. object: the table, index, window or lease; expected and found: the two values, NULL when there are none. repair true (NULL: false) mends what can be mended, and repaired says where it did. Picks wait for a moment while it copies live state; on a standby only pages, rows and indexes are checked';
+
 -- Brings the privileges of a role in line with its rows in llmquota.role_grant.
 CREATE FUNCTION @extschema@.llmquota_apply_grants(role text)
 RETURNS void
@@ -472,6 +486,7 @@ DECLARE
 		'@extschema@.llmquota_release(pg_catalog.uuid), '
 		'@extschema@.llmquota_renew(pg_catalog.uuid, int)';
 	administration CONSTANT pg_catalog.text := '@extschema@.llmquota_maintain(), '
+		'@extschema@.llmquota_verify(boolean), '
 		'@extschema@.llmquota_lease_rows(), '
 		'@extschema@.llmquota_meter_rows(), '
 		'@extschema@.llmquota_names_valid(pg_catalog.text[]), '
@@ -1015,6 +1030,7 @@ REVOKE ALL ON FUNCTION
 	@extschema@.llmquota_release(uuid),
 	@extschema@.llmquota_renew(uuid, int),
 	@extschema@.llmquota_maintain(),
+	@extschema@.llmquota_verify(boolean),
 	@extschema@.llmquota_apply_grants(text),
 	@extschema@.llmquota_check_grant(text, text, text),
 	@extschema@.llmquota_grant(text, text, text),

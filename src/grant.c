@@ -190,7 +190,8 @@ find_obstacle(Granting *granting, SmallMeter *small)
 			return OBSTACLE_PERIOD;
 		state = llmq_set_state(&granting->set, granting->meter_cell[i]);
 		small->meter = granting->meter[i];
-		small->bytes = llmq_meter_bytes_needed(granting->meter[i], state, granting->pick->now);
+		small->bytes = llmq_meter_bytes_needed(granting->meter[i], state, &granting->pick->demand,
+											   granting->pick->now);
 		if (small->bytes > state->room)
 			return OBSTACLE_ROOM;
 	}

@@ -13,7 +13,6 @@
 #include "fmgr.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
-#include "utils/inval.h"
 #include "utils/rel.h"
 
 #include "inject.h"
@@ -22,7 +21,6 @@
 
 PG_MODULE_MAGIC;
 
-PG_FUNCTION_INFO_V1(llmquota_config_changed);
 PG_FUNCTION_INFO_V1(llmquota_refuse_write);
 PG_FUNCTION_INFO_V1(llmquota_zone_exists);
 
@@ -35,21 +33,6 @@ _PG_init(void)
 #ifdef LLMQ_TESTING
 	llmq_inject_init();
 #endif
-}
-
-/*
- * Trigger on configuration tables: tells every backend, this one included, that what it keeps in memory is old. The
- * message is sent when the transaction commits.
- */
-Datum
-llmquota_config_changed(PG_FUNCTION_ARGS)
-{
-	if (!CALLED_AS_TRIGGER(fcinfo))
-		ereport(ERROR,
-				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-				 errmsg("llmquota_config_changed() must be called as a trigger")));
-	CacheInvalidateRelcacheByRelid(RelationGetRelid(((TriggerData *) fcinfo->context)->tg_relation));
-	return PointerGetDatum(NULL);
 }
 
 /* Trigger on live tables: nobody writes there by hand. */

@@ -25,6 +25,12 @@
  */
 #define SEEN_FOR INT64CONST(10000)
 
+/*
+ * How long a call may go on with a plan that is no longer the newest, in microseconds: until then it does not take out
+ * what a newer plan has begun.
+ */
+#define STALE_PLAN_FOR INT64CONST(60000000)
+
 /* Share of a new duration in the decayed mean: one eighth, as TCP smooths its round trips (RFC 6298). */
 #define MEAN_CALL_SHARE 8
 
@@ -224,38 +230,36 @@ llmq_meter_stale(const LlmqMeter *meter, int64 now)
 	return false;
 }
 
-/* Is this the window of none of the plan's quotas? */
-static bool
-is_unplanned(const LlmqMeter *meter, const LlmqWindow *window)
+/* The limit that a window counts for; NULL when the plan has none. */
+static LlmqLimit *
+limit_of(const LlmqMeter *meter, const LlmqWindow *window)
 {
 	for (int i = 0; i < meter->nlimits; i++)
 		if (llmq_window_same_shape(window, &meter->limit[i].shape))
-			return false;
-	return true;
-}
-
-/* Does the window still count something at the clock? */
-static bool
-holds_something(const LlmqWindow *window, int64 now)
-{
-	switch (window->kind)
-	{
-		case LLMQ_WINDOW_SLIDING:
-			return window->sum > 0 && now / window->span < window->head + LLMQ_BUCKETS;
-		case LLMQ_WINDOW_CALENDAR:
-			return window->sum > 0 && now - window->head < window->span;
-		default:
-			return window->sum > 0;
-	}
+			return &meter->limit[i];
+	return NULL;
 }
 
 /*
- * The bytes that a state needs for the plan's windows and for those that are not in the plan but hold something: a
- * change of the configuration may still be rolled back, and then they count again. (When even the largest meter has no
- * room for them, they go.)
+ * Does a window stay that is in none of the plan's quotas? Others may have a newer plan than this call, which has begun
+ * the window; and a change of the configuration that this transaction has made may still be rolled back. What stays
+ * counts this call like any other window, so that every window of a meter counts every lease since it began.
+ */
+static bool
+stays_unplanned(const LlmqWindow *window, const LlmqDemand *demand, int64 now)
+{
+	LlmqWindowShape shape;
+
+	llmq_window_shape_of(window, &shape);
+	return !llmq_window_stale(&shape, now) && (demand->tentative || now - window->began_at < STALE_PLAN_FOR);
+}
+
+/*
+ * The bytes that a state needs for the plan's windows and for those that stay without being in it. (When even the
+ * largest meter has no room for them, they go.)
  */
 int
-llmq_meter_bytes_needed(const LlmqMeter *meter, const LlmqMeterState *state, int64 now)
+llmq_meter_bytes_needed(const LlmqMeter *meter, const LlmqMeterState *state, const LlmqDemand *demand, int64 now)
 {
 	int			planned = 0;
 	int			kept = 0;
@@ -265,14 +269,14 @@ llmq_meter_bytes_needed(const LlmqMeter *meter, const LlmqMeterState *state, int
 		planned += llmq_window_size(meter->limit[i].shape.kind);
 	for (window = state == NULL ? NULL : llmq_meter_first(state); window != NULL;
 		 window = llmq_meter_next(state, window))
-		if (is_unplanned(meter, window) && holds_something(window, now))
+		if (limit_of(meter, window) == NULL && stays_unplanned(window, demand, now))
 			kept += llmq_window_size(window->kind);
 	return planned + kept <= LLMQ_METER_MOST_BYTES ? planned + kept : planned;
 }
 
-/* Takes out windows whose quotas are gone, by moving the others together; those that hold something only if `all`. */
+/* Takes out windows whose quotas are gone, by moving the others together; those that would stay only if `all`. */
 static void
-drop_unplanned(const LlmqMeter *meter, LlmqMeterState *state, int64 now, bool all)
+drop_unplanned(const LlmqMeter *meter, LlmqMeterState *state, const LlmqDemand *demand, int64 now, bool all)
 {
 	char	   *from = state->windows;
 	char	   *to = state->windows;
@@ -283,7 +287,7 @@ drop_unplanned(const LlmqMeter *meter, LlmqMeterState *state, int64 now, bool al
 		LlmqWindow *window = (LlmqWindow *) from;
 		int			size = llmq_window_size(window->kind);
 
-		if (!is_unplanned(meter, window) || (!all && holds_something(window, now)))
+		if (limit_of(meter, window) != NULL || (!all && stays_unplanned(window, demand, now)))
 		{
 			memmove(to, from, size);
 			to += size;
@@ -293,57 +297,90 @@ drop_unplanned(const LlmqMeter *meter, LlmqMeterState *state, int64 now, bool al
 	state->used = to - state->windows;
 }
 
-/* The window of a limit in a state that is being changed and has room; begun when it is new. */
-static LlmqWindow *
-begin_window(const LlmqMeter *meter, LlmqMeterState *state, const LlmqLimit *limit, int64 now)
+/* Begins the window of a limit; the state has room. */
+static void
+begin_window(LlmqMeterState *state, const LlmqLimit *limit, int64 now)
 {
-	LlmqWindow *window = find_window(state, &limit->shape);
+	LlmqWindow *window = (LlmqWindow *) (state->windows + state->used);
 
-	if (window == NULL)
+	state->used += llmq_window_size(limit->shape.kind);
+	state->generation++;
+	llmq_window_init(window, &limit->shape, state->generation, now, LLMQ_WINDOW_SEEDING);
+}
+
+/* Are the windows of a state those of the plan? If not, says how many bytes the missing ones take. */
+static bool
+is_planned(const LlmqMeter *meter, const LlmqMeterState *state, int *missing)
+{
+	int			n = 0;
+
+	*missing = 0;
+	for (const LlmqWindow *window = llmq_meter_first(state); window != NULL; window = llmq_meter_next(state, window))
+		n++;
+	for (int i = 0; i < meter->nlimits; i++)
+		if (find_window(state, &meter->limit[i].shape) == NULL)
+			*missing += llmq_window_size(meter->limit[i].shape.kind);
+	return *missing == 0 && n == meter->nlimits;
+}
+
+/* Begins the windows of the plan that are missing, and takes out what does not stay. */
+static void
+reshape(const LlmqMeter *meter, LlmqMeterState *state, const LlmqDemand *demand, int64 now)
+{
+	int			missing;
+
+	if (is_planned(meter, state, &missing))
+		return;
+	drop_unplanned(meter, state, demand, now, false);
+	if (state->used + missing > state->room)
+		drop_unplanned(meter, state, demand, now, true);
+	for (int i = 0; i < meter->nlimits; i++)
+		if (find_window(state, &meter->limit[i].shape) == NULL)
+			begin_window(state, &meter->limit[i], now);
+}
+
+/* Brings all windows to the clock. A new generation begins when one of them had to be moved back. */
+static void
+advance_windows(const LlmqMeter *meter, LlmqMeterState *state, int64 now)
+{
+	bool		moved_back = false;
+
+	for (LlmqWindow *window = llmq_meter_first(state); window != NULL; window = llmq_meter_next(state, window))
 	{
-		int			size = llmq_window_size(limit->shape.kind);
+		const LlmqLimit *limit = limit_of(meter, window);
+		LlmqWindowShape shape;
 
-		if (state->used + size > state->room)
-			drop_unplanned(meter, state, now, false);
-		if (state->used + size > state->room)
-			drop_unplanned(meter, state, now, true);
-		window = (LlmqWindow *) (state->windows + state->used);
-		state->used += size;
-		state->generation++;
-		llmq_window_init(window, &limit->shape, state->generation, now, LLMQ_WINDOW_SEEDING);
+		if (limit != NULL)
+			window->flags = (window->flags & LLMQ_WINDOW_SEEDING) | limit->quota->window_flags;
+		else
+			llmq_window_shape_of(window, &shape);
+		moved_back |= llmq_window_advance(window, limit != NULL ? &limit->shape : &shape, now, state->generation);
 	}
-	window->flags = (window->flags & LLMQ_WINDOW_SEEDING) | limit->quota->window_flags;
-	return window;
+	if (moved_back)
+		state->generation++;
 }
 
 /*
- * Charges a use to every limit, admitted or not, and returns the generation for the lease's slot to remember. Observed
+ * Charges a use to every window, admitted or not, and returns the generation for the lease's slot to remember. Observed
  * limits that would have refused count that.
  */
 uint32
 llmq_meter_charge(LlmqMeter *meter, LlmqMeterState *state, const LlmqDemand *demand, int64 now)
 {
 	int64		expiry = now + demand->lease_ttl;
-	bool		moved_back = false;
 
-	for (int i = 0; i < meter->nlimits; i++)
+	reshape(meter, state, demand, now);
+	advance_windows(meter, state, now);
+	for (LlmqWindow *window = llmq_meter_first(state); window != NULL; window = llmq_meter_next(state, window))
 	{
-		LlmqWindow *window = begin_window(meter, state, &meter->limit[i], now);
+		LlmqLimit  *limit = limit_of(meter, window);
+		int64		requested = counted(&demand->use, window->metric, window->flags);
 
-		moved_back |= llmq_window_advance(window, &meter->limit[i].shape, now, state->generation);
-	}
-	if (moved_back)
-		state->generation++;
-	for (int i = 0; i < meter->nlimits; i++)
-	{
-		LlmqLimit  *limit = &meter->limit[i];
-		LlmqWindow *window = begin_window(meter, state, limit, now);
-		int64		requested = counted(&demand->use, limit->quota->metric, limit->quota->window_flags);
-
-		if (!limit->enforced && !llmq_window_fits(window, limit->quota->amount, requested))
+		if (limit != NULL && !limit->enforced && !llmq_window_fits(window, limit->quota->amount, requested))
 			llmq_window_refuse(window, false, 1);
 		(void) llmq_window_charge(window, now, requested);
-		limit->seen = window->sum;
+		if (limit != NULL)
+			limit->seen = window->sum;
 	}
 	if (state->next_expiry <= now || expiry < state->next_expiry)
 		state->next_expiry = expiry;

@@ -71,6 +71,7 @@ typedef struct LlmqDemand
 {
 	LlmqUse		use;
 	bool		high_priority;
+	bool		tentative;		/* this transaction has changed the configuration and may yet roll back */
 	int64		lease_ttl;		/* microseconds */
 } LlmqDemand;
 
@@ -108,10 +109,12 @@ typedef struct LlmqCorrection
 } LlmqCorrection;
 
 extern void llmq_meter_correct(LlmqMeterState *state, const LlmqCorrection *correction);
-extern int	llmq_meter_bytes_needed(const LlmqMeter *meter, const LlmqMeterState *state, int64 now);
+extern int	llmq_meter_bytes_needed(const LlmqMeter *meter, const LlmqMeterState *state, const LlmqDemand *demand,
+									int64 now);
 extern void llmq_meter_count_refusals(LlmqMeterState *state, int64 quota, bool enforced, int64 times);
 
 /* meter_cell.c */
+extern const char *llmq_scope_text(char letter);
 extern bool llmq_meter_read(LlmqLive *live, LlmqMeter *meter, LlmqMeterState *state);
 extern void llmq_meter_ensure(LlmqLive *live, LlmqCatalog *catalog, LlmqMeter *meter);
 extern void llmq_meter_grow(LlmqLive *live, LlmqCatalog *catalog, LlmqMeter *meter, int bytes);

@@ -15,10 +15,22 @@
 
 static const char scope_letters[LLMQ_SCOPE_COUNT] = {'g', 'p', 'a', 'k', 'o'};
 
+static const char *const scope_texts[LLMQ_SCOPE_COUNT] = {"global", "provider", "account", "key", "org"};
+
 /* The name kinds of subjects; the scope global has no name. */
 static const char subject_kinds[LLMQ_SCOPE_COUNT] = {
 	0, LLMQ_NAME_PROVIDER, LLMQ_NAME_ACCOUNT, LLMQ_NAME_KEY, LLMQ_NAME_ORG
 };
+
+/* The scope that a meter's letter stands for. */
+const char *
+llmq_scope_text(char letter)
+{
+	for (int scope = 0; scope < LLMQ_SCOPE_COUNT; scope++)
+		if (scope_letters[scope] == letter)
+			return scope_texts[scope];
+	return "unknown";
+}
 
 /* The id of a subject's name; 0 for the scope global. */
 int32
@@ -110,7 +122,7 @@ llmq_meter_ensure(LlmqLive *live, LlmqCatalog *catalog, LlmqMeter *meter)
 	if (meter->id != 0)
 		return;
 	meter_key(catalog, meter, &key);
-	state = empty_state(llmq_meter_bytes_needed(meter, NULL, 0));
+	state = empty_state(llmq_meter_bytes_needed(meter, NULL, NULL, 0));
 	meter->id = llmq_cell_find(live, &key);
 	if (meter->id == 0)
 		meter->id = llmq_cell_create(live, &key, &state->cell, catalog->settings.max_subjects);

@@ -19,6 +19,7 @@
 #include "utils/timestamp.h"
 
 #include "args.h"
+#include "config_change.h"
 #include "name.h"
 #include "pick.h"
 #include "role.h"
@@ -193,6 +194,7 @@ read_request(FunctionCallInfo fcinfo, LlmqPick *pick)
 	pick->ttl_ms = llmq_arg_int(fcinfo, 8, "ttl_ms", 1, LLMQ_MAX_TTL_MS);
 	if (pick->ttl_ms == LLMQ_NOT_GIVEN)
 		pick->ttl_ms = pick->catalog->settings.lease_ttl_ms;
+	pick->demand.tentative = llmq_config_is_tentative();
 	llmq_verdict_init(&pick->refusal);
 }
 

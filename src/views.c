@@ -93,24 +93,6 @@ visit_lease_page(const LlmqCellHeader *state, HeapTuple tuple, void *context)
 	}
 }
 
-static const char *
-scope_text(char letter)
-{
-	switch (letter)
-	{
-		case 'g':
-			return "global";
-		case 'p':
-			return "provider";
-		case 'a':
-			return "account";
-		case 'k':
-			return "key";
-		default:
-			return "org";
-	}
-}
-
 /* When everything in the window is free again, if nothing else is charged; false when only calls' ends tell. */
 static bool
 resets_at(const LlmqWindow *window, int64 *at)
@@ -227,7 +209,7 @@ visit_meter(const LlmqCellHeader *state, HeapTuple tuple, void *context)
 
 	llmq_cell_meter_key(tuple, &key);
 	part_kind = llmq_name_kind(key.part);
-	llmq_put_text(values, nulls, METER_SCOPE, scope_text(key.kind));
+	llmq_put_text(values, nulls, METER_SCOPE, llmq_scope_text(key.kind));
 	llmq_put_text(values, nulls, METER_SUBJECT, key.subject == 0 ? "" : llmq_name_text(key.subject));
 	llmq_put_text(values, nulls, METER_PART_KIND, part_kind == LLMQ_NAME_MODEL ? "model" :
 			 part_kind == LLMQ_NAME_FAMILY ? "family" : NULL);

@@ -42,6 +42,7 @@ SELECT statement, attempt('plain', statement) AS plain, attempt('app', statement
 	$$SELECT llmquota_release('00000000-0000-0000-0000-000000000000')$$,
 	$$SELECT llmquota_renew('00000000-0000-0000-0000-000000000000')$$,
 	$$SELECT llmquota_maintain()$$,
+	$$SELECT llmquota_verify()$$,
 	$$SELECT llmquota_grant('regress_llmquota_plain', 'app')$$,
 	$$SELECT llmquota_revoke('regress_llmquota_plain', 'app')$$,
 	$$SELECT llmquota_apply_grants('regress_llmquota_plain')$$,

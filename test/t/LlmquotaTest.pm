@@ -11,7 +11,7 @@ use Test::More;
 use Time::HiRes qw(time usleep);
 
 our @EXPORT =
-  qw(sql new_node fixture crash poll in_flight disagreements agree amcheck state_of backend_pid ask sqlstate);
+  qw(sql new_node fixture crash poll in_flight disagreements agree verified amcheck state_of backend_pid ask sqlstate);
 
 # What SQL answers; it must succeed.
 sub sql
@@ -163,6 +163,15 @@ sub agree
 
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
 	return is(disagreements($node, @doubtful), '', "$what: meters agree with leases and ledger");
+}
+
+# A test: llmquota_verify() finds nothing.
+sub verified
+{
+	my ($node, $what) = @_;
+
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	return is(sql($node, 'SELECT * FROM llmquota_verify()'), '', "$what: llmquota_verify() finds nothing");
 }
 
 # A test: heap and indexes of every table are sound, and the indexes have everything.

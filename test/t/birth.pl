@@ -133,10 +133,13 @@ sub tidy
 	is(sql($node, 'SELECT unborn_deleted FROM llmquota_maintain()'), $dead, "$what: maintenance deletes $dead rows");
 	is(dead_rows(), 0, "$what: none are left");
 	one_for_each_key($what);
+	verified($node, "$what, after maintenance");
 	amcheck($node, "$what, after maintenance");
 	sql($node, "VACUUM FULL llmquota.$_") for @tables;
+	verified($node, "$what, after VACUUM FULL");
 	amcheck($node, "$what, after VACUUM FULL");
 	sql($node, "REINDEX TABLE CONCURRENTLY llmquota.$_") for @tables;
+	verified($node, "$what, after REINDEX CONCURRENTLY");
 	amcheck($node, "$what, after REINDEX CONCURRENTLY");
 	is(commands(pick($what)), 'granted', "$what: picks go on");
 	agree($node, $what);
@@ -173,6 +176,7 @@ for my $end (qw(ROLLBACK COMMIT))
 }
 tidy('rows that were locked');
 sql($node, 'VACUUM (FREEZE)');
+verified($node, 'rows that were locked, after VACUUM FREEZE');
 amcheck($node, 'rows that were locked, after VACUUM FREEZE');
 $_->quit for $locker, $sharer;
 

@@ -240,6 +240,7 @@ is(ask($session, $recreate), '', 'the extension is dropped and created');
 like_new($session, 'the session that did it');
 is(ask($session, $recreate), '', 'and again');
 like_new($other, 'another session');
+verified($node, 'in the end');
 amcheck($node, 'in the end');
 
 $_->quit for $session, $other;

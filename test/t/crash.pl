@@ -56,6 +56,7 @@ sub crash_under_load
 	cmp_ok(sql($node, 'SELECT count(*) FROM llmquota.lease'), '>', 0, "$what: leases are in flight");
 	agree($node, "$what, after recovery");
 	ends_well($what);
+	verified($node, $what);
 	amcheck($node, $what);
 	return;
 }
@@ -182,6 +183,7 @@ for my $before (sort keys %before)
 		}
 	}
 }
+verified($node, 'in the end');
 amcheck($node, 'in the end');
 $node->stop;
 done_testing();

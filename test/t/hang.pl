@@ -61,6 +61,7 @@ $node->safe_psql('postgres', "ALTER TABLE $_ SET (fillfactor = 100)") for qw(llm
 $node->safe_psql('postgres', 'VACUUM FULL llmquota.meter, llmquota.lease_page');
 cmp_ok(cells_to_a_page($_), '>', 1, "$_: several to a page") for qw(llmquota.meter llmquota.lease_page);
 run_clients('several cells to a page');
+verified($node, 'at the end');
 amcheck($node, 'at the end');
 
 $node->stop;

@@ -27,6 +27,7 @@ sub check_load
 	sql($node, 'SELECT * FROM llmquota_maintain()');
 	is(LlmquotaLoad::missing($known, $node), '', "$what: every charge and settlement is there");
 	agree($node, $what);
+	verified($node, $what);
 	amcheck($node, $what);
 	return;
 }

@@ -131,6 +131,7 @@ agree($standby, 'promoted');
 like(sql($standby, $pick), qr/^[0-9a-f-]{36}$/, 'a pick after promotion');
 sql($standby, 'SELECT count(llmquota_release(lease)) FROM llmquota.lease');
 agree($standby, 'promoted, after all have ended');
+verified($standby, 'promoted');
 amcheck($standby, 'promoted');
 $standby->stop;
 done_testing();

@@ -1,0 +1,85 @@
+/*
+ * verify.h
+ *	  What the parts of llmquota_verify share.
+ */
+#ifndef LLMQ_VERIFY_H
+#define LLMQ_VERIFY_H
+
+#include "postgres.h"
+
+#include "funcapi.h"
+#include "utils/snapshot.h"
+
+#include "cell.h"
+#include "lease.h"
+#include "meter.h"
+
+/* What is wrong with a state. */
+typedef struct LlmqFault
+{
+	const char *problem;
+	char		expected[24];
+	char		found[24];
+} LlmqFault;
+
+/* A row of a live table, copied out. */
+typedef struct LlmqVerifyCell
+{
+	ItemPointerData tid;
+	HeapTuple	tuple;			/* a private copy */
+	int32		id;				/* of the id column */
+	const LlmqCellHeader *state;	/* NULL when it is not whole */
+	bool		counts;			/* it is whole, born and not moved */
+} LlmqVerifyCell;
+
+typedef struct LlmqVerifyTable
+{
+	int			n;
+	int			size;
+	LlmqVerifyCell *cell;
+	int32		last_id;
+	LlmqVerifyCell **by_id;		/* what counts, by id; NULL in between */
+} LlmqVerifyTable;
+
+/* One run of llmquota_verify. */
+typedef struct LlmqVerify
+{
+	ReturnSetInfo *result;
+	bool		repair;
+	bool		at_once;		/* all was copied at one moment: counts can be compared */
+	TimestampTz now;			/* of the copies */
+	Snapshot	snapshot;		/* of the same moment */
+	LlmqLive	live;
+	LlmqVerifyTable table[LLMQ_LIVE_COUNT];
+} LlmqVerify;
+
+/* A disagreement; both values as text, NULL: there is none. */
+typedef struct LlmqFinding
+{
+	const char *object;
+	const char *subject;
+	const char *problem;
+	const char *expected;
+	const char *found;
+	bool		repaired;
+} LlmqFinding;
+
+/* verify.c */
+extern void llmq_verify_report(LlmqVerify *verify, const LlmqFinding *finding);
+extern const char *llmq_verify_subject(const LlmqVerify *verify, const LlmqVerifyCell *cell);
+
+/* verify_cell.c */
+extern bool llmq_cell_fault(LlmqLiveTable table, const LlmqCellHeader *state, Size size, int32 id, LlmqFault *found);
+
+/* verify_copy.c */
+extern void llmq_verify_read_ahead(LlmqVerify *verify);
+extern void llmq_verify_copy(LlmqVerify *verify);
+extern void llmq_verify_cells(LlmqVerify *verify);
+
+/* verify_index.c */
+extern void llmq_verify_indexes(LlmqVerify *verify);
+
+/* verify_lease.c */
+extern void llmq_verify_leases(LlmqVerify *verify);
+
+#endif							/* LLMQ_VERIFY_H */

@@ -1,0 +1,171 @@
+/*
+ * verify_cell.c
+ *	  Is the state of a cell whole? For llmquota_verify().
+ *
+ * Pure functions on a private copy, of whatever bytes: nothing is believed before it was checked, and nothing outside
+ * of the copy is read. No server calls but snprintf, so that a test can show every flipped byte to be found.
+ */
+#include "postgres.h"
+
+#include "common/int.h"
+
+#include "lease.h"
+#include "meter.h"
+#include "verify.h"
+
+/* Says what is wrong; true, so that a check can return it. */
+static bool
+fault(LlmqFault *fault, const char *problem, int64 expected, int64 found)
+{
+	fault->problem = problem;
+	snprintf(fault->expected, sizeof(fault->expected), INT64_FORMAT, expected);
+	snprintf(fault->found, sizeof(fault->found), INT64_FORMAT, found);
+	return true;
+}
+
+static bool
+fault_hex(LlmqFault *fault, const char *problem, uint32 expected, uint32 found)
+{
+	fault->problem = problem;
+	snprintf(fault->expected, sizeof(fault->expected), "%08x", expected);
+	snprintf(fault->found, sizeof(fault->found), "%08x", found);
+	return true;
+}
+
+/* The header, and with it the checksum over everything. */
+static bool
+header_fault(LlmqLiveTable table, const LlmqCellHeader *state, Size size, int32 id, LlmqFault *found)
+{
+	if (size < sizeof(LlmqCellHeader))
+		return fault(found, "length", sizeof(LlmqCellHeader), size);
+	if (state->magic != llmq_cell_magic(table))
+		return fault_hex(found, "magic", llmq_cell_magic(table), state->magic);
+	if (state->version != LLMQ_CELL_VERSION)
+		return fault(found, "layout version", LLMQ_CELL_VERSION, state->version);
+	if (state->length != size)
+		return fault(found, "length", size, state->length);
+	if (!llmq_cell_crc_holds(state))
+		return fault_hex(found, "checksum", llmq_cell_crc(state), state->crc);
+	if (state->id != id)
+		return fault(found, "id", id, state->id);
+	if (state->reserved != 0)
+		return fault(found, "reserved bytes", 0, state->reserved);
+	return false;
+}
+
+/* A sliding window's sum is that of its buckets, and no bucket owes anything. */
+static bool
+buckets_fault(const LlmqWindow *window, LlmqFault *found)
+{
+	int64		sum = 0;
+
+	for (int i = 0; i < LLMQ_BUCKETS; i++)
+	{
+		if (window->bucket[i] < 0)
+			return fault(found, "bucket", 0, window->bucket[i]);
+		if (pg_add_s64_overflow(sum, window->bucket[i], &sum))
+			return fault(found, "sum of buckets", PG_INT64_MAX, window->bucket[i]);
+	}
+	if (sum != window->sum)
+		return fault(found, "sum of buckets", sum, window->sum);
+	return false;
+}
+
+static bool
+window_fault(const LlmqMeterState *meter, const LlmqWindow *window, LlmqFault *found)
+{
+	if (window->metric > LLMQ_METRIC_CONCURRENCY)
+		return fault(found, "metric", LLMQ_METRIC_CONCURRENCY, window->metric);
+	if (window->unit > LLMQ_CALENDAR_YEAR)
+		return fault(found, "calendar unit", LLMQ_CALENDAR_YEAR, window->unit);
+	if (window->since > meter->generation)
+		return fault(found, "generation of a window", meter->generation, window->since);
+	if (window->rebased > meter->generation)
+		return fault(found, "generation of a window", meter->generation, window->rebased);
+	if (window->kind != LLMQ_WINDOW_CONCURRENCY && window->span < 1)
+		return fault(found, "length of a window", 1, window->span);
+	if (window->sum < 0)
+		return fault(found, "sum", 0, window->sum);
+	return window->kind == LLMQ_WINDOW_SLIDING && buckets_fault(window, found);
+}
+
+/* The windows fill what is used, one behind the other, and each is in order. */
+static bool
+meter_fault(const LlmqMeterState *meter, LlmqFault *found)
+{
+	int			at = 0;
+
+	if (meter->cell.length < LLMQ_METER_HEAD_SIZE)
+		return fault(found, "length", LLMQ_METER_HEAD_SIZE, meter->cell.length);
+	if (meter->room != meter->cell.length - LLMQ_METER_HEAD_SIZE)
+		return fault(found, "room", meter->cell.length - LLMQ_METER_HEAD_SIZE, meter->room);
+	if (meter->used > meter->room)
+		return fault(found, "used bytes", meter->room, meter->used);
+	while (at < meter->used)
+	{
+		const LlmqWindow *window = (const LlmqWindow *) (meter->windows + at);
+
+		if (meter->used - at < (int) LLMQ_WINDOW_HEAD_SIZE)
+			return fault(found, "used bytes", at, meter->used);
+		if (window->kind < LLMQ_WINDOW_SLIDING || window->kind > LLMQ_WINDOW_CONCURRENCY)
+			return fault(found, "kind of a window", LLMQ_WINDOW_SLIDING, window->kind);
+		if (meter->used - at < llmq_window_size(window->kind))
+			return fault(found, "used bytes", at + llmq_window_size(window->kind), meter->used);
+		if (window_fault(meter, window, found))
+			return true;
+		at += llmq_window_size(window->kind);
+	}
+	return false;
+}
+
+static bool
+slot_fault(const LlmqSlot *slot, LlmqFault *found)
+{
+	if (slot->state > LLMQ_SLOT_SETTLED)
+		return fault(found, "state of a slot", LLMQ_SLOT_SETTLED, slot->state);
+	if (slot->nmeters > LLMQ_MAX_METERS)
+		return fault(found, "meters of a lease", LLMQ_MAX_METERS, slot->nmeters);
+	if (slot->charged >> slot->nmeters != 0)
+		return fault(found, "charged meters of a lease", (1 << slot->nmeters) - 1, slot->charged);
+	if (slot->session_length > LLMQ_MAX_LABEL || slot->request_id_length > LLMQ_MAX_LABEL)
+		return fault(found, "length of a label", LLMQ_MAX_LABEL, Max(slot->session_length, slot->request_id_length));
+	if (slot->settlement.outcome > LLMQ_OUTCOME_RELEASED)
+		return fault(found, "outcome", LLMQ_OUTCOME_RELEASED, slot->settlement.outcome);
+	if (slot->settlement.source > LLMQ_USAGE_RECOVERED)
+		return fault(found, "usage source", LLMQ_USAGE_RECOVERED, slot->settlement.source);
+	return false;
+}
+
+static bool
+lease_page_fault(const LlmqLeasePage *page, LlmqFault *found)
+{
+	if (page->cell.length != sizeof(LlmqLeasePage))
+		return fault(found, "length", sizeof(LlmqLeasePage), page->cell.length);
+	for (int i = 0; i < LLMQ_SLOTS; i++)
+		if (slot_fault(&page->slot[i], found))
+			return true;
+	return false;
+}
+
+/*
+ * Is anything wrong with the state of the cell `id`, which has `size` bytes, 8-aligned? Says what in `found`, the first
+ * thing only.
+ */
+bool
+llmq_cell_fault(LlmqLiveTable table, const LlmqCellHeader *state, Size size, int32 id, LlmqFault *found)
+{
+	if (header_fault(table, state, size, id, found))
+		return true;
+	switch (table)
+	{
+		case LLMQ_LIVE_METER:
+			return meter_fault((const LlmqMeterState *) state, found);
+		case LLMQ_LIVE_LEASE:
+			return lease_page_fault((const LlmqLeasePage *) state, found);
+		case LLMQ_LIVE_NAME:
+			if (size != sizeof(LlmqCellHeader))
+				return fault(found, "length", sizeof(LlmqCellHeader), size);
+			break;
+	}
+	return false;
+}
