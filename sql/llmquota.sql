@@ -247,14 +247,14 @@ CREATE TABLE llmquota.role_grant (
 	kind text NOT NULL,
 	org text,
 	CONSTRAINT role_grant_unique UNIQUE NULLS NOT DISTINCT (role, kind, org),
-	CONSTRAINT role_grant_kind_valid CHECK (kind OPERATOR(pg_catalog.=) ANY ('{app,admin}')),
+	CONSTRAINT role_grant_kind_valid CHECK (kind OPERATOR(pg_catalog.=) ANY ('{app,analyst,admin}')),
 	CONSTRAINT role_grant_org_valid CHECK (org OPERATOR(pg_catalog.<>) '*' AND pg_catalog.octet_length(org) OPERATOR(pg_catalog.<=) 128),
-	CONSTRAINT role_grant_org_of_app CHECK (org IS NULL OR kind OPERATOR(pg_catalog.=) 'app')
+	CONSTRAINT role_grant_org_not_of_admin CHECK (org IS NULL OR kind OPERATOR(pg_catalog.<>) 'admin')
 );
 COMMENT ON TABLE llmquota.role_grant IS 'what llmquota_grant gave to roles. Written by llmquota_grant and llmquota_revoke';
 COMMENT ON COLUMN llmquota.role_grant.role IS 'name of the role';
-COMMENT ON COLUMN llmquota.role_grant.kind IS 'app or admin';
-COMMENT ON COLUMN llmquota.role_grant.org IS 'the org the role may pick for; NULL: every org';
+COMMENT ON COLUMN llmquota.role_grant.kind IS 'app, analyst or admin';
+COMMENT ON COLUMN llmquota.role_grant.org IS 'the org the role may pick for, or read the ledger of; NULL: every org';
 
 --
 -- Tables: what became of the configuration
@@ -312,7 +312,8 @@ CREATE TABLE llmquota.usage (
 	reasoning_tokens bigint,
 	usage_source text,
 	latency_ms int,
-	tags jsonb
+	tags jsonb,
+	recorded_in bigint NOT NULL
 ) PARTITION BY RANGE (picked_at);
 COMMENT ON TABLE llmquota.usage IS 'the ledger: one row for every lease that ended, in partitions by UTC day of picked_at. A column is NULL when nothing was said or is known';
 COMMENT ON COLUMN llmquota.usage.lease IS 'the lease; unique together with picked_at';
@@ -340,10 +341,97 @@ COMMENT ON COLUMN llmquota.usage.reasoning_tokens IS 'output tokens among them s
 COMMENT ON COLUMN llmquota.usage.usage_source IS 'where the figures come from: reported (by the application), reserved (nothing better known), late (reported after the lease expired) or recovered (written by maintenance for a lost record)';
 COMMENT ON COLUMN llmquota.usage.latency_ms IS 'duration of the call in milliseconds, as reported; NULL: not given';
 COMMENT ON COLUMN llmquota.usage.tags IS 'whatever the application gave with the record; NULL: nothing';
+COMMENT ON COLUMN llmquota.usage.recorded_in IS 'the transaction that wrote the row; filled in by a trigger, whatever was given';
 
 CREATE TABLE llmquota.usage_default PARTITION OF llmquota.usage DEFAULT;
 COMMENT ON TABLE llmquota.usage_default IS 'ledger rows of days without a partition of their own, until llmquota_maintain makes one';
 CREATE UNIQUE INDEX usage_default_lease ON llmquota.usage_default (lease, picked_at);
+CREATE INDEX usage_default_recorded ON llmquota.usage_default USING brin (recorded_in) WITH (autosummarize = on);
+CREATE INDEX usage_default_org ON llmquota.usage_default (org, picked_at);
+
+--
+-- Tables: the ledger by hours. llmquota_roll_up says how they are kept; they are not dumped, because the ledger is, and
+-- they are made from it.
+--
+
+CREATE TABLE llmquota.usage_hourly (
+	org text NOT NULL,
+	model text,
+	key text,
+	hour timestamptz NOT NULL,
+	calls bigint NOT NULL,
+	ok bigint NOT NULL,
+	error bigint NOT NULL,
+	expired bigint NOT NULL,
+	released bigint NOT NULL,
+	later_attempts bigint NOT NULL,
+	input_tokens bigint NOT NULL,
+	cached_tokens bigint NOT NULL,
+	cache_write_tokens bigint NOT NULL,
+	output_tokens bigint NOT NULL,
+	reasoning_tokens bigint NOT NULL,
+	latency bigint[] NOT NULL,
+	CONSTRAINT usage_hourly_unique UNIQUE NULLS NOT DISTINCT (org, hour, model, key)
+) WITH (fillfactor = 50);
+CREATE INDEX usage_hourly_hour ON llmquota.usage_hourly USING brin (hour) WITH (pages_per_range = 8, autosummarize = on);
+COMMENT ON TABLE llmquota.usage_hourly IS 'the ledger by org, model, key and hour, as of the last maintenance; no row where there were no calls';
+COMMENT ON COLUMN llmquota.usage_hourly.org IS 'the org the calls were made for';
+COMMENT ON COLUMN llmquota.usage_hourly.model IS 'the model; NULL: rows of the ledger without one';
+COMMENT ON COLUMN llmquota.usage_hourly.key IS 'the key; NULL: rows of the ledger without one';
+COMMENT ON COLUMN llmquota.usage_hourly.hour IS 'when the UTC hour began in which the leases were granted';
+COMMENT ON COLUMN llmquota.usage_hourly.calls IS 'leases that ended, however';
+COMMENT ON COLUMN llmquota.usage_hourly.ok IS 'of these with the status ok';
+COMMENT ON COLUMN llmquota.usage_hourly.error IS 'of these with the status error';
+COMMENT ON COLUMN llmquota.usage_hourly.expired IS 'of these with the status expired: never recorded';
+COMMENT ON COLUMN llmquota.usage_hourly.released IS 'of these with the status released: the call was not made';
+COMMENT ON COLUMN llmquota.usage_hourly.later_attempts IS 'calls that were not the first attempt at their request';
+COMMENT ON COLUMN llmquota.usage_hourly.input_tokens IS 'input tokens, where they are known';
+COMMENT ON COLUMN llmquota.usage_hourly.cached_tokens IS 'input tokens among them that providers read from their caches, where they are known';
+COMMENT ON COLUMN llmquota.usage_hourly.cache_write_tokens IS 'input tokens among them that providers wrote to their caches, where they are known';
+COMMENT ON COLUMN llmquota.usage_hourly.output_tokens IS 'output tokens, where they are known';
+COMMENT ON COLUMN llmquota.usage_hourly.reasoning_tokens IS 'output tokens among them spent on reasoning, where they are known';
+COMMENT ON COLUMN llmquota.usage_hourly.latency IS 'histogram of the latencies that were reported, for llmquota_percentile and llmquota_histogram_sum; empty: none was';
+
+CREATE TABLE llmquota.usage_rollup (
+	leaf oid NOT NULL,
+	counted txid_snapshot NOT NULL,
+	CONSTRAINT usage_rollup_pkey PRIMARY KEY (leaf)
+);
+COMMENT ON TABLE llmquota.usage_rollup IS 'how far llmquota.usage_hourly has come, for each partition of the ledger';
+COMMENT ON COLUMN llmquota.usage_rollup.leaf IS 'the partition';
+COMMENT ON COLUMN llmquota.usage_rollup.counted IS 'rows of transactions that this snapshot sees are counted, and no others';
+
+CREATE TABLE llmquota.usage_undone (
+	leaf oid NOT NULL,
+	recorded_in bigint NOT NULL,
+	org text NOT NULL,
+	model text,
+	key text,
+	picked_at timestamptz NOT NULL,
+	status text,
+	attempt int,
+	input_tokens bigint,
+	cached_tokens bigint,
+	cache_write_tokens bigint,
+	output_tokens bigint,
+	reasoning_tokens bigint,
+	latency_ms int
+);
+COMMENT ON TABLE llmquota.usage_undone IS 'rows of the ledger that were changed or deleted, as they had been, until llmquota.usage_hourly no longer counts them';
+COMMENT ON COLUMN llmquota.usage_undone.leaf IS 'the partition that the row was in; all other columns are as they were in it';
+COMMENT ON COLUMN llmquota.usage_undone.recorded_in IS 'the transaction that had written the row';
+COMMENT ON COLUMN llmquota.usage_undone.org IS 'its org';
+COMMENT ON COLUMN llmquota.usage_undone.model IS 'its model; NULL: none';
+COMMENT ON COLUMN llmquota.usage_undone.key IS 'its key; NULL: none';
+COMMENT ON COLUMN llmquota.usage_undone.picked_at IS 'its picked_at';
+COMMENT ON COLUMN llmquota.usage_undone.status IS 'its status; NULL: none';
+COMMENT ON COLUMN llmquota.usage_undone.attempt IS 'its attempt; NULL: not known';
+COMMENT ON COLUMN llmquota.usage_undone.input_tokens IS 'its input tokens; NULL: not known';
+COMMENT ON COLUMN llmquota.usage_undone.cached_tokens IS 'its cached tokens; NULL: not known';
+COMMENT ON COLUMN llmquota.usage_undone.cache_write_tokens IS 'its cache-write tokens; NULL: not known';
+COMMENT ON COLUMN llmquota.usage_undone.output_tokens IS 'its output tokens; NULL: not known';
+COMMENT ON COLUMN llmquota.usage_undone.reasoning_tokens IS 'its reasoning tokens; NULL: not known';
+COMMENT ON COLUMN llmquota.usage_undone.latency_ms IS 'its latency; NULL: not known';
 
 --
 -- Tables: live state ("cells"). Rows are born frozen and edited in place by the functions below, never by hand. The
@@ -453,13 +541,14 @@ CREATE FUNCTION @extschema@.llmquota_maintain(
 	OUT work_left boolean,
 	OUT expired bigint,
 	OUT unborn_deleted bigint,
+	OUT rows_counted bigint,
 	OUT rows_moved bigint,
 	OUT partitions_created bigint)
 RETURNS record
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'llmquota_maintain';
 COMMENT ON FUNCTION @extschema@.llmquota_maintain() IS
-'Ends leases that have expired, makes the partitions of the coming days, moves ledger rows out of the default partition, and deletes what interrupted creations left behind. Answers how many of each (NULL: that step failed, a warning says why), and whether time ran out before all was done. To be called regularly';
+'Ends leases that have expired, makes the partitions of the coming days, moves ledger rows out of the default partition, deletes what interrupted creations left behind, and counts the ledger by hours. Answers how many of each (NULL: that step failed, a warning says why), and whether time ran out before all was done. To be called regularly';
 
 CREATE FUNCTION @extschema@.llmquota_verify(
 	repair boolean DEFAULT false,
@@ -474,6 +563,289 @@ LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'llmquota_verify';
 COMMENT ON FUNCTION @extschema@.llmquota_verify(boolean) IS
 'Compares live state with itself, with the leases and with the ledger: a row for every disagreement, none when all is well. object: the table, index, window or lease; expected and found: the two values, NULL when there are none. repair true (NULL: false) mends what can be mended, and repaired says where it did. Picks wait for a moment while it copies live state; on a standby only pages, rows and indexes are checked';
+
+--
+-- Functions: the ledger by hours
+--
+
+CREATE FUNCTION @extschema@.llmquota_histogram_count(histogram bigint[], latency_ms int, calls bigint)
+RETURNS bigint[]
+LANGUAGE c IMMUTABLE PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'llmquota_histogram_count';
+COMMENT ON FUNCTION @extschema@.llmquota_histogram_count(bigint[], int, bigint) IS 'internal, of llmquota_histogram: counts so many calls of one latency';
+
+CREATE FUNCTION @extschema@.llmquota_histogram_add(histogram bigint[], other bigint[])
+RETURNS bigint[]
+LANGUAGE c IMMUTABLE PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'llmquota_histogram_add';
+COMMENT ON FUNCTION @extschema@.llmquota_histogram_add(bigint[], bigint[]) IS 'internal, of llmquota_histogram_sum: adds two histograms';
+
+CREATE FUNCTION @extschema@.llmquota_histogram_trim(histogram bigint[])
+RETURNS bigint[]
+LANGUAGE c IMMUTABLE PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'llmquota_histogram_trim';
+COMMENT ON FUNCTION @extschema@.llmquota_histogram_trim(bigint[]) IS 'internal, of llmquota_histogram and llmquota_histogram_sum: takes away empty buckets at the end';
+
+CREATE AGGREGATE @extschema@.llmquota_histogram(latency_ms int, calls bigint) (
+	SFUNC = @extschema@.llmquota_histogram_count,
+	STYPE = bigint[],
+	FINALFUNC = @extschema@.llmquota_histogram_trim,
+	COMBINEFUNC = @extschema@.llmquota_histogram_add,
+	PARALLEL = SAFE
+);
+COMMENT ON AGGREGATE @extschema@.llmquota_histogram(int, bigint) IS
+'The histogram of latencies in milliseconds, each counted so many times; NULL is not counted. To be read with llmquota_percentile';
+
+CREATE AGGREGATE @extschema@.llmquota_histogram_sum(histogram bigint[]) (
+	SFUNC = @extschema@.llmquota_histogram_add,
+	STYPE = bigint[],
+	FINALFUNC = @extschema@.llmquota_histogram_trim,
+	COMBINEFUNC = @extschema@.llmquota_histogram_add,
+	PARALLEL = SAFE
+);
+COMMENT ON AGGREGATE @extschema@.llmquota_histogram_sum(bigint[]) IS
+'Histograms added up, such as those of llmquota.usage_hourly over hours, keys or orgs. NULL adds nothing; no rows give an empty one';
+
+CREATE FUNCTION @extschema@.llmquota_percentile(histogram bigint[], p float8)
+RETURNS int
+LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'llmquota_percentile';
+COMMENT ON FUNCTION @extschema@.llmquota_percentile(bigint[], float8) IS
+'The latency in milliseconds that a share p of the calls, 0 to 1, stayed under. Buckets are a quarter of their latency wide, and calls are taken to be spread evenly over them. NULL: the histogram is empty, or an argument is NULL';
+
+-- How llmquota.usage_hourly stays exact: each row of the ledger says which transaction wrote it (recorded_in, from a
+-- trigger), and llmquota.usage_rollup says by a snapshot which transactions have been counted in each partition. So a
+-- round counts the rows of transactions that have ended since, however long they were open, and no others. A row that is
+-- changed or deleted leaves what it was in llmquota.usage_undone, in the same transaction; it is taken off if it had been
+-- counted. (The functions and the type named txid are those that work with bigint: BRIN has no operators for xid8.)
+
+CREATE FUNCTION @extschema@.llmquota_stamp_usage()
+RETURNS trigger
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'llmquota_stamp_usage';
+COMMENT ON FUNCTION @extschema@.llmquota_stamp_usage() IS 'internal, a trigger: writes the current transaction into recorded_in';
+
+CREATE FUNCTION @extschema@.llmquota_keep_undone()
+RETURNS trigger
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	INSERT INTO llmquota.usage_undone (leaf, recorded_in, org, model, key, picked_at, status, attempt, input_tokens,
+									   cached_tokens, cache_write_tokens, output_tokens, reasoning_tokens, latency_ms)
+	VALUES (TG_RELID, OLD.recorded_in, OLD.org, OLD.model, OLD.key, OLD.picked_at, OLD.status, OLD.attempt, OLD.input_tokens,
+			OLD.cached_tokens, OLD.cache_write_tokens, OLD.output_tokens, OLD.reasoning_tokens, OLD.latency_ms);
+	RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION @extschema@.llmquota_keep_undone() IS 'internal, a trigger: keeps what a row of the ledger was for llmquota.usage_hourly';
+
+CREATE FUNCTION @extschema@.llmquota_forget_rollup()
+RETURNS trigger
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	DELETE FROM llmquota.usage_hourly;
+	DELETE FROM llmquota.usage_rollup;
+	DELETE FROM llmquota.usage_undone;
+	RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION @extschema@.llmquota_forget_rollup() IS 'internal, a trigger: empties llmquota.usage_hourly when the ledger is emptied';
+
+-- A snapshot that sees what the given one sees of the transactions before `before`, but not the current transaction, whose
+-- later rows it could not tell from earlier ones.
+CREATE FUNCTION @extschema@.llmquota_snapshot_before(snapshot txid_snapshot, before bigint)
+RETURNS txid_snapshot
+LANGUAGE sql VOLATILE PARALLEL UNSAFE
+BEGIN ATOMIC
+	SELECT pg_catalog.format('%s:%s:%s', LEAST(pg_catalog.txid_snapshot_xmin(snapshot), l.before), l.before,
+							 pg_catalog.string_agg(x.xid::text, ',' ORDER BY x.xid))::txid_snapshot
+	  FROM (SELECT LEAST(pg_catalog.txid_snapshot_xmax(snapshot), before) AS before) l
+	  LEFT JOIN (SELECT pg_catalog.txid_snapshot_xip(snapshot) AS xid
+				  UNION
+				 SELECT pg_catalog.txid_current_if_assigned()) x ON x.xid OPERATOR(pg_catalog.<) l.before
+	 GROUP BY l.before;
+END;
+COMMENT ON FUNCTION @extschema@.llmquota_snapshot_before(txid_snapshot, bigint) IS 'internal: a snapshot cut off at a transaction, without the current one';
+
+CREATE FUNCTION @extschema@.llmquota_add_hours(changes llmquota.usage_hourly[])
+RETURNS void
+LANGUAGE sql VOLATILE PARALLEL UNSAFE
+BEGIN ATOMIC
+	INSERT INTO llmquota.usage_hourly AS h
+	SELECT c.* FROM pg_catalog.unnest(changes) c
+	ON CONFLICT (org, hour, model, key) DO UPDATE SET
+		calls = h.calls OPERATOR(pg_catalog.+) EXCLUDED.calls,
+		ok = h.ok OPERATOR(pg_catalog.+) EXCLUDED.ok,
+		error = h.error OPERATOR(pg_catalog.+) EXCLUDED.error,
+		expired = h.expired OPERATOR(pg_catalog.+) EXCLUDED.expired,
+		released = h.released OPERATOR(pg_catalog.+) EXCLUDED.released,
+		later_attempts = h.later_attempts OPERATOR(pg_catalog.+) EXCLUDED.later_attempts,
+		input_tokens = h.input_tokens OPERATOR(pg_catalog.+) EXCLUDED.input_tokens,
+		cached_tokens = h.cached_tokens OPERATOR(pg_catalog.+) EXCLUDED.cached_tokens,
+		cache_write_tokens = h.cache_write_tokens OPERATOR(pg_catalog.+) EXCLUDED.cache_write_tokens,
+		output_tokens = h.output_tokens OPERATOR(pg_catalog.+) EXCLUDED.output_tokens,
+		reasoning_tokens = h.reasoning_tokens OPERATOR(pg_catalog.+) EXCLUDED.reasoning_tokens,
+		latency = @extschema@.llmquota_histogram_trim(@extschema@.llmquota_histogram_add(h.latency, EXCLUDED.latency));
+END;
+COMMENT ON FUNCTION @extschema@.llmquota_add_hours(llmquota.usage_hourly[]) IS 'internal: adds to the rows of llmquota.usage_hourly';
+
+-- Counts what is new in one partition of the ledger, of at most so many transactions; answers how many rows were counted or
+-- taken off, 0 when nothing is left. Sequential scans are off because the planner does not know that all rows but a few
+-- have been counted. (A plan without them may cost so much that it would be compiled.)
+CREATE FUNCTION @extschema@.llmquota_roll_up_leaf(leaf oid)
+RETURNS bigint
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET enable_seqscan = off SET jit = off
+AS $$
+DECLARE
+	at_once CONSTANT pg_catalog.int8 := 100000;
+	uncounted CONSTANT pg_catalog.text :=
+		'u.recorded_in OPERATOR(pg_catalog.>=) COALESCE(pg_catalog.txid_snapshot_xmin($1), 0) '
+		'AND pg_catalog.txid_visible_in_snapshot(u.recorded_in, $2) '
+		'AND pg_catalog.txid_visible_in_snapshot(u.recorded_in, $1) IS NOT TRUE';
+	before CONSTANT pg_catalog.txid_snapshot := (SELECT r.counted FROM llmquota.usage_rollup r WHERE r.leaf OPERATOR(pg_catalog.=) $1);
+	after pg_catalog.txid_snapshot := @extschema@.llmquota_snapshot_before(pg_catalog.txid_current_snapshot(), pg_catalog.txid_snapshot_xmax(pg_catalog.txid_current_snapshot()));
+	undone CONSTANT boolean := EXISTS (SELECT FROM llmquota.usage_undone g WHERE g.leaf OPERATOR(pg_catalog.=) $1);
+	first pg_catalog.int8;
+	changed record;
+BEGIN
+	EXECUTE pg_catalog.format('SELECT u.recorded_in FROM %s u WHERE %s LIMIT 1', $1::pg_catalog.regclass, uncounted)
+	   INTO first USING before, after;
+	IF first IS NULL AND NOT undone AND before IS NOT NULL THEN
+		RETURN 0;
+	END IF;
+	IF first IS NOT NULL THEN
+		after := @extschema@.llmquota_snapshot_before(after, first OPERATOR(pg_catalog.+) at_once);
+	END IF;
+
+	EXECUTE pg_catalog.format(
+		'WITH gone AS ('
+		'	DELETE FROM llmquota.usage_undone g WHERE g.leaf OPERATOR(pg_catalog.=) $3 RETURNING g.*'
+		'), change AS ('
+		'	SELECT 1::pg_catalog.int8 AS sign, u.org, u.model, u.key, u.picked_at, u.status, u.attempt, u.input_tokens,'
+		'		   u.cached_tokens, u.cache_write_tokens, u.output_tokens, u.reasoning_tokens, u.latency_ms'
+		'	  FROM %s u'
+		'	 WHERE %s AND u.recorded_in OPERATOR(pg_catalog.<) pg_catalog.txid_snapshot_xmax($2)'
+		'	UNION ALL'
+		'	SELECT (-1)::pg_catalog.int8, g.org, g.model, g.key, g.picked_at, g.status, g.attempt, g.input_tokens,'
+		'		   g.cached_tokens, g.cache_write_tokens, g.output_tokens, g.reasoning_tokens, g.latency_ms'
+		'	  FROM gone g'
+		'	 WHERE pg_catalog.txid_visible_in_snapshot(g.recorded_in, $1)'
+		'), by_hour AS ('
+		'	SELECT c.org, c.model, c.key, pg_catalog.date_trunc(''hour'', c.picked_at, ''UTC'') AS hour,'
+		'		   pg_catalog.sum(c.sign)::pg_catalog.int8,'
+		'		   COALESCE(pg_catalog.sum(c.sign) FILTER (WHERE c.status OPERATOR(pg_catalog.=) ''ok''), 0)::pg_catalog.int8,'
+		'		   COALESCE(pg_catalog.sum(c.sign) FILTER (WHERE c.status OPERATOR(pg_catalog.=) ''error''), 0)::pg_catalog.int8,'
+		'		   COALESCE(pg_catalog.sum(c.sign) FILTER (WHERE c.status OPERATOR(pg_catalog.=) ''expired''), 0)::pg_catalog.int8,'
+		'		   COALESCE(pg_catalog.sum(c.sign) FILTER (WHERE c.status OPERATOR(pg_catalog.=) ''released''), 0)::pg_catalog.int8,'
+		'		   COALESCE(pg_catalog.sum(c.sign) FILTER (WHERE c.attempt OPERATOR(pg_catalog.>) 1), 0)::pg_catalog.int8,'
+		'		   COALESCE(pg_catalog.sum(c.sign OPERATOR(pg_catalog.*) c.input_tokens), 0)::pg_catalog.int8,'
+		'		   COALESCE(pg_catalog.sum(c.sign OPERATOR(pg_catalog.*) c.cached_tokens), 0)::pg_catalog.int8,'
+		'		   COALESCE(pg_catalog.sum(c.sign OPERATOR(pg_catalog.*) c.cache_write_tokens), 0)::pg_catalog.int8,'
+		'		   COALESCE(pg_catalog.sum(c.sign OPERATOR(pg_catalog.*) c.output_tokens), 0)::pg_catalog.int8,'
+		'		   COALESCE(pg_catalog.sum(c.sign OPERATOR(pg_catalog.*) c.reasoning_tokens), 0)::pg_catalog.int8,'
+		'		   @extschema@.llmquota_histogram(c.latency_ms, c.sign)'
+		'	  FROM change c'
+		'	 GROUP BY c.org, c.model, c.key, pg_catalog.date_trunc(''hour'', c.picked_at, ''UTC'')'
+		')'
+		'SELECT (SELECT pg_catalog.count(*) FROM change) AS rows,'
+		'	   pg_catalog.array_agg(ROW(h.*)::llmquota.usage_hourly) AS hours,'
+		'	   pg_catalog.min(h.hour) AS earliest, pg_catalog.max(h.hour) AS latest'
+		'  FROM by_hour h', $1::pg_catalog.regclass, uncounted)
+	   INTO changed USING before, after, $1;
+	PERFORM @extschema@.llmquota_add_hours(changed.hours);
+	IF undone THEN
+		DELETE FROM llmquota.usage_hourly h
+		 WHERE h.calls OPERATOR(pg_catalog.=) 0
+		   AND h.hour OPERATOR(pg_catalog.>=) changed.earliest AND h.hour OPERATOR(pg_catalog.<=) changed.latest;
+	END IF;
+	DELETE FROM llmquota.usage_rollup r WHERE r.leaf OPERATOR(pg_catalog.=) $1;
+	INSERT INTO llmquota.usage_rollup (leaf, counted) VALUES ($1, after);
+	RETURN changed.rows;
+END
+$$;
+COMMENT ON FUNCTION @extschema@.llmquota_roll_up_leaf(oid) IS 'internal: brings llmquota.usage_hourly up to date with one partition of the ledger';
+
+-- The partitions that a round looks into: those that calls of these days go to, those with something to take off, those
+-- it has never seen, and of all others a few, chosen at random: a row may come late to any day.
+CREATE FUNCTION @extschema@.llmquota_leaves_to_roll_up()
+RETURNS SETOF oid
+LANGUAGE sql VOLATILE PARALLEL UNSAFE
+BEGIN ATOMIC
+	WITH leaf AS (
+		SELECT c.oid,
+			   c.relname OPERATOR(pg_catalog.=) ANY (ARRAY['usage_default'::name,
+					pg_catalog.to_char(pg_catalog.now() AT TIME ZONE 'UTC', '"usage_"YYYYMMDD')::name,
+					pg_catalog.to_char((pg_catalog.now() OPERATOR(pg_catalog.-) '1 day'::interval) AT TIME ZONE 'UTC', '"usage_"YYYYMMDD')::name])
+			   OR NOT EXISTS (SELECT FROM llmquota.usage_rollup r WHERE r.leaf OPERATOR(pg_catalog.=) c.oid)
+			   OR EXISTS (SELECT FROM llmquota.usage_undone g WHERE g.leaf OPERATOR(pg_catalog.=) c.oid) AS certain
+		  FROM pg_catalog.pg_inherits i
+		  JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) i.inhrelid
+		 WHERE i.inhparent OPERATOR(pg_catalog.=) 'llmquota.usage'::regclass
+	)
+	SELECT l.oid FROM leaf l WHERE l.certain
+	UNION ALL
+	(SELECT l.oid FROM leaf l WHERE NOT l.certain ORDER BY pg_catalog.random() LIMIT 8);
+END;
+COMMENT ON FUNCTION @extschema@.llmquota_leaves_to_roll_up() IS 'internal: the partitions of the ledger that a round of maintenance looks into';
+
+CREATE FUNCTION @extschema@.llmquota_roll_up(deadline timestamptz)
+RETURNS bigint
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+AS $$
+DECLARE
+	leaf pg_catalog.oid;
+	changes pg_catalog.int8;
+	total pg_catalog.int8 := 0;
+BEGIN
+	DELETE FROM llmquota.usage_rollup r WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid OPERATOR(pg_catalog.=) r.leaf);
+	DELETE FROM llmquota.usage_undone g WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid OPERATOR(pg_catalog.=) g.leaf);
+	FOR leaf IN SELECT l FROM @extschema@.llmquota_leaves_to_roll_up() l LOOP
+		LOOP
+			changes := @extschema@.llmquota_roll_up_leaf(leaf);
+			total := total OPERATOR(pg_catalog.+) changes;
+			IF pg_catalog.clock_timestamp() OPERATOR(pg_catalog.>=) deadline THEN
+				RETURN total;
+			END IF;
+			EXIT WHEN changes OPERATOR(pg_catalog.=) 0;
+		END LOOP;
+	END LOOP;
+	RETURN total;
+END
+$$;
+COMMENT ON FUNCTION @extschema@.llmquota_roll_up(timestamptz) IS 'internal, a step of llmquota_maintain: brings llmquota.usage_hourly up to date, until the deadline; answers how many rows of the ledger were counted or taken off';
+
+-- Says which rows of the ledger a role sees: all, those of its orgs, or none. The policies are the roles' own, so that
+-- they are dumped as their privileges are, and that they name the orgs: an index on the org can be used. Policies change
+-- under a lock that keeps readers of the whole ledger out, so it is not waited for long.
+CREATE FUNCTION @extschema@.llmquota_apply_policies(role text)
+RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET lock_timeout = '500ms'
+AS $$
+DECLARE
+	sees_all CONSTANT boolean := EXISTS (SELECT FROM llmquota.role_grant g
+										  WHERE g.role OPERATOR(pg_catalog.=) $1
+											AND (g.kind OPERATOR(pg_catalog.=) 'admin' OR g.kind OPERATOR(pg_catalog.=) 'analyst' AND g.org IS NULL));
+	orgs CONSTANT pg_catalog.text[] := (SELECT pg_catalog.array_agg(g.org ORDER BY g.org) FROM llmquota.role_grant g
+										 WHERE g.role OPERATOR(pg_catalog.=) $1 AND g.kind OPERATOR(pg_catalog.=) 'analyst');
+	target pg_catalog.text;
+BEGIN
+	FOREACH target IN ARRAY '{usage,usage_hourly}'::pg_catalog.text[] LOOP
+		IF EXISTS (SELECT FROM pg_catalog.pg_policy p
+					WHERE p.polrelid OPERATOR(pg_catalog.=) pg_catalog.format('llmquota.%I', target)::pg_catalog.regclass
+					  AND p.polname::pg_catalog.text OPERATOR(pg_catalog.=) role) THEN
+			EXECUTE pg_catalog.format('DROP POLICY %I ON llmquota.%I', role, target);
+		END IF;
+		IF sees_all THEN
+			EXECUTE pg_catalog.format('CREATE POLICY %I ON llmquota.%I FOR SELECT TO %1$I USING (true)', role, target);
+		ELSIF orgs IS NOT NULL THEN
+			EXECUTE pg_catalog.format('CREATE POLICY %I ON llmquota.%I FOR SELECT TO %1$I USING (org OPERATOR(pg_catalog.=) ANY (%3$L::pg_catalog.text[]))',
+									  role, target, orgs);
+		END IF;
+	END LOOP;
+END
+$$;
+COMMENT ON FUNCTION @extschema@.llmquota_apply_policies(text) IS 'internal: brings what a role sees of the ledger in line with llmquota.role_grant';
 
 -- Brings the privileges of a role in line with its rows in llmquota.role_grant.
 CREATE FUNCTION @extschema@.llmquota_apply_grants(role text)
@@ -492,8 +864,15 @@ DECLARE
 		'@extschema@.llmquota_names_valid(pg_catalog.text[]), '
 		'@extschema@.llmquota_zone_exists(pg_catalog.text)';
 	configuration CONSTANT pg_catalog.text := 'llmquota.provider, llmquota.account, llmquota.key, llmquota.model, llmquota.route, llmquota.org, llmquota.quota, llmquota.setting';
-	reading CONSTANT pg_catalog.text := 'llmquota.usage, llmquota.change, llmquota.lease, llmquota.meter_window, llmquota.role_grant';
-	is_app CONSTANT boolean := EXISTS (SELECT FROM llmquota.role_grant g WHERE g.role OPERATOR(pg_catalog.=) $1);
+	spend CONSTANT pg_catalog.text := 'llmquota.usage, llmquota.usage_hourly';
+	histograms CONSTANT pg_catalog.text := '@extschema@.llmquota_percentile(bigint[], float8), '
+		'@extschema@.llmquota_histogram(int, bigint), '
+		'@extschema@.llmquota_histogram_sum(bigint[])';
+	reading CONSTANT pg_catalog.text := 'llmquota.change, llmquota.lease, llmquota.meter_window, llmquota.role_grant';
+	is_app CONSTANT boolean := EXISTS (SELECT FROM llmquota.role_grant g
+										WHERE g.role OPERATOR(pg_catalog.=) $1 AND g.kind OPERATOR(pg_catalog.=) ANY ('{app,admin}'::pg_catalog.text[]));
+	is_reader CONSTANT boolean := EXISTS (SELECT FROM llmquota.role_grant g
+										   WHERE g.role OPERATOR(pg_catalog.=) $1 AND g.kind OPERATOR(pg_catalog.=) ANY ('{analyst,admin}'::pg_catalog.text[]));
 	is_admin CONSTANT boolean := EXISTS (SELECT FROM llmquota.role_grant g
 										  WHERE g.role OPERATOR(pg_catalog.=) $1 AND g.kind OPERATOR(pg_catalog.=) 'admin');
 BEGIN
@@ -502,16 +881,24 @@ BEGIN
 	ELSE
 		EXECUTE pg_catalog.format('REVOKE ALL ON FUNCTION %s FROM %I', calls, role);
 	END IF;
-	IF is_admin THEN
+	IF is_reader THEN
 		EXECUTE pg_catalog.format('GRANT USAGE ON SCHEMA llmquota TO %I', role);
+		EXECUTE pg_catalog.format('GRANT SELECT ON %s TO %I', spend, role);
+		EXECUTE pg_catalog.format('GRANT EXECUTE ON FUNCTION %s TO %I', histograms, role);
+	ELSE
+		EXECUTE pg_catalog.format('REVOKE ALL ON FUNCTION %s FROM %I', histograms, role);
+		EXECUTE pg_catalog.format('REVOKE ALL ON %s FROM %I', spend, role);
+		EXECUTE pg_catalog.format('REVOKE ALL ON SCHEMA llmquota FROM %I', role);
+	END IF;
+	IF is_admin THEN
 		EXECUTE pg_catalog.format('GRANT SELECT, INSERT, UPDATE, DELETE ON %s TO %I', configuration, role);
 		EXECUTE pg_catalog.format('GRANT SELECT ON %s TO %I', reading, role);
 		EXECUTE pg_catalog.format('GRANT EXECUTE ON FUNCTION %s TO %I', administration, role);
 	ELSE
 		EXECUTE pg_catalog.format('REVOKE ALL ON FUNCTION %s FROM %I', administration, role);
 		EXECUTE pg_catalog.format('REVOKE ALL ON %s, %s FROM %I', configuration, reading, role);
-		EXECUTE pg_catalog.format('REVOKE ALL ON SCHEMA llmquota FROM %I', role);
 	END IF;
+	PERFORM @extschema@.llmquota_apply_policies(role);
 END
 $$;
 COMMENT ON FUNCTION @extschema@.llmquota_apply_grants(text) IS 'internal: brings the privileges of a role in line with llmquota.role_grant';
@@ -526,15 +913,15 @@ BEGIN
 		RAISE EXCEPTION USING ERRCODE = 'null_value_not_allowed',
 			MESSAGE = 'role and kind must not be NULL';
 	END IF;
-	IF kind OPERATOR(pg_catalog.<>) ALL ('{app,admin}'::pg_catalog.text[]) THEN
+	IF kind OPERATOR(pg_catalog.<>) ALL ('{app,analyst,admin}'::pg_catalog.text[]) THEN
 		RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
 			MESSAGE = pg_catalog.format('unknown kind of grant: "%s"', kind),
-			HINT = 'Use app or admin.';
+			HINT = 'Use app, analyst or admin.';
 	END IF;
-	IF org IS NOT NULL AND kind OPERATOR(pg_catalog.<>) 'app' THEN
+	IF org IS NOT NULL AND kind OPERATOR(pg_catalog.=) 'admin' THEN
 		RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
 			MESSAGE = 'cannot bind an admin to an org',
-			HINT = 'Give org only with the kind app.';
+			HINT = 'Give org only with the kinds app and analyst.';
 	END IF;
 END
 $$;
@@ -551,7 +938,7 @@ BEGIN
 			MESSAGE = pg_catalog.format('role "%s" does not exist', role);
 	END IF;
 
-	-- one meaning at a time: bound to the orgs that are named, or free to pick for all
+	-- one meaning at a time: bound to the orgs that are named, or free for all
 	DELETE FROM llmquota.role_grant g
 	 WHERE g.role OPERATOR(pg_catalog.=) $1 AND g.kind OPERATOR(pg_catalog.=) $2
 	   AND (g.org IS NULL) OPERATOR(pg_catalog.<>) ($3 IS NULL);
@@ -567,7 +954,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION @extschema@.llmquota_grant(text, text, text) IS
-'Lets a role use llmquota. Kind app: pick, record, release and renew, for every org, or only for the orgs given in one call each. Kind admin: these, maintenance, the configuration, the ledger and the views. Doing it twice changes nothing';
+'Lets a role use llmquota. Kind app: pick, record, release and renew, for every org, or only for the orgs given in one call each. Kind analyst: read the ledger, likewise. Kind admin: all calls, maintenance, the configuration, the ledger and the views. Doing it twice changes nothing';
 
 CREATE FUNCTION @extschema@.llmquota_revoke(role text, kind text, org text DEFAULT NULL)
 RETURNS text
@@ -590,7 +977,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION @extschema@.llmquota_revoke(text, text, text) IS
-'Takes back what llmquota_grant gave. Kind app without an org: for every org. Doing it twice changes nothing';
+'Takes back what llmquota_grant gave. Without an org: for every org. Doing it twice changes nothing';
 
 --
 -- Functions: rows of the views
@@ -917,6 +1304,17 @@ ALTER TABLE llmquota.quota
 	ENABLE ALWAYS TRIGGER check_windows_deleted,
 	ENABLE ALWAYS TRIGGER check_parts;
 
+CREATE TRIGGER stamp_usage BEFORE INSERT OR UPDATE ON llmquota.usage
+	FOR EACH ROW EXECUTE FUNCTION @extschema@.llmquota_stamp_usage();
+CREATE TRIGGER keep_undone AFTER UPDATE OR DELETE ON llmquota.usage
+	FOR EACH ROW EXECUTE FUNCTION @extschema@.llmquota_keep_undone();
+CREATE TRIGGER forget_rollup AFTER TRUNCATE ON llmquota.usage
+	FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.llmquota_forget_rollup();
+ALTER TABLE llmquota.usage
+	ENABLE ALWAYS TRIGGER stamp_usage,
+	ENABLE ALWAYS TRIGGER keep_undone,
+	ENABLE ALWAYS TRIGGER forget_rollup;
+
 DO $$
 DECLARE
 	target pg_catalog.text;
@@ -965,6 +1363,12 @@ INSERT INTO llmquota.setting (name, value, unit, description) VALUES
 	('partitions_ahead', '7', 'days', 'for how many coming days llmquota_maintain prepares partitions of the ledger'),
 	('refusal_spread', '0.25', 'fraction', 'by how much of the wait retry_after_ms is spread, so that refused callers do not return all at once'),
 	('unknown_org', 'allow', NULL, 'picks for an org that llmquota.org does not list: allow, or refuse');
+
+-- Who reads the ledger sees the rows that a policy of his role shows (llmquota_apply_policies). The owner is not asked, so
+-- neither is any call: the extension reads and writes as the owner, or past the executor.
+ALTER TABLE llmquota.usage ENABLE ROW LEVEL SECURITY;
+ALTER TABLE llmquota.usage_default ENABLE ROW LEVEL SECURITY;
+ALTER TABLE llmquota.usage_hourly ENABLE ROW LEVEL SECURITY;
 
 --
 -- Views
@@ -1031,6 +1435,21 @@ REVOKE ALL ON FUNCTION
 	@extschema@.llmquota_renew(uuid, int),
 	@extschema@.llmquota_maintain(),
 	@extschema@.llmquota_verify(boolean),
+	@extschema@.llmquota_histogram_count(bigint[], int, bigint),
+	@extschema@.llmquota_histogram_add(bigint[], bigint[]),
+	@extschema@.llmquota_histogram_trim(bigint[]),
+	@extschema@.llmquota_histogram(int, bigint),
+	@extschema@.llmquota_histogram_sum(bigint[]),
+	@extschema@.llmquota_percentile(bigint[], float8),
+	@extschema@.llmquota_stamp_usage(),
+	@extschema@.llmquota_keep_undone(),
+	@extschema@.llmquota_forget_rollup(),
+	@extschema@.llmquota_snapshot_before(txid_snapshot, bigint),
+	@extschema@.llmquota_add_hours(llmquota.usage_hourly[]),
+	@extschema@.llmquota_roll_up_leaf(oid),
+	@extschema@.llmquota_leaves_to_roll_up(),
+	@extschema@.llmquota_roll_up(timestamptz),
+	@extschema@.llmquota_apply_policies(text),
 	@extschema@.llmquota_apply_grants(text),
 	@extschema@.llmquota_check_grant(text, text, text),
 	@extschema@.llmquota_grant(text, text, text),

@@ -407,8 +407,11 @@ read_setting(Row *row)
 static void
 read_role_grant(Row *row)
 {
-	LlmqRoleGrant *grant = palloc0(sizeof(LlmqRoleGrant));
+	LlmqRoleGrant *grant;
 
+	if (strcmp(text_value(row, 2), "analyst") == 0)
+		return;					/* reads tables and calls nothing */
+	grant = palloc0(sizeof(LlmqRoleGrant));
 	grant->role = text_value(row, 1);
 	grant->admin = strcmp(text_value(row, 2), "admin") == 0;
 	grant->org = text_value(row, 3);

@@ -41,7 +41,7 @@ enum
 	COL_LEASE, COL_PICKED_AT, COL_RECORDED_AT, COL_ORG, COL_SESSION, COL_REQUEST_ID, COL_ATTEMPT, COL_ROUTE, COL_MODEL,
 	COL_PROVIDER, COL_ACCOUNT, COL_KEY, COL_STATUS, COL_HTTP_STATUS, COL_ERROR, COL_RESERVED_INPUT,
 	COL_RESERVED_OUTPUT, COL_INPUT, COL_CACHED, COL_CACHE_WRITE, COL_OUTPUT, COL_REASONING, COL_USAGE_SOURCE,
-	COL_LATENCY, COL_TAGS, NCOLUMNS
+	COL_LATENCY, COL_TAGS, COL_RECORDED_IN, NCOLUMNS
 };
 
 static const char *const outcome_texts[] = {NULL, "ok", "error", "expired", "released"};
@@ -70,6 +70,13 @@ llmq_ledger_leaf_name(int32 day)
 
 	j2date(day + POSTGRES_EPOCH_JDATE, &year, &month, &day_of_month);
 	return psprintf("usage_%04d%02d%02d", year, month, day_of_month);
+}
+
+/* The number of the column that says which transaction wrote a row; a trigger fills it in. */
+int
+llmq_ledger_recorded_in(void)
+{
+	return COL_RECORDED_IN + 1;
 }
 
 /* The leaf of a day, if it is there and attached; InvalidOid otherwise. */
@@ -161,6 +168,7 @@ row_columns(const LlmqSlot *slot, const pg_uuid_t *uuid, const LlmqLedgerExtra *
 	set_int(values, nulls, COL_RESERVED_OUTPUT, slot->reserved_output, true);
 	extra_columns(extra, values, nulls);
 	settlement_columns(&slot->settlement, values, nulls);
+	values[COL_RECORDED_IN] = Int64GetDatum((int64) U64FromFullTransactionId(GetTopFullTransactionId()));
 }
 
 /* Makes a leaf the target of the executor's single-row changes. */

@@ -41,6 +41,7 @@ static int64 delete_unborn(const LlmqMaintenance *maintenance);
 static const LlmqMaintenanceStep steps[] = {
 	llmq_expire_step,			/* expired */
 	delete_unborn,				/* unborn_deleted */
+	llmq_roll_up_step,			/* rows_counted */
 	llmq_rows_move_step,		/* rows_moved */
 	llmq_partitions_create_step,	/* partitions_created */
 };

@@ -37,4 +37,7 @@ extern int64 llmq_expire_step(const LlmqMaintenance *maintenance);
 extern int64 llmq_rows_move_step(const LlmqMaintenance *maintenance);
 extern int64 llmq_partitions_create_step(const LlmqMaintenance *maintenance);
 
+/* rollup.c */
+extern int64 llmq_roll_up_step(const LlmqMaintenance *maintenance);
+
 #endif							/* LLMQ_MAINTAIN_H */

@@ -37,12 +37,16 @@ lock_default(void)
 	llmq_sql_run("LOCK TABLE llmquota.usage_default IN ACCESS EXCLUSIVE MODE", SPI_OK_UTILITY);
 }
 
-/* Makes a table for a day. Nobody may use it, whatever the owner's default privileges say. */
+/*
+ * Makes a table for a day. Nobody may use it, whatever the owner's default privileges say: even a role that was given
+ * SELECT sees no rows, because policies are those of llmquota.usage.
+ */
 static void
 create_leaf(const char *leaf)
 {
 	llmq_sql_run(psprintf("CREATE TABLE llmquota.%s (LIKE llmquota.usage INCLUDING COMMENTS)", leaf), SPI_OK_UTILITY);
 	llmq_sql_run(psprintf("REVOKE ALL ON TABLE llmquota.%s FROM PUBLIC", leaf), SPI_OK_UTILITY);
+	llmq_sql_run(psprintf("ALTER TABLE llmquota.%s ENABLE ROW LEVEL SECURITY", leaf), SPI_OK_UTILITY);
 }
 
 static void
@@ -50,18 +54,26 @@ attach_leaf(const char *leaf, int32 day)
 {
 	llmq_sql_run(psprintf("CREATE UNIQUE INDEX %s_lease ON llmquota.%s (lease, picked_at)", leaf, leaf),
 				 SPI_OK_UTILITY);
+	llmq_sql_run(psprintf("CREATE INDEX %s_recorded ON llmquota.%s USING brin (recorded_in)"
+						  " WITH (autosummarize = on)", leaf, leaf), SPI_OK_UTILITY);
+	llmq_sql_run(psprintf("CREATE INDEX %s_org ON llmquota.%s (org, picked_at)", leaf, leaf), SPI_OK_UTILITY);
 	llmq_sql_run(psprintf("ALTER TABLE llmquota.usage ATTACH PARTITION llmquota.%s FOR VALUES FROM (%s) TO (%s)", leaf,
 						  day_text(day), day_text(day + 1)), SPI_OK_UTILITY);
 }
 
-/* Moves the rows of a day out of the default partition, those that are there by now. Answers how many. */
+/*
+ * Moves the rows of a day out of the default partition, those that are there by now. Answers how many. They are written
+ * by this transaction now, and say so: the leaf has no triggers yet.
+ */
 static int64
 move_rows(const char *leaf, int32 day)
 {
 	llmq_sql_run(psprintf("WITH moved AS (DELETE FROM llmquota.usage_default u"
 						  " WHERE u.picked_at OPERATOR(pg_catalog.>=) %s AND u.picked_at OPERATOR(pg_catalog.<) %s"
-						  " RETURNING u.*) INSERT INTO llmquota.%s SELECT m.* FROM moved m", day_text(day),
-						  day_text(day + 1), leaf), SPI_OK_INSERT);
+						  " RETURNING pg_catalog.jsonb_populate_record(u, pg_catalog.jsonb_build_object('recorded_in',"
+						  " pg_catalog.txid_current())) AS row)"
+						  " INSERT INTO llmquota.%s SELECT (m.row).* FROM moved m", day_text(day), day_text(day + 1),
+						  leaf), SPI_OK_INSERT);
 	return SPI_processed;
 }
 

@@ -12,12 +12,14 @@
 #include "access/htup_details.h"
 #include "access/xact.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
 #include "utils/syscache.h"
+#include "utils/timestamp.h"
 
 #include "relation.h"
 #include "sql.h"
@@ -72,6 +74,31 @@ llmq_sql_run(const char *text, int expected)
 
 	if (result != expected)
 		elog(ERROR, "SPI_execute answered %s", SPI_result_code_string(result));
+}
+
+/* The schema of the extension's functions, quoted. */
+static const char *
+function_schema(void)
+{
+	llmq_sql_run("SELECT e.extnamespace::pg_catalog.regnamespace::pg_catalog.text FROM pg_catalog.pg_extension e"
+				 " WHERE e.extname OPERATOR(pg_catalog.=) 'llmquota'", SPI_OK_SELECT);
+	if (SPI_processed != 1)
+		elog(ERROR, "extension llmquota is gone");
+	return SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
+}
+
+/* Calls one of the extension's functions that work until a deadline and answer how much they did. */
+int64
+llmq_sql_step(const char *function, TimestampTz deadline)
+{
+	Oid			types[] = {TIMESTAMPTZOID};
+	Datum		values[] = {TimestampTzGetDatum(deadline)};
+	char	   *text = psprintf("SELECT %s.%s($1)", function_schema(), function);
+	bool		isnull;
+
+	if (SPI_execute_with_args(text, 1, types, values, NULL, false, 0) != SPI_OK_SELECT || SPI_processed != 1)
+		elog(ERROR, "%s() has no result", function);
+	return DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 }
 
 /*

@@ -7,6 +7,8 @@
 
 #include "postgres.h"
 
+#include "datatype/timestamp.h"
+
 /* DDL that waits longer than this for a lock would make calls wait behind it. */
 #define LLMQ_LOCK_TIMEOUT "50ms"
 
@@ -23,6 +25,7 @@ typedef void (*LlmqSqlTask) (void *argument);
 extern void llmq_sql_begin(LlmqSql *sql);
 extern void llmq_sql_end(const LlmqSql *sql);
 extern void llmq_sql_run(const char *text, int expected);
+extern int64 llmq_sql_step(const char *function, TimestampTz deadline);
 extern bool llmq_sql_try(LlmqSqlTask task, void *argument);
 
 #endif							/* LLMQ_SQL_H */

@@ -79,7 +79,7 @@ SELECT proname, provolatile, proparallel, proisstrict FROM function
  WHERE (provolatile, proparallel) <> ('v', 'u')
  ORDER BY proname COLLATE "C";
 -- a call with a NULL is not skipped
-SELECT proname FROM function WHERE proisstrict AND proname <> 'llmquota_zone_exists';
+SELECT proname FROM function WHERE proisstrict AND proname NOT IN ('llmquota_zone_exists', 'llmquota_percentile');
 -- C functions are called in the library as in SQL
 SELECT proname, prosrc, probin FROM function WHERE lanname = 'c' AND (prosrc <> proname OR probin <> 'llmquota');
 SELECT DISTINCT lanname FROM function ORDER BY 1;
@@ -106,7 +106,7 @@ SELECT proname, found[1] FROM body CROSS JOIN LATERAL regexp_matches(rest, '[^\n
 SELECT proname, found[1] FROM body CROSS JOIN LATERAL regexp_matches(rest, '\m(?:BETWEEN|LIKE|SIMILAR|NULLIF|DISTINCT FROM|IN\s*\(|CASE\s+(?!WHEN)|USING\s*\()', 'g') found;
 SELECT proname, found[1] FROM body CROSS JOIN LATERAL regexp_matches(rest, '(?<![\w.])[a-z_]+\(', 'g') found;
 SELECT proname FROM function WHERE lanname = 'sql' AND prosqlbody IS NULL;
-SELECT proname FROM function WHERE proconfig IS NOT NULL AND NOT prosecdef;
+SELECT proname FROM function WHERE proconfig::text ~ 'search_path' AND NOT prosecdef;
 -- views and SQL bodies are stored as parsed: all they call is the server's own or the extension's
 SELECT DISTINCT p.oid::regprocedure FROM pg_depend d JOIN pg_proc p ON d.refclassid = 'pg_proc'::regclass AND d.refobjid = p.oid
  WHERE p.oid NOT IN (SELECT oid FROM function) AND p.pronamespace <> 'pg_catalog'::regnamespace AND d.objid IN (SELECT objid FROM member);
