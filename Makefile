@@ -18,7 +18,7 @@ PGXS := $(wildcard $(shell $(PG_CONFIG) --pgxs 2>/dev/null))
 override with_llvm = no
 
 .DEFAULT_GOAL := all
-.PHONY: all install clean help deps test torture asan test-asan coverage test-major bench demo demo-stop testing installed check-version FORCE
+.PHONY: all install clean help deps test torture asan test-asan coverage test-major deb test-deb bench demo demo-stop testing installed check-version FORCE
 
 all:		## builds the extension
 install:	## installs it, with sudo where the directories ask for it
@@ -56,6 +56,14 @@ coverage:	## how many lines of src/*.c the suites run; fails below 90 %
 
 test-major:	## every suite on another major version, in a root of its Debian release: MAJOR=17 (as root)
 	@test/major $(MAJOR) $(SUITES)
+
+deb:		## makes a Debian package in build/deb
+	@test/deps deb
+	@test/deb build
+
+test-deb: deb	## installs, uses and removes that package in a clean root of this machine's Debian release (as root)
+	@test/deps major
+	@test/root --scratch "$$(. /etc/os-release; echo $$VERSION_CODENAME)" test/deb check
 
 bench:		## measures against Redis, PL/pgSQL and bare PostgreSQL
 	@test/deps bench
