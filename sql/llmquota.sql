@@ -346,6 +346,7 @@ COMMENT ON COLUMN llmquota.usage.recorded_in IS 'the transaction that wrote the 
 CREATE TABLE llmquota.usage_default PARTITION OF llmquota.usage DEFAULT;
 COMMENT ON TABLE llmquota.usage_default IS 'ledger rows of days without a partition of their own, until llmquota_maintain makes one';
 CREATE UNIQUE INDEX usage_default_lease ON llmquota.usage_default (lease, picked_at);
+CREATE INDEX usage_default_picked_at ON llmquota.usage_default (picked_at);
 CREATE INDEX usage_default_recorded ON llmquota.usage_default USING brin (recorded_in) WITH (autosummarize = on);
 CREATE INDEX usage_default_org ON llmquota.usage_default (org, picked_at);
 
@@ -543,12 +544,93 @@ CREATE FUNCTION @extschema@.llmquota_maintain(
 	OUT unborn_deleted bigint,
 	OUT rows_counted bigint,
 	OUT rows_moved bigint,
-	OUT partitions_created bigint)
+	OUT partitions_created bigint,
+	OUT partitions_dropped bigint)
 RETURNS record
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'llmquota_maintain';
 COMMENT ON FUNCTION @extschema@.llmquota_maintain() IS
-'Ends leases that have expired, makes the partitions of the coming days, moves ledger rows out of the default partition, deletes what interrupted creations left behind, and counts the ledger by hours. Answers how many of each (NULL: that step failed, a warning says why), and whether time ran out before all was done. To be called regularly';
+'Ends leases that have expired, makes the partitions of the coming days, moves ledger rows out of the default partition, drops partitions past their retention, deletes what interrupted creations left behind, and counts the ledger by hours. Answers how many of each (NULL: that step failed, a warning says why), and whether time ran out before all was done. To be called regularly';
+
+-- The database whose pg_cron can be asked; raises when there is none.
+CREATE FUNCTION @extschema@.llmquota_cron_database()
+RETURNS text
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+AS $$
+DECLARE
+	found CONSTANT pg_catalog.text := pg_catalog.current_setting('cron.database_name', true);
+BEGIN
+	IF EXISTS (SELECT FROM pg_catalog.pg_extension e WHERE e.extname OPERATOR(pg_catalog.=) 'pg_cron') THEN
+		RETURN pg_catalog.current_database();
+	END IF;
+	IF found IS NULL OR found OPERATOR(pg_catalog.=) ANY (ARRAY['', pg_catalog.current_database()::pg_catalog.text]) THEN
+		RAISE EXCEPTION USING ERRCODE = 'object_not_in_prerequisite_state',
+			MESSAGE = 'pg_cron is not installed',
+			HINT = 'It is not needed: the background worker does maintenance unless llmquota.worker is off. '
+				'Otherwise put pg_cron into shared_preload_libraries, and CREATE EXTENSION pg_cron.';
+	END IF;
+	RETURN found;
+END
+$$;
+COMMENT ON FUNCTION @extschema@.llmquota_cron_database() IS 'internal: the database that pg_cron is in';
+
+-- The job is named after the id of the database, because names of jobs are as short as those of databases.
+CREATE FUNCTION @extschema@.llmquota_schedule(
+	OUT status text,
+	OUT database text,
+	OUT command text)
+RETURNS record
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+AS $$
+DECLARE
+	here CONSTANT pg_catalog.text := pg_catalog.current_database();
+	job CONSTANT pg_catalog.text := 'llmquota_maintain_' OPERATOR(pg_catalog.||)
+		(SELECT d.oid::pg_catalog.text FROM pg_catalog.pg_database d WHERE d.datname OPERATOR(pg_catalog.=) here::pg_catalog.name);
+	every_minute CONSTANT pg_catalog.text := '* * * * *';
+	maintain CONSTANT pg_catalog.text := 'SELECT * FROM @extschema@.llmquota_maintain()';
+BEGIN
+	database := @extschema@.llmquota_cron_database();
+	IF database OPERATOR(pg_catalog.=) here THEN
+		PERFORM cron.schedule(job, every_minute, maintain);
+		status := 'scheduled';
+	ELSE
+		command := pg_catalog.format('SELECT cron.schedule_in_database(%L, %L, %L, %L)', job, every_minute, maintain, here);
+		status := 'run_command';
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION @extschema@.llmquota_schedule() IS
+'Has pg_cron call llmquota_maintain() every minute, as the current role. Answers the status scheduled, or run_command with what to run in the database that pg_cron is in (else command is NULL). Doing it twice changes nothing';
+
+CREATE FUNCTION @extschema@.llmquota_unschedule(
+	OUT status text,
+	OUT database text,
+	OUT command text)
+RETURNS record
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+AS $$
+DECLARE
+	here CONSTANT pg_catalog.text := pg_catalog.current_database();
+	job CONSTANT pg_catalog.text := 'llmquota_maintain_' OPERATOR(pg_catalog.||)
+		(SELECT d.oid::pg_catalog.text FROM pg_catalog.pg_database d WHERE d.datname OPERATOR(pg_catalog.=) here::pg_catalog.name);
+BEGIN
+	database := @extschema@.llmquota_cron_database();
+	IF database OPERATOR(pg_catalog.<>) here THEN
+		command := pg_catalog.format('SELECT cron.unschedule(%L)', job);
+		status := 'run_command';
+		RETURN;
+	END IF;
+	status := 'not_scheduled';
+	IF EXISTS (SELECT FROM cron.job j
+				WHERE j.jobname::pg_catalog.text OPERATOR(pg_catalog.=) job
+				  AND j.username::pg_catalog.text OPERATOR(pg_catalog.=) CURRENT_USER::pg_catalog.text) THEN
+		PERFORM cron.unschedule(job);
+		status := 'unscheduled';
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION @extschema@.llmquota_unschedule() IS
+'Takes back what llmquota_schedule did. Answers the status unscheduled or not_scheduled, or run_command with what to run in the database that pg_cron is in (else command is NULL)';
 
 CREATE FUNCTION @extschema@.llmquota_verify(
 	repair boolean DEFAULT false,
@@ -861,6 +943,7 @@ DECLARE
 		'@extschema@.llmquota_verify(boolean), '
 		'@extschema@.llmquota_lease_rows(), '
 		'@extschema@.llmquota_meter_rows(), '
+		'@extschema@.llmquota_worker_rows(), '
 		'@extschema@.llmquota_names_valid(pg_catalog.text[]), '
 		'@extschema@.llmquota_zone_exists(pg_catalog.text)';
 	configuration CONSTANT pg_catalog.text := 'llmquota.provider, llmquota.account, llmquota.key, llmquota.model, llmquota.route, llmquota.org, llmquota.quota, llmquota.setting';
@@ -868,7 +951,7 @@ DECLARE
 	histograms CONSTANT pg_catalog.text := '@extschema@.llmquota_percentile(bigint[], float8), '
 		'@extschema@.llmquota_histogram(int, bigint), '
 		'@extschema@.llmquota_histogram_sum(bigint[])';
-	reading CONSTANT pg_catalog.text := 'llmquota.change, llmquota.lease, llmquota.meter_window, llmquota.role_grant';
+	reading CONSTANT pg_catalog.text := 'llmquota.change, llmquota.lease, llmquota.meter_window, llmquota.worker_status, llmquota.role_grant';
 	is_app CONSTANT boolean := EXISTS (SELECT FROM llmquota.role_grant g
 										WHERE g.role OPERATOR(pg_catalog.=) $1 AND g.kind OPERATOR(pg_catalog.=) ANY ('{app,admin}'::pg_catalog.text[]));
 	is_reader CONSTANT boolean := EXISTS (SELECT FROM llmquota.role_grant g
@@ -983,6 +1066,20 @@ COMMENT ON FUNCTION @extschema@.llmquota_revoke(text, text, text) IS
 -- Functions: rows of the views
 --
 
+CREATE FUNCTION @extschema@.llmquota_worker_rows(
+	OUT pid int,
+	OUT last_run timestamptz,
+	OUT last_run_ms int,
+	OUT next_run timestamptz,
+	OUT rounds bigint,
+	OUT failures int,
+	OUT last_error text,
+	OUT last_error_at timestamptz)
+RETURNS record
+LANGUAGE c VOLATILE PARALLEL RESTRICTED
+AS 'MODULE_PATHNAME', 'llmquota_worker_rows';
+COMMENT ON FUNCTION @extschema@.llmquota_worker_rows() IS 'internal: the row of llmquota.worker_status';
+
 CREATE FUNCTION @extschema@.llmquota_lease_rows(
 	OUT lease uuid,
 	OUT state text,
@@ -1075,7 +1172,8 @@ BEGIN
 			('max_subjects', '^[0-9]{1,9}$', 1, 10000000),
 			('partitions_ahead', '^[0-9]{1,9}$', 1, 90),
 			('refusal_spread', '^[0-9](\.[0-9]{1,9})?$', 0, 1),
-			('unknown_org', '^(allow|refuse)$', NULL, NULL)
+			('unknown_org', '^(allow|refuse)$', NULL, NULL),
+			('usage_retention', '^[0-9]{1,9}$', 1, 36500)
 		   ) AS s (name, pattern, lowest, highest)
 	 WHERE s.name OPERATOR(pg_catalog.=) NEW.name;
 	IF NOT FOUND THEN
@@ -1362,7 +1460,8 @@ INSERT INTO llmquota.setting (name, value, unit, description) VALUES
 	('max_subjects', '100000', 'subjects', 'how many names and meters are kept; beyond it a pick for a new one is an error'),
 	('partitions_ahead', '7', 'days', 'for how many coming days llmquota_maintain prepares partitions of the ledger'),
 	('refusal_spread', '0.25', 'fraction', 'by how much of the wait retry_after_ms is spread, so that refused callers do not return all at once'),
-	('unknown_org', 'allow', NULL, 'picks for an org that llmquota.org does not list: allow, or refuse');
+	('unknown_org', 'allow', NULL, 'picks for an org that llmquota.org does not list: allow, or refuse'),
+	('usage_retention', '400', 'days', 'how long the ledger is kept: partitions of earlier days are dropped');
 
 -- Who reads the ledger sees the rows that a policy of his role shows (llmquota_apply_policies). The owner is not asked, so
 -- neither is any call: the extension reads and writes as the owner, or past the executor.
@@ -1420,6 +1519,19 @@ COMMENT ON COLUMN llmquota.meter_window.seeding IS 'true: the window is new and 
 COMMENT ON COLUMN llmquota.meter_window.mode IS 'enforce, or observe: counts and never refuses';
 COMMENT ON COLUMN llmquota.meter_window.quota IS 'id of the row in llmquota.quota';
 
+CREATE VIEW llmquota.worker_status AS
+SELECT r.pid, r.last_run, r.last_run_ms, r.next_run, r.rounds, r.failures, r.last_error, r.last_error_at
+  FROM @extschema@.llmquota_worker_rows() r;
+COMMENT ON VIEW llmquota.worker_status IS 'the background worker, as far as this database is concerned: one row';
+COMMENT ON COLUMN llmquota.worker_status.pid IS 'process id of the worker that waits until maintenance is due; NULL: there is none';
+COMMENT ON COLUMN llmquota.worker_status.last_run IS 'when it last ended a round of maintenance here; NULL: never';
+COMMENT ON COLUMN llmquota.worker_status.last_run_ms IS 'how long that round took, in milliseconds; NULL: there was none';
+COMMENT ON COLUMN llmquota.worker_status.next_run IS 'when the next round is due; NULL: there was none';
+COMMENT ON COLUMN llmquota.worker_status.rounds IS 'rounds ended here, ever';
+COMMENT ON COLUMN llmquota.worker_status.failures IS 'rounds in a row in which something failed, up to the last; the next one waits longer for each';
+COMMENT ON COLUMN llmquota.worker_status.last_error IS 'what failed last, the first 255 bytes of the message; NULL: nothing ever did';
+COMMENT ON COLUMN llmquota.worker_status.last_error_at IS 'when that was; NULL: never';
+
 --
 -- Grants: none to PUBLIC, whatever the default privileges of the installing role say
 --
@@ -1434,6 +1546,9 @@ REVOKE ALL ON FUNCTION
 	@extschema@.llmquota_release(uuid),
 	@extschema@.llmquota_renew(uuid, int),
 	@extschema@.llmquota_maintain(),
+	@extschema@.llmquota_schedule(),
+	@extschema@.llmquota_unschedule(),
+	@extschema@.llmquota_cron_database(),
 	@extschema@.llmquota_verify(boolean),
 	@extschema@.llmquota_histogram_count(bigint[], int, bigint),
 	@extschema@.llmquota_histogram_add(bigint[], bigint[]),
@@ -1456,6 +1571,7 @@ REVOKE ALL ON FUNCTION
 	@extschema@.llmquota_revoke(text, text, text),
 	@extschema@.llmquota_lease_rows(),
 	@extschema@.llmquota_meter_rows(),
+	@extschema@.llmquota_worker_rows(),
 	@extschema@.llmquota_zone_exists(text),
 	@extschema@.llmquota_names_valid(text[]),
 	@extschema@.llmquota_config_changed(),

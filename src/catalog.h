@@ -182,6 +182,7 @@ typedef struct LlmqSettings
 	int32		max_leases;
 	int32		max_subjects;
 	int32		partitions_ahead;
+	int32		usage_retention_days;
 	double		refusal_spread;
 	bool		unknown_org_refused;
 } LlmqSettings;

@@ -402,6 +402,8 @@ read_setting(Row *row)
 		settings->refusal_spread = strtod(setting, NULL);
 	else if (strcmp(name, "unknown_org") == 0)
 		settings->unknown_org_refused = strcmp(setting, "refuse") == 0;
+	else if (strcmp(name, "usage_retention") == 0)
+		settings->usage_retention_days = pg_strtoint32(setting);
 }
 
 static void
@@ -428,6 +430,7 @@ static const LlmqSettings default_settings = {
 	.max_subjects = 100000,
 	.partitions_ahead = 7,
 	.refusal_spread = 0.25,
+	.usage_retention_days = 400,
 };
 
 /* An empty catalog in its context. */

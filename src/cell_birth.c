@@ -10,7 +10,8 @@
  * indexes. The creation lock is what makes keys unique; the indexes are not, so a dead row can never make VACUUM FULL
  * or REINDEX fail.
  *
- * The row is inserted with FirstCommandId: replay writes that one, and any other would make the primary's page differ.
+ * Rows are inserted and deleted with FirstCommandId: replay writes that one, and any other would make the primary's
+ * page differ.
  */
 #include "postgres.h"
 
@@ -252,8 +253,7 @@ llmq_cell_delete_dead(LlmqLive *live, LlmqLiveTable table)
 
 		if (!llmq_cell_is_dead(tuple, table))
 			continue;
-		if (heap_delete(rel, &tuple->t_self, GetCurrentCommandId(true), InvalidSnapshot, false, &failure,
-						false) == TM_Ok)
+		if (heap_delete(rel, &tuple->t_self, FirstCommandId, InvalidSnapshot, false, &failure, false) == TM_Ok)
 			deleted++;
 	}
 	systable_endscan(scan);

@@ -8,6 +8,7 @@
 #define LLMQ_COMPAT_H
 
 #include "access/transam.h"
+#include "common/relpath.h"
 #include "storage/bufmgr.h"
 #include "utils/rel.h"
 
@@ -57,6 +58,20 @@ llmq_has_new_file_compat(Relation rel)
 	return rel->rd_createSubid == InvalidSubTransactionId && rel->rd_firstRelfilenodeSubid != InvalidSubTransactionId;
 #else
 	return rel->rd_createSubid == InvalidSubTransactionId && rel->rd_firstRelfilelocatorSubid != InvalidSubTransactionId;
+#endif
+}
+
+/* The path of that file, from the data directory. */
+static inline void
+llmq_relation_path_compat(Relation rel, char *path, Size size)
+{
+#if PG_VERSION_NUM < 180000
+	char	   *found = relpathperm(llmq_relation_file_compat(rel), MAIN_FORKNUM);
+
+	strlcpy(path, found, size);
+	pfree(found);
+#else
+	strlcpy(path, relpathperm(llmq_relation_file_compat(rel), MAIN_FORKNUM).str, size);
 #endif
 }
 

@@ -26,7 +26,7 @@
 /* Leases that have to be settled by maintenance, found by the walk. */
 typedef struct Overdue
 {
-	TimestampTz now;
+	const LlmqMaintenance *maintenance;
 	int			n;
 	int			size;
 	LlmqLeaseId *id;
@@ -57,13 +57,18 @@ find_overdue(const LlmqCellHeader *state, HeapTuple tuple, void *context)
 {
 	const LlmqLeasePage *page = (const LlmqLeasePage *) state;
 	Overdue    *overdue = context;
+	TimestampTz now = overdue->maintenance->now;
 
 	for (int i = 0; i < LLMQ_SLOTS; i++)
 	{
 		const LlmqSlot *slot = &page->slot[i];
 
-		if (!llmq_slot_overdue(slot, overdue->now))
+		if (!llmq_slot_overdue(slot, now))
+		{
+			if (slot->state == LLMQ_SLOT_GRANTED)
+				llmq_maintenance_due(overdue->maintenance, slot->expires_at);
 			continue;
+		}
 		if (overdue->n == overdue->size)
 		{
 			overdue->size *= 2;
@@ -151,7 +156,7 @@ llmq_overdue_settle(LlmqLive *live, const LlmqLeaseId *id, TimestampTz now)
 int64
 llmq_expire_step(const LlmqMaintenance *maintenance)
 {
-	Overdue		overdue = {.now = maintenance->now,.size = 64};
+	Overdue		overdue = {.maintenance = maintenance,.size = 64};
 	LlmqLive	live;
 	MemoryContext context;
 	MemoryContext caller;
@@ -166,7 +171,7 @@ llmq_expire_step(const LlmqMaintenance *maintenance)
 	{
 		CHECK_FOR_INTERRUPTS();
 		MemoryContextReset(context);
-		if (llmq_overdue_settle(&live, &overdue.id[i], overdue.now))
+		if (llmq_overdue_settle(&live, &overdue.id[i], maintenance->now))
 			expired++;
 	}
 	MemoryContextSwitchTo(caller);

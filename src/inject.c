@@ -11,7 +11,9 @@
 
 #include "access/xlog.h"
 #include "miscadmin.h"
+#include "storage/latch.h"
 #include "utils/guc.h"
+#include "utils/wait_event.h"
 
 #include "inject.h"
 
@@ -74,6 +76,18 @@ llmq_inject_crash(const char *point, XLogRecPtr lsn)
 		return;
 	XLogFlush(lsn);
 	kill(MyProcPid, SIGKILL);
+}
+
+/* Waits at the point that the test asked for, until it is interrupted. */
+void
+llmq_inject_hang(const char *point)
+{
+	while (llmq_injected(point))
+	{
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_EXIT_ON_PM_DEATH, -1, PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
 }
 
 #endif							/* LLMQ_TESTING */

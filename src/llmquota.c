@@ -17,6 +17,7 @@
 
 #include "inject.h"
 #include "relation.h"
+#include "worker.h"
 #include "zone.h"
 
 PG_MODULE_MAGIC;
@@ -30,6 +31,7 @@ void
 _PG_init(void)
 {
 	llmq_relation_init();
+	llmq_worker_init();
 #ifdef LLMQ_TESTING
 	llmq_inject_init();
 #endif

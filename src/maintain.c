@@ -23,6 +23,8 @@
 #include "maintain.h"
 #include "pick.h"
 #include "relation.h"
+#include "sql.h"
+#include "worker.h"
 
 PG_FUNCTION_INFO_V1(llmquota_maintain);
 
@@ -35,33 +37,75 @@ PG_FUNCTION_INFO_V1(llmquota_maintain);
 static int64 delete_unborn(const LlmqMaintenance *maintenance);
 
 /*
- * The steps, in the order in which they are done and in which the row of llmquota_maintain() shows them, behind
- * work_left.
+ * The steps, in the order in which the row of llmquota_maintain() shows them, behind work_left. Those that take locks
+ * on tables are done after all others.
  */
-static const LlmqMaintenanceStep steps[] = {
-	llmq_expire_step,			/* expired */
-	delete_unborn,				/* unborn_deleted */
-	llmq_roll_up_step,			/* rows_counted */
-	llmq_rows_move_step,		/* rows_moved */
-	llmq_partitions_create_step,	/* partitions_created */
+static const struct
+{
+	LlmqMaintenanceStep run;
+	LlmqStepKind kind;
+}			steps[] = {
+	{llmq_expire_step, LLMQ_STEP_ROWS}, /* expired */
+	{delete_unborn, LLMQ_STEP_ROWS},	/* unborn_deleted */
+	{llmq_roll_up_step, LLMQ_STEP_ROWS},	/* rows_counted */
+	{llmq_rows_move_step, LLMQ_STEP_TABLES},	/* rows_moved */
+	{llmq_partitions_create_step, LLMQ_STEP_TABLES},	/* partitions_created */
+	{llmq_partitions_drop_step, LLMQ_STEP_TABLES},	/* partitions_dropped */
 };
 
 #define NSTEPS ((int) lengthof(steps))
 
-/* Has the time run out? */
+int
+llmq_maintenance_nsteps(void)
+{
+	return NSTEPS;
+}
+
+LlmqStepKind
+llmq_maintenance_kind(int step)
+{
+	return steps[step].kind;
+}
+
+/* Has the time run out? Then work is left, or may be. */
 bool
 llmq_maintenance_late(const LlmqMaintenance *maintenance)
 {
-	return GetCurrentTimestamp() >= maintenance->deadline;
+	if (GetCurrentTimestamp() < maintenance->deadline)
+		return false;
+	maintenance->next->work_left = true;
+	return true;
+}
+
+/* Says that something will be due then. */
+void
+llmq_maintenance_due(const LlmqMaintenance *maintenance, TimestampTz at)
+{
+	maintenance->next->due = Min(maintenance->next->due, at);
 }
 
 /* What is given to the steps of maintenance that begins now and goes on for so long. */
 void
-llmq_maintenance_begin(LlmqMaintenance *maintenance, int64 milliseconds)
+llmq_maintenance_begin(LlmqMaintenance *maintenance, int64 milliseconds, LlmqMaintenanceNext *next)
 {
 	maintenance->settings = llmq_catalog()->settings;
 	maintenance->now = GetCurrentTimestamp();
 	maintenance->deadline = maintenance->now + milliseconds * 1000;
+	maintenance->cut = false;
+	maintenance->next = next;
+}
+
+/* Runs one step as the owner of the ledger. What it allocates is gone afterwards. */
+int64
+llmq_maintenance_step(int step, const LlmqMaintenance *maintenance)
+{
+	LlmqSql		sql;
+	int64		done;
+
+	llmq_sql_begin(&sql);
+	done = steps[step].run(maintenance);
+	llmq_sql_end(&sql);
+	return done;
 }
 
 /* Takes the lock that there is one maintenance at a time, to the end of the transaction. False when it is taken. */
@@ -104,7 +148,7 @@ report_failure(ErrorData *error)
 
 /* Runs a step in a subtransaction. False when it failed, which has been reported, and nothing is left of it. */
 static bool
-run_step(LlmqMaintenanceStep step, const LlmqMaintenance *maintenance, int64 *done)
+run_step(int step, const LlmqMaintenance *maintenance, int64 *done)
 {
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
@@ -114,7 +158,7 @@ run_step(LlmqMaintenanceStep step, const LlmqMaintenance *maintenance, int64 *do
 	MemoryContextSwitchTo(context);
 	PG_TRY();
 	{
-		*done = step(maintenance);
+		*done = llmq_maintenance_step(step, maintenance);
 		ReleaseCurrentSubTransaction();
 	}
 	PG_CATCH();
@@ -132,28 +176,41 @@ run_step(LlmqMaintenanceStep step, const LlmqMaintenance *maintenance, int64 *do
 	return error == NULL;
 }
 
-/* llmquota_maintain() -> (work_left, a column for each step); NULL for a step that failed */
+/* Runs the steps of one kind and puts their answers into the row; NULL for one that failed. */
+static void
+run_steps(LlmqStepKind kind, const LlmqMaintenance *maintenance, Datum *values, bool *nulls)
+{
+	for (int i = 0; i < NSTEPS; i++)
+	{
+		int64		done;
+
+		if (steps[i].kind != kind)
+			continue;
+		nulls[i] = !run_step(i, maintenance, &done);
+		values[i] = Int64GetDatum(done);
+	}
+}
+
+/* llmquota_maintain() -> (work_left, a column for each step) */
 Datum
 llmquota_maintain(PG_FUNCTION_ARGS)
 {
+	LlmqMaintenanceNext next = {.due = DT_NOEND};
+	LlmqMaintenance maintenance;
 	Datum		values[1 + NSTEPS];
 	bool		nulls[1 + NSTEPS];
-	LlmqMaintenance maintenance;
-	bool		alone;
 
 	llmq_cell_refuse_if_read_only("llmquota_maintain()");
-	alone = llmq_maintenance_lock();
-	llmq_maintenance_begin(&maintenance, CALL_MS);
-	if (alone)
-		llmq_refusals_flush();
+	memset(values, 0, sizeof(values));
 	memset(nulls, false, sizeof(nulls));
-	for (int i = 0; i < NSTEPS; i++)
+	if (llmq_maintenance_lock())
 	{
-		int64		done = 0;
-
-		nulls[1 + i] = alone && !run_step(steps[i], &maintenance, &done);
-		values[1 + i] = Int64GetDatum(done);
+		llmq_refusals_flush();
+		llmq_maintenance_begin(&maintenance, CALL_MS, &next);
+		run_steps(LLMQ_STEP_ROWS, &maintenance, values + 1, nulls + 1);
+		run_steps(LLMQ_STEP_TABLES, &maintenance, values + 1, nulls + 1);
 	}
-	values[0] = BoolGetDatum(llmq_maintenance_late(&maintenance));
+	llmq_worker_look(DT_NOEND);
+	values[0] = BoolGetDatum(next.work_left);
 	return llmq_result_row(fcinfo, values, nulls, lengthof(values));
 }

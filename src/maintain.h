@@ -11,24 +11,45 @@
 
 #include "catalog.h"
 
+/* What the steps say together. */
+typedef struct LlmqMaintenanceNext
+{
+	bool		work_left;		/* something is due already */
+	TimestampTz due;			/* when something will be, as far as is known; else DT_NOEND */
+} LlmqMaintenanceNext;
+
 /* What every step is given. */
 typedef struct LlmqMaintenance
 {
 	TimestampTz now;			/* when it began: the same for all steps */
 	TimestampTz deadline;		/* a step stops here, after at least one piece of work */
+	bool		cut;			/* soon after the deadline it will be cancelled */
 	LlmqSettings settings;		/* a copy: a step's own DDL may make the catalog invalid */
+	LlmqMaintenanceNext *next;
 } LlmqMaintenance;
 
 /*
- * A step does work that is due, until the deadline, and answers how much. It is idempotent, is never run twice at a
- * time, and blocks no pick and no record for longer than a page lock or LLMQ_LOCK_TIMEOUT.
+ * A step does work that is due, until the deadline, and answers how much. It runs as the owner of the ledger, connected
+ * to SPI, in a (sub)transaction of its own. It is idempotent, is never run twice at a time, and blocks no pick and no
+ * record for longer than a page lock or LLMQ_LOCK_TIMEOUT.
  */
 typedef int64 (*LlmqMaintenanceStep) (const LlmqMaintenance *maintenance);
 
+/* Which steps a call is about. */
+typedef enum LlmqStepKind
+{
+	LLMQ_STEP_ROWS,				/* changes live state and rows */
+	LLMQ_STEP_TABLES			/* takes locks on tables */
+} LlmqStepKind;
+
 /* maintain.c */
-extern void llmq_maintenance_begin(LlmqMaintenance *maintenance, int64 milliseconds);
+extern void llmq_maintenance_begin(LlmqMaintenance *maintenance, int64 milliseconds, LlmqMaintenanceNext *next);
 extern bool llmq_maintenance_lock(void);
 extern bool llmq_maintenance_late(const LlmqMaintenance *maintenance);
+extern void llmq_maintenance_due(const LlmqMaintenance *maintenance, TimestampTz at);
+extern int	llmq_maintenance_nsteps(void);
+extern LlmqStepKind llmq_maintenance_kind(int step);
+extern int64 llmq_maintenance_step(int step, const LlmqMaintenance *maintenance);
 
 /* expire.c */
 extern int64 llmq_expire_step(const LlmqMaintenance *maintenance);
@@ -36,6 +57,7 @@ extern int64 llmq_expire_step(const LlmqMaintenance *maintenance);
 /* partition.c */
 extern int64 llmq_rows_move_step(const LlmqMaintenance *maintenance);
 extern int64 llmq_partitions_create_step(const LlmqMaintenance *maintenance);
+extern int64 llmq_partitions_drop_step(const LlmqMaintenance *maintenance);
 
 /* rollup.c */
 extern int64 llmq_roll_up_step(const LlmqMaintenance *maintenance);

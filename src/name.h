@@ -15,6 +15,7 @@
 #define LLMQ_NAME_PROVIDER	'p'
 #define LLMQ_NAME_ACCOUNT	'a'
 #define LLMQ_NAME_KEY		'k'
+#define LLMQ_NAME_WORKER	'w'		/* no name: the cell in which the background worker keeps its state */
 
 /* Names over this are refused wherever they come in. */
 #define LLMQ_MAX_NAME 128

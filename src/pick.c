@@ -25,6 +25,7 @@
 #include "role.h"
 #include "row.h"
 #include "settle.h"
+#include "worker.h"
 
 PG_FUNCTION_INFO_V1(llmquota_pick);
 
@@ -274,5 +275,6 @@ llmquota_pick(PG_FUNCTION_ARGS)
 		grant_columns(&pick, &uuid, values, nulls);
 	else
 		refusal_columns(&pick, values, nulls);
+	llmq_worker_look(last_call.granted ? pick.expires_at : DT_NOEND);
 	PG_RETURN_DATUM(llmq_result_row(fcinfo, values, nulls, NCOLUMNS));
 }

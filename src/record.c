@@ -26,6 +26,7 @@
 #include "redact.h"
 #include "role.h"
 #include "settle.h"
+#include "worker.h"
 
 PG_FUNCTION_INFO_V1(llmquota_record);
 PG_FUNCTION_INFO_V1(llmquota_release);
@@ -298,6 +299,7 @@ llmquota_record(PG_FUNCTION_ARGS)
 	nulls[1] = settled.usage_source == NULL;
 	if (!nulls[1])
 		values[1] = CStringGetTextDatum(settled.usage_source);
+	llmq_worker_look(DT_NOEND);
 	PG_RETURN_DATUM(llmq_result_row(fcinfo, values, nulls, lengthof(values)));
 }
 

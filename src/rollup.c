@@ -51,11 +51,5 @@ llmquota_stamp_usage(PG_FUNCTION_ARGS)
 int64
 llmq_roll_up_step(const LlmqMaintenance *maintenance)
 {
-	int64		counted;
-	LlmqSql		sql;
-
-	llmq_sql_begin(&sql);
-	counted = llmq_sql_step("llmquota_roll_up", maintenance->deadline);
-	llmq_sql_end(&sql);
-	return counted;
+	return llmq_sql_step("llmquota_roll_up", maintenance->deadline);
 }

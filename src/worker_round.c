@@ -1,0 +1,292 @@
+/*
+ * worker_round.c
+ *	  A round: maintenance of one database by a process that connects, works for less than a second, and ends.
+ *
+ * Every step is a transaction of its own, so that a lock on a table is held no longer than needed, and an error takes no
+ * other step with it; the error goes to the server's log, unless it was the last one too, and to the cell. The whole is
+ * cut by a timer. In the cell a round notes that it has begun, so that one that never ended (it crashed, or was killed)
+ * is seen by the next, which then waits the longer the more there were.
+ *
+ * The process connects as the bootstrap superuser and does every step as the owner of the ledger. Its commits wait for
+ * no disk and no standby: what they may forget is due again.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "commands/extension.h"
+#include "miscadmin.h"
+#include "postmaster/bgworker.h"
+#include "storage/ipc.h"
+#include "tcop/tcopprot.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/timeout.h"
+#include "utils/timestamp.h"
+
+#include "compat.h"
+#include "inject.h"
+#include "maintain.h"
+#include "pick.h"
+#include "sql.h"
+#include "worker.h"
+
+
+typedef struct Round
+{
+	LlmqSleeper *sleeper;
+	LlmqWorkerExtra extra;
+	MemoryContext context;		/* for what outlives a transaction */
+	TimestampTz began;
+	bool		wanted;			/* there is something to maintain, and it is time to */
+	bool		tables;			/* the steps that lock tables are due */
+	TimestampTz tables_due;
+	int			step;
+	LlmqMaintenanceNext next;
+	bool		cut;			/* it took too long */
+	const char *known_error;	/* the one in the cell */
+	const char *error;			/* NULL: none */
+	TimestampTz due;			/* the answer */
+} Round;
+
+/* How long a round waits after so many failures in a row: twice as long each time. */
+static int64
+wait_after(int failures, int64 longest)
+{
+	return Min((INT64CONST(1) << Min(failures, 20)) * USECS_PER_SEC, longest);
+}
+
+/*
+ * Keeps the error that has just been caught; to end the transaction is up to the caller. A lock that was not to be had
+ * is none: the next round comes again.
+ */
+static void
+keep_error(Round *round)
+{
+	ErrorData  *error;
+
+	MemoryContextSwitchTo(round->context);
+	error = CopyErrorData();
+	if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
+		round->cut = true;
+	if (error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE)
+	{
+		round->error = round->cut ? "maintenance was cut because it took too long" : error->message;
+		if (round->known_error == NULL || strcmp(round->known_error, round->error) != 0)
+			EmitErrorReport();
+	}
+	FlushErrorState();
+}
+
+/* Does a part of the round in a transaction of its own. */
+static void
+in_transaction(Round *round, void (*part) (Round *round))
+{
+	PG_TRY();
+	{
+		StartTransactionCommand();
+		PushActiveSnapshot(GetTransactionSnapshot());
+		part(round);
+		PopActiveSnapshot();
+		CommitTransactionCommand();
+	}
+	PG_CATCH();
+	{
+		HOLD_INTERRUPTS();
+		keep_error(round);
+		AbortCurrentTransaction();
+		RESUME_INTERRUPTS();
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(round->context);
+}
+
+/* In the cell: a round begins, unless the last ones never ended and it is too early after them. */
+static bool
+note_begin(LlmqWorkerCell *cell, void *argument)
+{
+	Round	   *round = argument;
+
+	if (cell->database != MyDatabaseId)
+	{
+		memset((char *) cell + sizeof(LlmqCellHeader), 0, sizeof(LlmqWorkerCell) - sizeof(LlmqCellHeader));
+		cell->database = MyDatabaseId;
+	}
+	if (cell->running_since != 0)
+	{
+		int64		wait = wait_after(cell->failures, LLMQ_LONGEST_WAIT);
+
+		round->due = Min(cell->running_since, round->began) + wait;
+		if (round->due > round->began)
+			return false;
+		cell->failures++;
+		cell->error_at = cell->running_since;
+		strlcpy(cell->error, "maintenance did not come to its end", sizeof(cell->error));
+	}
+	cell->running_since = round->began;
+	cell->sleeper_pid = MyBgworkerEntry->bgw_notify_pid;
+	cell->sleeper_memory = round->extra.memory;
+	round->tables = cell->tables_due <= round->began || cell->tables_due > round->began + LLMQ_ROUND_INTERVAL;
+	round->tables_due = cell->tables_due;
+	round->known_error = MemoryContextStrdup(round->context, cell->error);
+	return true;
+}
+
+/*
+ * Finds out whether there is anything to do. Before the first lease there is not: a database that is being restored from
+ * a dump has none, and nothing may be made there that the dump brings.
+ */
+static void
+begin_round(Round *round)
+{
+	LlmqRoundResult *result = &round->sleeper->result;
+	LlmqLive	live;
+
+	if (!OidIsValid(get_extension_oid("llmquota", true)))
+	{
+		round->due = DT_NOEND;
+		return;
+	}
+	llmq_live_open(&live, LLMQ_LIVE_COUNT, RowExclusiveLock);
+	if (llmq_cell_last_id(&live, LLMQ_LIVE_LEASE) == 0)
+		round->due = DT_NOEND;
+	else if (llmq_worker_cell_create(&live))
+	{
+		llmq_relation_path_compat(live.rel[LLMQ_LIVE_NAME], result->path, sizeof(result->path));
+		round->wanted = llmq_worker_cell_change(&live, note_begin, round);
+	}
+	llmq_live_close(&live);
+}
+
+/* One step, unless somebody else is at it. */
+static void
+do_step(Round *round)
+{
+	LlmqMaintenance maintenance;
+
+	LLMQ_INJECT_ERROR("round-error");
+	LLMQ_INJECT_HANG("round-hang");
+	LLMQ_INJECT_CRASH("round-crash", GetXLogInsertRecPtr());
+	if (!llmq_maintenance_lock())
+		return;
+	llmq_maintenance_begin(&maintenance, 0, &round->next);
+	maintenance.deadline = round->began + LLMQ_STEPS_MS * INT64CONST(1000);
+	maintenance.cut = true;
+	(void) llmq_maintenance_step(round->step, &maintenance);
+}
+
+/* The steps of one kind, each in its transaction. */
+static void
+do_steps(Round *round, LlmqStepKind kind)
+{
+	for (round->step = 0; round->step < llmq_maintenance_nsteps() && !round->cut; round->step++)
+		if (llmq_maintenance_kind(round->step) == kind)
+			in_transaction(round, do_step);
+}
+
+/* Steps that lock tables are done last, and once a minute: who cannot have a lock does not ask all the time. */
+static void
+do_all_steps(Round *round)
+{
+	bool		work_left;
+
+	do_steps(round, LLMQ_STEP_ROWS);
+	if (!round->tables)
+		return;
+	work_left = round->next.work_left;
+	round->next.work_left = false;
+	do_steps(round, LLMQ_STEP_TABLES);
+	round->tables_due = round->next.work_left ? round->began : round->began + LLMQ_ROUND_INTERVAL;
+	round->next.work_left |= work_left;
+}
+
+/* In the cell: how the round went, and when the next is due. */
+static bool
+note_end(LlmqWorkerCell *cell, void *argument)
+{
+	Round	   *round = argument;
+	TimestampTz now = GetCurrentTimestamp();
+
+	cell->last_run = now;
+	cell->last_run_ms = (int32) ((now - round->began) / 1000);
+	cell->rounds++;
+	cell->running_since = 0;
+	cell->tables_due = round->tables_due;
+	cell->due = round->next.work_left ? now : Max(now, Min(round->next.due, now + LLMQ_ROUND_INTERVAL));
+	if (round->error == NULL)
+		cell->failures = 0;
+	else
+	{
+		cell->failures++;
+		cell->error_at = now;
+		strlcpy(cell->error, round->error, sizeof(cell->error));
+		cell->due = Max(cell->due, now + wait_after(cell->failures, LLMQ_ROUND_INTERVAL));
+	}
+	round->due = cell->due;
+	return true;
+}
+
+static void
+end_round(Round *round)
+{
+	LlmqLive	live;
+
+	llmq_live_open(&live, LLMQ_LIVE_COUNT, RowExclusiveLock);
+	(void) llmq_worker_cell_change(&live, note_end, round);
+	llmq_live_close(&live);
+}
+
+/* Settings of database and role are not for this. */
+static void
+settle_settings(void)
+{
+	static const char *const settings[][2] = {
+		{"default_transaction_read_only", "off"},
+		{"default_transaction_isolation", "read committed"},
+		{"synchronous_commit", "off"},
+		{"search_path", "pg_catalog, pg_temp"},
+		{"lock_timeout", LLMQ_LOCK_TIMEOUT},
+		{"application_name", "llmquota maintenance"},
+	};
+
+	for (Size i = 0; i < lengthof(settings); i++)
+		SetConfigOption(settings[i][0], settings[i][1], PGC_SUSET, PGC_S_OVERRIDE);
+}
+
+static void
+run(Round *round)
+{
+	enable_timeout_after(STATEMENT_TIMEOUT, LLMQ_ROUND_MS);
+	in_transaction(round, begin_round);
+	if (round->wanted)
+		do_all_steps(round);
+	disable_timeout(STATEMENT_TIMEOUT, false);
+	QueryCancelPending = false;
+	if (round->wanted)
+		in_transaction(round, end_round);
+	round->sleeper->result.due = round->due;
+	round->sleeper->result.ended = true;
+}
+
+/* The process. Its argument is the database. */
+void
+llmquota_round_main(Datum argument)
+{
+	Round		round = {.began = GetCurrentTimestamp(),.next = {.due = DT_NOEND}};
+	dsm_segment *segment;
+
+	round.due = round.began + LLMQ_SILENCE;
+
+	pqsignal(SIGTERM, die);
+	BackgroundWorkerUnblockSignals();
+	BackgroundWorkerInitializeConnectionByOid(DatumGetObjectId(argument), InvalidOid, 0);
+	memcpy(&round.extra, MyBgworkerEntry->bgw_extra, sizeof(round.extra));
+	round.sleeper = llmq_sleeper_attach(round.extra.memory, &segment);
+	if (round.sleeper == NULL)
+		proc_exit(0);
+	settle_settings();
+	round.context = AllocSetContextCreate(TopMemoryContext, "llmquota round", ALLOCSET_DEFAULT_SIZES);
+	run(&round);
+	proc_exit(0);
+}
