@@ -2,11 +2,12 @@
  * worker_cell.c
  *	  What the background worker keeps in the database: one cell, and the view of it.
  *
- * The cell is a row of llmquota.name of a kind of its own, changed in place as all cells are. It is not made durable by
- * itself: a crash may forget the last round, and then there is another.
+ * The cell is a row of llmquota.name of a kind of its own, changed in place as all cells are. Each change is flushed,
+ * whatever synchronous_commit says: a crash must not forget that it was a round which crashed.
  */
 #include "postgres.h"
 
+#include "access/xlog.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "storage/proc.h"
@@ -71,6 +72,7 @@ llmq_worker_cell_change(LlmqLive *live, LlmqWorkerChange change, void *argument)
 			llmq_set_log(&set, 0);
 		}
 		llmq_set_unlock(&set);
+		XLogFlush(set.lsn);
 		return changed;
 	}
 	return false;

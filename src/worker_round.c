@@ -13,7 +13,6 @@
 #include "postgres.h"
 
 #include "access/xact.h"
-#include "access/xlog.h"
 #include "commands/extension.h"
 #include "miscadmin.h"
 #include "postmaster/bgworker.h"
@@ -167,7 +166,7 @@ do_step(Round *round)
 
 	LLMQ_INJECT_ERROR("round-error");
 	LLMQ_INJECT_HANG("round-hang");
-	LLMQ_INJECT_CRASH("round-crash", GetXLogInsertRecPtr());
+	LLMQ_INJECT_CRASH("round-crash", InvalidXLogRecPtr);
 	if (!llmq_maintenance_lock())
 		return;
 	llmq_maintenance_begin(&maintenance, 0, &round->next);
