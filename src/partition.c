@@ -234,7 +234,8 @@ llmq_partitions_drop_step(const LlmqMaintenance *maintenance)
 	char	   *leaf;
 
 	llmq_sql_run(psprintf("SELECT c.relname::pg_catalog.text"
-						  " FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) i.inhrelid"
+						  " FROM pg_catalog.pg_inherits i"
+						  " JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) i.inhrelid"
 						  " WHERE i.inhparent OPERATOR(pg_catalog.=) 'llmquota.usage'::pg_catalog.regclass"
 						  " AND c.relname OPERATOR(pg_catalog.~) '^usage_[0-9]{8}$'"
 						  " AND c.relname OPERATOR(pg_catalog.<) '%s'::pg_catalog.name ORDER BY c.relname LIMIT 2",

@@ -2,10 +2,10 @@
  * worker_look.c
  *	  What calls do for the background worker: see that there is one.
  *
- * Once a second at most a call looks at the worker's cell. When its heartbeat is old it asks the sleeper for a round, or
- * starts a sleeper when there is none and the library is not preloaded; nobody tries that more often than every half a
- * minute. A lease that will expire before the next round is told to the sleeper at once. Nothing here waits, and no page
- * is locked when it begins.
+ * Once a second at most a call looks at the worker's cell. When its heartbeat is old it asks the sleeper for a round,
+ * or starts a sleeper when there is none and the library is not preloaded; nobody tries that more often than every half
+ * a minute. A lease that will expire before the next round is told to the sleeper at once. Nothing here waits, and no
+ * page is locked when it begins.
  */
 #include "postgres.h"
 

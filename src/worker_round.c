@@ -2,10 +2,10 @@
  * worker_round.c
  *	  A round: maintenance of one database by a process that connects, works for less than a second, and ends.
  *
- * Every step is a transaction of its own, so that a lock on a table is held no longer than needed, and an error takes no
- * other step with it; the error goes to the server's log, unless it was the last one too, and to the cell. The whole is
- * cut by a timer. In the cell a round notes that it has begun, so that one that never ended (it crashed, or was killed)
- * is seen by the next, which then waits the longer the more there were.
+ * Every step is a transaction of its own, so that a lock on a table is held no longer than needed, and an error takes
+ * no other step with it; the error goes to the server's log, unless it was the last one too, and to the cell. The whole
+ * is cut by a timer. In the cell a round notes that it has begun, so that one that never ended (it crashed, or was
+ * killed) is seen by the next, which then waits the longer the more there were.
  *
  * The process connects as the bootstrap superuser and does every step as the owner of the ledger. Its commits wait for
  * no disk and no standby: what they may forget is due again.
@@ -133,8 +133,8 @@ note_begin(LlmqWorkerCell *cell, void *argument)
 }
 
 /*
- * Finds out whether there is anything to do. Before the first lease there is not: a database that is being restored from
- * a dump has none, and nothing may be made there that the dump brings.
+ * Finds out whether there is anything to do. Before the first lease there is not: a database that is being restored
+ * from a dump has none, and nothing may be made there that the dump brings.
  */
 static void
 begin_round(Round *round)
