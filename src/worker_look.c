@@ -65,7 +65,8 @@ claim_start(LlmqWorkerCell *cell, void *argument)
 {
 	TimestampTz now = *(TimestampTz *) argument;
 
-	if (cell->database == MyDatabaseId && cell->tried_at <= now && now < cell->tried_at + LLMQ_SILENCE)
+	if (cell->database == MyDatabaseId && cell->tried_at >= PgStartTime && cell->tried_at <= now &&
+		now < cell->tried_at + LLMQ_SILENCE)
 		return false;
 	if (cell->database != MyDatabaseId)
 		memset((char *) cell + sizeof(LlmqCellHeader), 0, sizeof(LlmqWorkerCell) - sizeof(LlmqCellHeader));

@@ -214,7 +214,11 @@ note_end(LlmqWorkerCell *cell, void *argument)
 	cell->tables_due = round->tables_due;
 	cell->due = round->next.work_left ? now : Max(now, Min(round->next.due, now + LLMQ_ROUND_INTERVAL));
 	if (round->error == NULL)
+	{
+		/* whoever finds no sleeper may start one at once */
 		cell->failures = 0;
+		cell->tried_at = 0;
+	}
 	else
 	{
 		cell->failures++;
