@@ -41,6 +41,7 @@ SELECT status FROM llmquota_record((llmquota_pick('m', 'clinic-7')).lease, 1, 2)
 SELECT lease FROM llmquota_pick('m', 'clinic-7') \gset
 SELECT status FROM llmquota_record(:'lease', 1, 2);
 RESET ROLE;
+UPDATE llmquota.setting SET value = '36500' WHERE name = 'usage_retention';
 -- one call of each waits there still
 INSERT INTO llmquota.usage (lease, picked_at, recorded_at, org, model, key, status)
 SELECT gen_random_uuid(), '2001-01-01 12:34', now(), o, 'm', 'k', 'ok' FROM unnest('{clinic-7,clinic-8}'::text[]) o;
