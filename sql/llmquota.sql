@@ -56,7 +56,8 @@ COMMENT ON COLUMN llmquota.record_result.status IS 'settled, settled_late (the l
 COMMENT ON COLUMN llmquota.record_result.usage_source IS 'where the stored token figures come from: reported, reserved, late or recovered; NULL for an unknown lease';
 
 --
--- Tables: configuration. Plain DML; a change is effective in every backend at its next pick after the commit.
+-- Tables: configuration. Plain DML; a change is effective in every backend at its next pick after the commit. Their
+-- pages are read directly, so they are heaps whatever default_table_access_method says.
 --
 
 CREATE TABLE llmquota.provider (
@@ -69,7 +70,7 @@ CREATE TABLE llmquota.provider (
 	CONSTRAINT provider_name_valid CHECK (provider OPERATOR(pg_catalog.<>) ALL ('{"",*}') AND pg_catalog.octet_length(provider) OPERATOR(pg_catalog.<=) 128),
 	CONSTRAINT provider_adapter_valid CHECK (adapter OPERATOR(pg_catalog.<>) '' AND pg_catalog.octet_length(adapter) OPERATOR(pg_catalog.<=) 128),
 	CONSTRAINT provider_base_url_valid CHECK (base_url OPERATOR(pg_catalog.<>) '' AND pg_catalog.octet_length(base_url) OPERATOR(pg_catalog.<=) 2048)
-);
+) USING heap;
 COMMENT ON TABLE llmquota.provider IS 'services that answer requests';
 COMMENT ON COLUMN llmquota.provider.provider IS 'name, at most 128 bytes';
 COMMENT ON COLUMN llmquota.provider.adapter IS 'its wire format, for the application: openai, anthropic, gemini, azure, ...';
@@ -88,7 +89,7 @@ CREATE TABLE llmquota.account (
 	CONSTRAINT account_name_valid CHECK (account OPERATOR(pg_catalog.<>) ALL ('{"",*}') AND pg_catalog.octet_length(account) OPERATOR(pg_catalog.<=) 128),
 	CONSTRAINT account_org_valid CHECK (org OPERATOR(pg_catalog.<>) ALL ('{"",*}') AND pg_catalog.octet_length(org) OPERATOR(pg_catalog.<=) 128),
 	CONSTRAINT account_base_url_valid CHECK (base_url OPERATOR(pg_catalog.<>) '' AND pg_catalog.octet_length(base_url) OPERATOR(pg_catalog.<=) 2048)
-);
+) USING heap;
 COMMENT ON TABLE llmquota.account IS 'organizations or projects at a provider: the holders of its limits';
 COMMENT ON COLUMN llmquota.account.account IS 'name, at most 128 bytes';
 COMMENT ON COLUMN llmquota.account.provider IS 'the provider the account is with';
@@ -107,7 +108,7 @@ CREATE TABLE llmquota.key (
 	CONSTRAINT key_account_fkey FOREIGN KEY (account) REFERENCES llmquota.account,
 	CONSTRAINT key_name_valid CHECK (key OPERATOR(pg_catalog.<>) ALL ('{"",*}') AND pg_catalog.octet_length(key) OPERATOR(pg_catalog.<=) 128),
 	CONSTRAINT key_secret_ref_valid CHECK (secret_ref OPERATOR(pg_catalog.<>) '' AND pg_catalog.octet_length(secret_ref) OPERATOR(pg_catalog.<=) 2048)
-);
+) USING heap;
 COMMENT ON TABLE llmquota.key IS 'credentials of accounts. A second key of one account adds redundancy and no capacity';
 COMMENT ON COLUMN llmquota.key.key IS 'name, at most 128 bytes; not the secret';
 COMMENT ON COLUMN llmquota.key.account IS 'the account the key is of';
@@ -129,7 +130,7 @@ CREATE TABLE llmquota.model (
 	CONSTRAINT model_provider_model_valid CHECK (provider_model OPERATOR(pg_catalog.<>) '' AND pg_catalog.octet_length(provider_model) OPERATOR(pg_catalog.<=) 128),
 	CONSTRAINT model_family_valid CHECK (family OPERATOR(pg_catalog.<>) ALL ('{"",*}') AND pg_catalog.octet_length(family) OPERATOR(pg_catalog.<=) 128),
 	CONSTRAINT model_default_output_tokens_valid CHECK (default_output_tokens OPERATOR(pg_catalog.>=) 0)
-);
+) USING heap;
 COMMENT ON TABLE llmquota.model IS 'models of providers. The name of a model is also a route of one step';
 COMMENT ON COLUMN llmquota.model.model IS 'name, at most 128 bytes';
 COMMENT ON COLUMN llmquota.model.provider IS 'the provider that serves the model';
@@ -148,7 +149,7 @@ CREATE TABLE llmquota.route (
 	CONSTRAINT route_name_valid CHECK (route OPERATOR(pg_catalog.<>) '' AND pg_catalog.octet_length(route) OPERATOR(pg_catalog.<=) 128),
 	CONSTRAINT route_org_valid CHECK (org OPERATOR(pg_catalog.<>) '*' AND pg_catalog.octet_length(org) OPERATOR(pg_catalog.<=) 128),
 	CONSTRAINT route_step_valid CHECK (step OPERATOR(pg_catalog.>=) 0)
-);
+) USING heap;
 COMMENT ON TABLE llmquota.route IS 'names that applications ask for: one row for each model of each step. The name of a route wins over that of a model';
 COMMENT ON COLUMN llmquota.route.route IS 'name, at most 128 bytes';
 COMMENT ON COLUMN llmquota.route.org IS 'the org whose own definition of the route this is, replacing the common one; empty: the common one';
@@ -163,7 +164,7 @@ CREATE TABLE llmquota.org (
 	CONSTRAINT org_pkey PRIMARY KEY (org),
 	CONSTRAINT org_name_valid CHECK (org OPERATOR(pg_catalog.<>) '*' AND pg_catalog.octet_length(org) OPERATOR(pg_catalog.<=) 128),
 	CONSTRAINT org_priority_valid CHECK (priority OPERATOR(pg_catalog.=) ANY ('{normal,high}'))
-);
+) USING heap;
 COMMENT ON TABLE llmquota.org IS 'tenants that requests are made for. An org that is not listed is allowed (setting unknown_org) and has the defaults of this table';
 COMMENT ON COLUMN llmquota.org.org IS 'name, at most 128 bytes; empty: requests made for no org in particular';
 COMMENT ON COLUMN llmquota.org.priority IS 'priority of picks that name none: normal or high';
@@ -207,7 +208,7 @@ CREATE TABLE llmquota.quota (
 	CONSTRAINT quota_high_priority_share_valid CHECK (high_priority_share OPERATOR(pg_catalog.>=) 0 AND high_priority_share OPERATOR(pg_catalog.<) 1),
 	CONSTRAINT quota_mode_valid CHECK (mode OPERATOR(pg_catalog.=) ANY ('{enforce,observe}')),
 	CONSTRAINT quota_rollout_valid CHECK (rollout OPERATOR(pg_catalog.>=) 0 AND rollout OPERATOR(pg_catalog.<=) 1)
-);
+) USING heap;
 COMMENT ON TABLE llmquota.quota IS 'limits. Every quota that matches a request must admit it; a row that names its subject replaces the ''*'' row of the same scope, model, family, metric and window';
 COMMENT ON SEQUENCE llmquota.quota_id_seq IS 'numbers of quotas';
 COMMENT ON COLUMN llmquota.quota.id IS 'number of the quota, shown in refusals and in llmquota.meter_window';
@@ -235,7 +236,7 @@ CREATE TABLE llmquota.setting (
 	unit text,
 	description text,
 	CONSTRAINT setting_pkey PRIMARY KEY (name)
-);
+) USING heap;
 COMMENT ON TABLE llmquota.setting IS 'what holds for the whole database. Change a value with UPDATE; an INSERT of a name that is there does the same';
 COMMENT ON COLUMN llmquota.setting.name IS 'name of the setting';
 COMMENT ON COLUMN llmquota.setting.value IS 'value, as text';
@@ -250,7 +251,7 @@ CREATE TABLE llmquota.role_grant (
 	CONSTRAINT role_grant_kind_valid CHECK (kind OPERATOR(pg_catalog.=) ANY ('{app,analyst,admin}')),
 	CONSTRAINT role_grant_org_valid CHECK (org OPERATOR(pg_catalog.<>) '*' AND pg_catalog.octet_length(org) OPERATOR(pg_catalog.<=) 128),
 	CONSTRAINT role_grant_org_not_of_admin CHECK (org IS NULL OR kind OPERATOR(pg_catalog.<>) 'admin')
-);
+) USING heap;
 COMMENT ON TABLE llmquota.role_grant IS 'what llmquota_grant gave to roles. Written by llmquota_grant and llmquota_revoke';
 COMMENT ON COLUMN llmquota.role_grant.role IS 'name of the role';
 COMMENT ON COLUMN llmquota.role_grant.kind IS 'app, analyst or admin';

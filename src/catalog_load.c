@@ -2,16 +2,19 @@
  * catalog_load.c
  *	  Reads the configuration tables.
  *
- * The tables are scanned with one fresh snapshot, directly and not through SPI: the caller of a pick needs no privilege
+ * The tables are read with one fresh snapshot, directly and not through SPI: the caller of a pick needs no privilege
  * on them, and neither search path nor row security have a say. Columns are known by number: they are only ever
  * appended. Rows that cannot be used (disabled, or of something disabled) are left out where nobody asks for them.
  */
 #include "postgres.h"
 
+#include "access/heapam.h"
 #include "access/table.h"
 #include "access/tableam.h"
+#include "catalog/pg_am.h"
 #include "catalog/pg_type.h"
 #include "executor/tuptable.h"
+#include "storage/bufmgr.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
@@ -63,27 +66,74 @@ fraction_value(const Row *row, int column)
 	return DatumGetFloat8(DirectFunctionCall1(numeric_float8, value(row, column)));
 }
 
+static void
+refuse_unless_heap(Relation rel)
+{
+	if (rel->rd_rel->relam != HEAP_TABLE_AM_OID)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("table \"%s.%s\" is not a heap", LLMQ_SCHEMA, RelationGetRelationName(rel)),
+				 errhint("ALTER TABLE %s.%s SET ACCESS METHOD heap.", LLMQ_SCHEMA, RelationGetRelationName(rel))));
+}
+
 /*
- * Scans one table from the snapshot; `reader` sees each row with all columns taken apart, in the catalog's context. The
- * scan itself sees everything and so takes no predicate locks: what a pick has to know is no read of a SERIALIZABLE
- * caller's own, and must not make it fail.
+ * Notes which rows of a page the snapshot shows. They stay where they are while the page is pinned, so that one lock
+ * does for all of them.
+ */
+static int
+find_visible_rows(Relation rel, Buffer buffer, Snapshot snapshot, HeapTupleData *rows)
+{
+	Page		page = BufferGetPage(buffer);
+	int			nrows = 0;
+
+	LockBuffer(buffer, BUFFER_LOCK_SHARE);
+	for (OffsetNumber offset = FirstOffsetNumber; offset <= PageGetMaxOffsetNumber(page); offset++)
+	{
+		ItemId		item = PageGetItemId(page, offset);
+		HeapTuple	tuple = &rows[nrows];
+
+		if (!ItemIdIsNormal(item))
+			continue;
+		tuple->t_data = (HeapTupleHeader) PageGetItem(page, item);
+		tuple->t_len = ItemIdGetLength(item);
+		tuple->t_tableOid = RelationGetRelid(rel);
+		ItemPointerSet(&tuple->t_self, BufferGetBlockNumber(buffer), offset);
+		if (HeapTupleSatisfiesVisibility(tuple, snapshot, buffer))
+			nrows++;
+	}
+	LockBuffer(buffer, BUFFER_LOCK_UNLOCK);
+	return nrows;
+}
+
+/*
+ * Reads one table from the snapshot; `reader` sees each row with all columns taken apart, in the catalog's context. The
+ * pages are read directly: what a pick has to know is no read of a SERIALIZABLE caller's own, and a scan's predicate
+ * locks would make it fail.
  */
 static void
 read_table(LlmqCatalog *catalog, LlmqRelation which, Snapshot snapshot, RowReader reader)
 {
 	Relation	rel = table_open(llmq_relation_oid(which), AccessShareLock);
-	TableScanDesc scan = table_beginscan(rel, SnapshotAny, 0, NULL);
+	HeapTupleData rows[MaxHeapTuplesPerPage];
 	Row			row = {.catalog = catalog,.slot = table_slot_create(rel, NULL)};
+	BlockNumber nblocks = RelationGetNumberOfBlocks(rel);
 
-	while (table_scan_getnextslot(scan, ForwardScanDirection, row.slot))
+	refuse_unless_heap(rel);
+	for (BlockNumber block = 0; block < nblocks; block++)
 	{
-		if (!table_tuple_satisfies_snapshot(rel, row.slot, snapshot))
-			continue;
-		slot_getallattrs(row.slot);
-		reader(&row);
+		Buffer		buffer = ReadBuffer(rel, block);
+		int			nrows = find_visible_rows(rel, buffer, snapshot, rows);
+
+		for (int i = 0; i < nrows; i++)
+		{
+			ExecStoreBufferHeapTuple(&rows[i], row.slot, buffer);
+			slot_getallattrs(row.slot);
+			reader(&row);
+		}
+		ExecClearTuple(row.slot);
+		ReleaseBuffer(buffer);
 	}
 	ExecDropSingleTupleTableSlot(row.slot);
-	table_endscan(scan);
 	table_close(rel, AccessShareLock);
 }
 

@@ -19,7 +19,6 @@ typedef struct LlmqCandidate
 /* Keys of one priority. The first `nactive` are to be asked, the others are remembered as full. */
 typedef struct LlmqTier
 {
-	int16		priority;
 	int			n;
 	int			nactive;
 	LlmqCandidate *candidate;

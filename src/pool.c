@@ -32,32 +32,36 @@ belongs(const LlmqKey *key, const char *owner)
 	return owner == NULL ? org == NULL : org != NULL && strcmp(org, owner) == 0;
 }
 
+/* Inside a tier keys have no order: where they are asked from is left to chance. */
 static int
 compare_keys(const void *a, const void *b)
 {
-	const LlmqKey *left = *(LlmqKey *const *) a;
-	const LlmqKey *right = *(LlmqKey *const *) b;
+	return (*(LlmqKey *const *) a)->priority - (*(LlmqKey *const *) b)->priority;
+}
 
-	if (left->priority != right->priority)
-		return left->priority < right->priority ? -1 : 1;
-	return strcmp(left->subject.name, right->subject.name);
+/* Does another tier begin with this one of the sorted keys? */
+static bool
+begins_tier(LlmqKey **keys, int i)
+{
+	return i == 0 || keys[i]->priority != keys[i - 1]->priority;
 }
 
 /* Cuts the sorted keys into tiers of equal priority. */
 static void
 fill_tiers(LlmqPool *pool, LlmqKey **keys, int nkeys)
 {
-	pool->tier = palloc0(sizeof(LlmqTier) * Max(nkeys, 1));
+	LlmqCandidate *candidates = palloc0(sizeof(LlmqCandidate) * Max(nkeys, 1));
+	int			ntiers = 0;
+
+	for (int i = 0; i < nkeys; i++)
+		ntiers += begins_tier(keys, i);
+	pool->tier = palloc0(sizeof(LlmqTier) * Max(ntiers, 1));
 	for (int i = 0; i < nkeys; i++)
 	{
 		LlmqTier   *tier;
 
-		if (i == 0 || keys[i]->priority != keys[i - 1]->priority)
-		{
-			tier = &pool->tier[pool->ntiers++];
-			tier->priority = keys[i]->priority;
-			tier->candidate = palloc0(sizeof(LlmqCandidate) * (nkeys - i));
-		}
+		if (begins_tier(keys, i))
+			pool->tier[pool->ntiers++].candidate = &candidates[i];
 		tier = &pool->tier[pool->ntiers - 1];
 		tier->candidate[tier->n++].key = keys[i];
 		tier->nactive = tier->n;
