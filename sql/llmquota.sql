@@ -484,6 +484,9 @@ COMMENT ON COLUMN llmquota.name.state IS 'whether the id is in use, edited in pl
 COMMENT ON COLUMN llmquota.name.kind IS 'what the name names, as one letter';
 COMMENT ON COLUMN llmquota.name.name IS 'the name, at most 128 bytes';
 
+CREATE SEQUENCE llmquota.config_time;
+COMMENT ON SEQUENCE llmquota.config_time IS 'when the configuration last changed, in microseconds since 2000, kept by a trigger';
+
 --
 -- Functions: calls of applications
 --

@@ -186,6 +186,29 @@ llmq_catalog_org(LlmqCatalog *catalog, const char *name)
 	return org;
 }
 
+/* Whatever quotas of a scope can be on; NULL when it is not, or no longer, configured. */
+LlmqSubject *
+llmq_catalog_subject(LlmqCatalog *catalog, LlmqScope scope, const char *name)
+{
+	switch (scope)
+	{
+		case LLMQ_SCOPE_GLOBAL:
+			return &catalog->global;
+		case LLMQ_SCOPE_PROVIDER:
+			return llmq_names_find(catalog->providers, name);
+		case LLMQ_SCOPE_ACCOUNT:
+			return llmq_names_find(catalog->accounts, name);
+		case LLMQ_SCOPE_KEY:
+			for (int i = 0; i < catalog->nkeys; i++)
+				if (strcmp(catalog->key[i]->subject.name, name) == 0)
+					return &catalog->key[i]->subject;
+			return NULL;
+		case LLMQ_SCOPE_ORG:
+			return &llmq_catalog_org(catalog, name)->subject;
+	}
+	return NULL;
+}
+
 /* The name under which an org's own definition of a route is kept: no two pairs have the same. */
 char *
 llmq_own_route_name(const char *org, const char *route)

@@ -211,6 +211,7 @@ typedef struct LlmqCatalog
 extern void llmq_catalog_invalidate(void);
 extern LlmqCatalog *llmq_catalog(void);
 extern const char *llmq_catalog_zone_name(LlmqCatalog *catalog, uint32 hash);
+extern LlmqSubject *llmq_catalog_subject(LlmqCatalog *catalog, LlmqScope scope, const char *name);
 extern LlmqOrg *llmq_catalog_org(LlmqCatalog *catalog, const char *name);
 extern char *llmq_own_route_name(const char *org, const char *route);
 extern LlmqRoute *llmq_catalog_route(LlmqCatalog *catalog, const char *name, const char *org);
@@ -219,6 +220,7 @@ extern LlmqRoute *llmq_catalog_route(LlmqCatalog *catalog, const char *name, con
 extern LlmqCatalog *llmq_catalog_load(MemoryContext context);
 
 /* plan.c */
+extern LlmqMeter *llmq_plan_meter(LlmqCatalog *catalog, LlmqSubject *subject, LlmqPart part, const char *part_name);
 extern LlmqMeters *llmq_plan_meters(LlmqCatalog *catalog, LlmqSubject *subject, const LlmqModel *model);
 extern bool llmq_plan_fits(const LlmqQuota *quota, const LlmqWindow *window, const LlmqSettings *settings);
 extern void llmq_plan_refresh(LlmqMeter *meter, TimestampTz now);

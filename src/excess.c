@@ -111,6 +111,7 @@ charge(const Owed *debt)
 	excess.correction.to = debt->used;
 	excess.correction.picked_at = debt->row.picked_at;
 	excess.correction.generation = PG_UINT32_MAX;
+	excess.correction.loosens = true;
 
 	llmq_live_open(&excess.live, LLMQ_LIVE_METER + 1, RowExclusiveLock);
 	while (!locked)

@@ -43,8 +43,8 @@ llmq_verdict_init(LlmqVerdict *verdict)
 }
 
 /* How much of a metric a call counts for. */
-static int64
-counted(const LlmqUse *use, LlmqMetric metric, uint8 window_flags)
+int64
+llmq_use_counted(const LlmqUse *use, LlmqMetric metric, uint8 window_flags)
 {
 	int64		input = use->input - ((window_flags & LLMQ_WINDOW_NOT_CACHED) ? use->cached : 0);
 
@@ -135,7 +135,7 @@ check_limit(LlmqVerdict *verdict, const LlmqLimit *limit, const LlmqWindow *wind
 			const LlmqDemand *demand, int64 now)
 {
 	int64		amount = usable_amount(limit->quota, demand->high_priority);
-	int64		requested = counted(&demand->use, limit->quota->metric, limit->quota->window_flags);
+	int64		requested = llmq_use_counted(&demand->use, limit->quota->metric, limit->quota->window_flags);
 	LlmqVerdict refusal = {
 		.limit = limit,.amount = limit->quota->amount,.used = window->sum,.requested = requested,.headroom = 1
 	};
@@ -207,7 +207,7 @@ llmq_meter_recall(const LlmqMeter *meter, const LlmqDemand *demand, int64 now, L
 	{
 		const LlmqLimit *limit = &meter->limit[i];
 		double		amount = usable_amount(limit->quota, demand->high_priority);
-		double		used = (double) limit->seen + counted(&demand->use, limit->quota->metric,
+		double		used = (double) limit->seen + llmq_use_counted(&demand->use, limit->quota->metric,
 														  limit->quota->window_flags);
 
 		if (!limit->enforced)
@@ -339,6 +339,19 @@ reshape(const LlmqMeter *meter, LlmqMeterState *state, const LlmqDemand *demand,
 			begin_window(state, &meter->limit[i], now);
 }
 
+/* What a window counts may change with its quota; what it has counted differently stays for a while. */
+static void
+set_counting(LlmqWindow *window, uint8 counting)
+{
+	const uint8 state = LLMQ_WINDOW_SEEDING | LLMQ_WINDOW_LOOSE;
+
+	if ((window->flags & ~state) == counting)
+		return;
+	window->flags = (window->flags & state) | counting;
+	if (window->sum > 0)
+		llmq_window_loosen(window);
+}
+
 /* Brings all windows to the clock. A new generation begins when one of them had to be moved back. */
 static void
 advance_windows(const LlmqMeter *meter, LlmqMeterState *state, int64 now)
@@ -350,11 +363,11 @@ advance_windows(const LlmqMeter *meter, LlmqMeterState *state, int64 now)
 		const LlmqLimit *limit = limit_of(meter, window);
 		LlmqWindowShape shape;
 
-		if (limit != NULL)
-			window->flags = (window->flags & LLMQ_WINDOW_SEEDING) | limit->quota->window_flags;
-		else
+		if (limit == NULL)
 			llmq_window_shape_of(window, &shape);
 		moved_back |= llmq_window_advance(window, limit != NULL ? &limit->shape : &shape, now, state->generation);
+		if (limit != NULL)
+			set_counting(window, limit->quota->window_flags);
 	}
 	if (moved_back)
 		state->generation++;
@@ -374,7 +387,7 @@ llmq_meter_charge(LlmqMeter *meter, LlmqMeterState *state, const LlmqDemand *dem
 	for (LlmqWindow *window = llmq_meter_first(state); window != NULL; window = llmq_meter_next(state, window))
 	{
 		LlmqLimit  *limit = limit_of(meter, window);
-		int64		requested = counted(&demand->use, window->metric, window->flags);
+		int64		requested = llmq_use_counted(&demand->use, window->metric, window->flags);
 
 		if (limit != NULL && !limit->enforced && !llmq_window_fits(window, limit->quota->amount, requested))
 			llmq_window_refuse(window, false, 1);
@@ -413,8 +426,10 @@ llmq_meter_correct(LlmqMeterState *state, const LlmqCorrection *correction)
 		llmq_window_shape_of(window, &shape);
 		if (!llmq_window_stale(&shape, correction->now))
 			moved_back |= llmq_window_advance(window, &shape, correction->now, state->generation);
-		delta = counted(&correction->to, window->metric, window->flags) -
-			counted(&correction->from, window->metric, window->flags);
+		delta = llmq_use_counted(&correction->to, window->metric, window->flags) -
+			llmq_use_counted(&correction->from, window->metric, window->flags);
+		if (delta != 0 && correction->loosens)
+			llmq_window_loosen(window);
 		if (delta != 0)
 			(void) llmq_window_correct(window, correction->picked_at, correction->generation, delta);
 	}

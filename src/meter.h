@@ -106,7 +106,10 @@ typedef struct LlmqCorrection
 	int64		picked_at;
 	int64		now;
 	uint32		generation;
+	bool		loosens;		/* what it replaces, or its time, shows nowhere else */
 } LlmqCorrection;
+
+extern int64 llmq_use_counted(const LlmqUse *use, LlmqMetric metric, uint8 window_flags);
 
 extern void llmq_meter_correct(LlmqMeterState *state, const LlmqCorrection *correction);
 extern int	llmq_meter_bytes_needed(const LlmqMeter *meter, const LlmqMeterState *state, const LlmqDemand *demand,
@@ -115,6 +118,8 @@ extern void llmq_meter_count_refusals(LlmqMeterState *state, int64 quota, bool e
 
 /* meter_cell.c */
 extern const char *llmq_scope_text(char letter);
+extern bool llmq_scope_of(char letter, LlmqScope *scope);
+extern char llmq_scope_letter(LlmqScope scope);
 extern bool llmq_meter_read(LlmqLive *live, LlmqMeter *meter, LlmqMeterState *state);
 extern void llmq_meter_ensure(LlmqLive *live, LlmqCatalog *catalog, LlmqMeter *meter);
 extern void llmq_meter_grow(LlmqLive *live, LlmqCatalog *catalog, LlmqMeter *meter, int bytes);

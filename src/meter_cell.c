@@ -22,14 +22,32 @@ static const char subject_kinds[LLMQ_SCOPE_COUNT] = {
 	0, LLMQ_NAME_PROVIDER, LLMQ_NAME_ACCOUNT, LLMQ_NAME_KEY, LLMQ_NAME_ORG
 };
 
-/* The scope that a meter's letter stands for. */
+/* The scope that a meter's letter stands for. False when it stands for none. */
+bool
+llmq_scope_of(char letter, LlmqScope *scope)
+{
+	for (int i = 0; i < LLMQ_SCOPE_COUNT; i++)
+	{
+		if (scope_letters[i] != letter)
+			continue;
+		*scope = (LlmqScope) i;
+		return true;
+	}
+	return false;
+}
+
+char
+llmq_scope_letter(LlmqScope scope)
+{
+	return scope_letters[scope];
+}
+
 const char *
 llmq_scope_text(char letter)
 {
-	for (int scope = 0; scope < LLMQ_SCOPE_COUNT; scope++)
-		if (scope_letters[scope] == letter)
-			return scope_texts[scope];
-	return "unknown";
+	LlmqScope	scope;
+
+	return llmq_scope_of(letter, &scope) ? scope_texts[scope] : "unknown";
 }
 
 /* The id of a subject's name; 0 for the scope global. */

@@ -271,6 +271,8 @@ llmquota_pick(PG_FUNCTION_ARGS)
 	read_request(fcinfo, &pick);
 	last_call.granted = run(&pick);
 	last_call.lease = pick.lease;
+	if (pick.demand.tentative)
+		llmq_config_note_change();
 	if (last_call.granted)
 		grant_columns(&pick, &uuid, values, nulls);
 	else

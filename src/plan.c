@@ -118,8 +118,8 @@ llmq_plan_fits(const LlmqQuota *quota, const LlmqWindow *window, const LlmqSetti
 }
 
 /* The meter of a subject and part, NULL when nothing limits it. Remembered with the subject, that too. */
-static LlmqMeter *
-plan_meter(LlmqCatalog *catalog, LlmqSubject *subject, LlmqPart part, const char *part_name)
+LlmqMeter *
+llmq_plan_meter(LlmqCatalog *catalog, LlmqSubject *subject, LlmqPart part, const char *part_name)
 {
 	const LlmqQuota *all = catalog->quotas[subject->scope][part];
 	LlmqMeter  *meter;
@@ -173,7 +173,7 @@ llmq_plan_meters(LlmqCatalog *catalog, LlmqSubject *subject, const LlmqModel *mo
 		LlmqMeter  *meter = NULL;
 
 		if (quotas[part] != NULL && (part == LLMQ_PART_ALL || part_name != NULL))
-			meter = plan_meter(catalog, subject, part, part_name);
+			meter = llmq_plan_meter(catalog, subject, part, part_name);
 		if (meter != NULL)
 			meters->meter[meters->n++] = meter;
 	}

@@ -89,8 +89,8 @@ llmq_settlement_without_figures(LlmqOutcome outcome, LlmqUsageSource source)
 }
 
 /* What a granted lease is charged for. */
-static LlmqUse
-use_reserved(const LlmqSlot *slot)
+LlmqUse
+llmq_use_reserved(const LlmqSlot *slot)
 {
 	return (LlmqUse) {
 		.input = slot->reserved_input,.output = slot->reserved_output,.request = true,.in_flight = true
@@ -101,8 +101,8 @@ use_reserved(const LlmqSlot *slot)
  * What a settled lease is charged for. A figure that was not given stays as reserved, unless the provider answered with
  * a failure; an expired lease stays as reserved, because the call may have been made; a released one gives all back.
  */
-static LlmqUse
-use_settled(const LlmqSlot *slot, const LlmqSettlement *settlement)
+LlmqUse
+llmq_use_settled(const LlmqSlot *slot, const LlmqSettlement *settlement)
 {
 	LlmqUse		use = {0};
 	bool		refused = settlement->outcome == LLMQ_OUTCOME_ERROR && settlement->answered;
@@ -130,14 +130,14 @@ use_replaced(const LlmqSlot *slot)
 }
 
 /* What one of a lease's meters counts it for. */
-static LlmqUse
-use_counted(const LlmqSlot *slot, int meter)
+LlmqUse
+llmq_use_at_meter(const LlmqSlot *slot, int meter)
 {
 	if (slot->charged & (1 << meter))
-		return use_reserved(slot);
+		return llmq_use_reserved(slot);
 	if (slot->state == LLMQ_SLOT_GRANTED)
 		return (LlmqUse) {0};
-	return slot->replaced.behind & (1 << meter) ? use_replaced(slot) : use_settled(slot, &slot->settlement);
+	return slot->replaced.behind & (1 << meter) ? use_replaced(slot) : llmq_use_settled(slot, &slot->settlement);
 }
 
 /* Everything that one settlement writes, put together before any lock. */
@@ -167,18 +167,31 @@ prepare_set(Settling *settling, LlmqLive *live, const LlmqLeaseId *id)
 	settling->lease_cell = llmq_set_add(&settling->set, LLMQ_LIVE_LEASE, id->page);
 }
 
+/*
+ * Does a settlement replace figures that were other than what was reserved? Then nobody can tell any more which part
+ * of them was charged when.
+ */
+static bool
+replaces_figures(const LlmqSlot *seen, int meter, const LlmqUse *from)
+{
+	return seen->state == LLMQ_SLOT_SETTLED && !(seen->charged & (1 << meter)) &&
+		(from->input != seen->reserved_input || from->output != seen->reserved_output || from->cached != 0);
+}
+
 /* Corrects one meter of the lease, under its lock. */
 static void
 correct_meter(Settling *settling, int i)
 {
 	const LlmqSlot *seen = &settling->seen;
 	LlmqCorrection correction = {
-		.from = use_counted(seen, i),
-		.to = use_settled(seen, &settling->settlement),
+		.from = llmq_use_at_meter(seen, i),
+		.to = llmq_use_settled(seen, &settling->settlement),
 		.picked_at = seen->granted_at,
 		.now = settling->now,
 		.generation = seen->meter[i].generation,
 	};
+
+	correction.loosens = replaces_figures(seen, i, &correction.from);
 
 	llmq_meter_correct(llmq_set_change(&settling->set, settling->meter_cell[i]), &correction);
 }
@@ -207,7 +220,7 @@ correct_meters(Settling *settling, int record)
 static LlmqReplaced
 replaced_use(const LlmqSlot *seen)
 {
-	LlmqUse		use = use_settled(seen, &seen->settlement);
+	LlmqUse		use = llmq_use_settled(seen, &seen->settlement);
 
 	if (seen->state == LLMQ_SLOT_GRANTED)
 		return (LlmqReplaced) {0};

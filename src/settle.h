@@ -21,6 +21,9 @@ typedef enum LlmqLeaseStanding
 } LlmqLeaseStanding;
 
 extern LlmqSettlement llmq_settlement_without_figures(LlmqOutcome outcome, LlmqUsageSource source);
+extern LlmqUse llmq_use_reserved(const LlmqSlot *slot);
+extern LlmqUse llmq_use_settled(const LlmqSlot *slot, const LlmqSettlement *settlement);
+extern LlmqUse llmq_use_at_meter(const LlmqSlot *slot, int meter);
 extern LlmqLeaseStanding llmq_lease_look(LlmqLive *live, const LlmqLeaseId *id, LlmqSlot *seen);
 extern bool llmq_lease_settle(LlmqLive *live, const LlmqLeaseId *id, const LlmqSettlement *settlement, LlmqSlot *slot);
 extern bool llmq_lease_free(LlmqLive *live, const LlmqLeaseId *id, const LlmqSlot *seen);

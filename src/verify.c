@@ -162,7 +162,10 @@ llmquota_verify(PG_FUNCTION_ARGS)
 	llmq_verify_cells(&verify);
 	llmq_verify_indexes(&verify);
 	if (verify.at_once)
+	{
 		llmq_verify_leases(&verify);
+		llmq_verify_windows(&verify);
+	}
 	UnregisterSnapshot(verify.snapshot);
 	llmq_live_close(&verify.live);
 	MemoryContextSwitchTo(caller);

@@ -82,4 +82,24 @@ extern void llmq_verify_indexes(LlmqVerify *verify);
 /* verify_lease.c */
 extern void llmq_verify_leases(LlmqVerify *verify);
 
+/* verify_window.c: a lease as one or more windows count it */
+typedef struct LlmqTallied
+{
+	TimestampTz picked_at;
+	TimestampTz recorded_at;	/* of its last figures; picked_at while it is in flight */
+	LlmqUse		reserved;
+	LlmqUse		use[2];			/* it counts as one of them, which are mostly the same */
+	bool		knows_generation;
+	uint32		generation;
+} LlmqTallied;
+
+struct LlmqTallies;
+extern struct LlmqTallies *llmq_tallies_create(LlmqVerify *verify);
+extern void llmq_tally(struct LlmqTallies *tallies, int32 meter, const LlmqTallied *lease);
+extern TimestampTz llmq_tallies_from(const struct LlmqTallies *tallies);
+extern void llmq_tallies_compare(struct LlmqTallies *tallies);
+
+/* verify_usage.c */
+extern void llmq_verify_windows(LlmqVerify *verify);
+
 #endif							/* LLMQ_VERIFY_H */

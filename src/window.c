@@ -35,6 +35,11 @@
  *
  * Concurrency.  The sum of what is in flight; the clock has no part in it.
  *
+ * Loose.  Whoever compares a window with what is known of its leases needs to
+ * know when that cannot come out even: when charges have moved with the ring,
+ * or count in a period that they were not made in, or when its owner says so.
+ * The mark goes when all of that must have left.
+ *
  * Debt.  An excess over the reservation always goes to the head, even past
  * the amount.  A refund goes to the bucket of its pick or nowhere.
  */
@@ -144,6 +149,22 @@ llmq_window_same_shape(const LlmqWindow *window, const LlmqWindowShape *shape)
 }
 
 /*
+ * Mark a window as loose until all that it may hold by now has left.
+ */
+void
+llmq_window_loosen(LlmqWindow *window)
+{
+	if (window->kind == LLMQ_WINDOW_SLIDING)
+	{
+		int64		until = add_saturated(window->head, LLMQ_BUCKETS);
+
+		if (!(window->flags & LLMQ_WINDOW_LOOSE) || until > window->next_span)
+			window->next_span = until;
+	}
+	window->flags |= LLMQ_WINDOW_LOOSE;
+}
+
+/*
  * Enter the shape's current period, or its next one, when that is later than
  * the window's.
  */
@@ -154,11 +175,15 @@ advance_calendar(LlmqWindow *window, const LlmqPeriod *period, int64 now)
 	int64		end = now < period->end ? period->end : period->next_end;
 
 	if (start < window->head)
+	{
+		llmq_window_loosen(window);
 		return;
+	}
 	if (start > window->head)
 	{
 		window->sum = 0;
 		window->next_span = 0;
+		window->flags &= ~LLMQ_WINDOW_LOOSE;
 	}
 	window->head = start;
 	window->span = end - start;
@@ -261,12 +286,21 @@ llmq_window_advance(LlmqWindow *window, const LlmqWindowShape *shape,
 	if (window->kind == LLMQ_WINDOW_CALENDAR)
 		advance_calendar(window, &shape->period, now);
 
-	if (window->kind != LLMQ_WINDOW_SLIDING || !advance_sliding(window, now))
+	if (window->kind != LLMQ_WINDOW_SLIDING)
 		return false;
-
-	move_back(window, now);
-	window->rebased = generation + 1;
-	return true;
+	if (advance_sliding(window, now))
+	{
+		llmq_window_loosen(window);
+		move_back(window, now);
+		window->rebased = generation + 1;
+		return true;
+	}
+	if ((window->flags & LLMQ_WINDOW_LOOSE) && window->head >= window->next_span)
+	{
+		window->flags &= ~LLMQ_WINDOW_LOOSE;
+		window->next_span = 0;
+	}
+	return false;
 }
 
 /*

@@ -56,6 +56,8 @@ typedef enum LlmqCalendarUnit
 /* and what its owner needs to know to settle a lease, kept for it */
 #define LLMQ_WINDOW_NOT_CACHED 0x02 /* cached input tokens do not count */
 #define LLMQ_WINDOW_NOT_FAILURES 0x04	/* failed requests do not count */
+/* it holds what cannot be told from times and figures of leases alone */
+#define LLMQ_WINDOW_LOOSE 0x08
 
 /*
  * A window as it is stored in a meter's state: fixed width, no padding.
@@ -86,7 +88,8 @@ typedef struct LlmqWindow
 	int64		would_refuse;	/* how often it would have, only observing */
 	int64		began_at;		/* when it began to count */
 	int64		next_span;		/* length of the next period, 0 if not known:
-								 * whoever settles has no shape at hand */
+								 * whoever settles has no shape at hand;
+								 * sliding: the bucket that ends LOOSE */
 	int64		bucket[LLMQ_BUCKETS];	/* number n is at n modulo 61 */
 } LlmqWindow;
 
@@ -134,6 +137,7 @@ extern int64 llmq_window_when(const LlmqWindow *window, int64 now,
 extern int64 llmq_window_charge(LlmqWindow *window, int64 now, int64 requested);
 extern int64 llmq_window_correct(LlmqWindow *window, int64 picked_at,
 								 uint32 pick_generation, int64 delta);
+extern void llmq_window_loosen(LlmqWindow *window);
 extern void llmq_window_refuse(LlmqWindow *window, bool enforced, int64 times);
 
 #endif							/* LLMQ_WINDOW_H */

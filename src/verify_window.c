@@ -1,0 +1,263 @@
+/*
+ * verify_window.c
+ *	  Do windows hold what leases and ledger add up to?
+ *
+ * For llmquota_verify(), on copies of one moment. What a lease counts for is known: while its slot is there from the
+ * slot, by meter and generation; afterwards from its row in the ledger, which names the subjects and the time. What a
+ * window must hold at least, and can hold at most, is added up from these and compared with its sum:
+ *
+ *	- A lease picked within the buckets of the window (or its period) counts with all that it used. One picked before
+ *	  counts at most with what it exceeded its reservation by, because an excess goes to the running bucket.
+ *	- The ledger knows no generations. That a row is counted is certain only if it was picked after the window began, and
+ *	  since the configuration last changed: before, its subject may have been without this limit. A window that no quota
+ *	  has any more is not charged any more.
+ *	- A row that was recorded late counts with what was reserved or with what was used, depending on whether its slot
+ *	  was there still.
+ *	- What was picked before the window began may have been added by maintenance, as it was known then.
+ *	- A window marked loose cannot be compared (see window.c).
+ *
+ * A call that was under way when the configuration changed may have missed that: hence MISSED_CHANGE.
+ */
+#include "postgres.h"
+
+#include "miscadmin.h"
+#include "utils/timestamp.h"
+
+#include "catalog.h"
+#include "config_change.h"
+#include "name.h"
+#include "verify.h"
+
+/* How long a call can go on with the configuration that it found when it began, in microseconds. */
+#define MISSED_CHANGE INT64CONST(5000000)
+
+/* What one window must, and can, hold. */
+typedef struct Tally
+{
+	const LlmqWindow *window;
+	bool		compared;
+	bool		planned;
+	int64		least;
+	int64		most;
+} Tally;
+
+typedef struct MeterTallies
+{
+	int			n;
+	Tally	   *tally;
+} MeterTallies;
+
+typedef struct LlmqTallies
+{
+	LlmqVerify *verify;
+	TimestampTz certain_from;	/* the configuration has been the same since */
+	TimestampTz from;			/* when the first of the windows that are compared begins */
+	int32		last_meter;
+	MeterTallies *meter;
+} LlmqTallies;
+
+/* When a lease was picked, as a window sees it. */
+typedef enum Place
+{
+	PLACE_BEFORE,
+	PLACE_WITHIN,
+	PLACE_AFTER
+} Place;
+
+/* The number of a sliding window's bucket at an instant. */
+static int64
+bucket_at(const LlmqWindow *window, TimestampTz at)
+{
+	return at / window->span - (at % window->span < 0 ? 1 : 0);
+}
+
+static Place
+place_of(const LlmqWindow *window, TimestampTz at)
+{
+	if (window->kind == LLMQ_WINDOW_SLIDING)
+	{
+		int64		bucket = bucket_at(window, at);
+
+		return bucket <= window->head - LLMQ_BUCKETS ? PLACE_BEFORE : bucket > window->head ? PLACE_AFTER : PLACE_WITHIN;
+	}
+	return at < window->head ? PLACE_BEFORE : at >= window->head + window->span ? PLACE_AFTER : PLACE_WITHIN;
+}
+
+/* When what a window holds began: of a sliding one, with its oldest bucket. */
+static TimestampTz
+start_of(const LlmqWindow *window)
+{
+	return window->kind == LLMQ_WINDOW_SLIDING ? (window->head - LLMQ_BUCKETS + 1) * window->span : window->head;
+}
+
+/* The limits that the configuration has for a meter; NULL when there are none, or its subject is gone. */
+static const LlmqMeter *
+plan_of(LlmqCatalog *catalog, const LlmqVerifyCell *cell)
+{
+	LlmqCellKey key;
+	LlmqScope	scope;
+	LlmqSubject *subject;
+	const char *name;
+
+	llmq_cell_meter_key(cell->tuple, &key);
+	name = key.subject == 0 ? "" : llmq_name_text(key.subject);
+	if (name == NULL || !llmq_scope_of(key.kind, &scope))
+		return NULL;
+	subject = llmq_catalog_subject(catalog, scope, name);
+	if (subject == NULL)
+		return NULL;
+	if (key.part == 0)
+		return llmq_plan_meter(catalog, subject, LLMQ_PART_ALL, NULL);
+	name = llmq_name_text(key.part);
+	if (name == NULL)
+		return NULL;
+	return llmq_plan_meter(catalog, subject, llmq_name_kind(key.part) == LLMQ_NAME_MODEL ? LLMQ_PART_MODEL :
+						   LLMQ_PART_FAMILY, MemoryContextStrdup(subject->context, name));
+}
+
+static bool
+is_planned(const LlmqMeter *plan, const LlmqWindow *window)
+{
+	for (int i = 0; plan != NULL && i < plan->nlimits; i++)
+		if (llmq_window_same_shape(window, &plan->limit[i].shape))
+			return true;
+	return false;
+}
+
+/* Begins the tallies of one meter. */
+static void
+add_meter(LlmqTallies *tallies, LlmqCatalog *catalog, const LlmqVerifyCell *cell)
+{
+	const LlmqMeterState *state = (const LlmqMeterState *) cell->state;
+	const LlmqMeter *plan = plan_of(catalog, cell);
+	MeterTallies *meter = &tallies->meter[cell->id];
+
+	for (const LlmqWindow *window = llmq_meter_first(state); window != NULL; window = llmq_meter_next(state, window))
+		meter->n++;
+	meter->tally = palloc0(sizeof(Tally) * Max(meter->n, 1));
+	meter->n = 0;
+	for (const LlmqWindow *window = llmq_meter_first(state); window != NULL; window = llmq_meter_next(state, window))
+	{
+		Tally	   *tally = &meter->tally[meter->n++];
+
+		tally->window = window;
+		tally->compared = window->kind != LLMQ_WINDOW_CONCURRENCY && !(window->flags & LLMQ_WINDOW_LOOSE);
+		tally->planned = is_planned(plan, window);
+		if (tally->compared)
+			tallies->from = Min(tallies->from, start_of(window));
+	}
+}
+
+/* Begins to add up, for every window that was copied. */
+LlmqTallies *
+llmq_tallies_create(LlmqVerify *verify)
+{
+	LlmqVerifyTable *meters = &verify->table[LLMQ_LIVE_METER];
+	LlmqTallies *tallies = palloc0(sizeof(LlmqTallies));
+	LlmqCatalog *catalog = llmq_catalog();
+
+	tallies->verify = verify;
+	tallies->from = PG_INT64_MAX;
+	tallies->last_meter = meters->last_id;
+	tallies->meter = palloc_extended(sizeof(MeterTallies) * ((Size) meters->last_id + 1),
+									 MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
+	for (int32 id = 1; id <= meters->last_id; id++)
+		if (meters->by_id[id] != NULL)
+			add_meter(tallies, catalog, meters->by_id[id]);
+	/* last: a change that was not seen above is noted here */
+	tallies->certain_from = llmq_config_changed_at() + MISSED_CHANGE;
+	return tallies;
+}
+
+/* When the first of the windows begins; no lease that ended before matters. */
+TimestampTz
+llmq_tallies_from(const LlmqTallies *tallies)
+{
+	return tallies->from;
+}
+
+/* Is it certain that this window counts the lease? */
+static bool
+is_certain(const LlmqTallies *tallies, const Tally *tally, const LlmqTallied *lease)
+{
+	if (lease->knows_generation)
+		return lease->generation >= tally->window->since;
+	return tally->planned && lease->picked_at >= tally->window->began_at && lease->picked_at >= tallies->certain_from;
+}
+
+static void
+tally_window(const LlmqTallies *tallies, Tally *tally, const LlmqTallied *lease)
+{
+	const LlmqWindow *window = tally->window;
+	int64		reserved = llmq_use_counted(&lease->reserved, window->metric, window->flags);
+	int64		one = llmq_use_counted(&lease->use[0], window->metric, window->flags);
+	int64		other = llmq_use_counted(&lease->use[1], window->metric, window->flags);
+	int64		most = Max(one, other);
+	bool		certain = is_certain(tallies, tally, lease);
+
+	if (!certain && lease->knows_generation && (window->flags & LLMQ_WINDOW_SEEDING))
+		return;
+	if (lease->picked_at < window->began_at)
+		most = Max(most, reserved);
+	switch (place_of(window, lease->picked_at))
+	{
+		case PLACE_WITHIN:
+			tally->most += most;
+			if (certain)
+				tally->least += Min(one, other);
+			break;
+		case PLACE_AFTER:
+			tally->most += most;
+			break;
+		case PLACE_BEFORE:
+			if (place_of(window, lease->recorded_at) != PLACE_BEFORE)
+				tally->most += Max(most - reserved, 0);
+			break;
+	}
+}
+
+/* Adds a lease to what the windows of a meter must and can hold. */
+void
+llmq_tally(LlmqTallies *tallies, int32 meter, const LlmqTallied *lease)
+{
+	if (meter < 1 || meter > tallies->last_meter)
+		return;
+	for (int i = 0; i < tallies->meter[meter].n; i++)
+		if (tallies->meter[meter].tally[i].compared)
+			tally_window(tallies, &tallies->meter[meter].tally[i], lease);
+}
+
+static void
+report(LlmqVerify *verify, const LlmqVerifyCell *cell, const Tally *tally)
+{
+	bool		less = tally->window->sum < tally->least;
+
+	llmq_verify_report(verify, &(LlmqFinding) {
+		.object = "window",
+		.subject = psprintf("%s, quota " INT64_FORMAT, llmq_verify_subject(verify, cell), tally->window->quota),
+		.problem = less ? "holds less than leases and ledger show" : "holds more than leases and ledger show",
+		.expected = psprintf(tally->least == tally->most ? INT64_FORMAT : less ? "at least " INT64_FORMAT :
+							 "at most " INT64_FORMAT, less ? tally->least : tally->most),
+		.found = psprintf(INT64_FORMAT, tally->window->sum),
+	});
+}
+
+/* Compares what was added up with what the windows hold. */
+void
+llmq_tallies_compare(LlmqTallies *tallies)
+{
+	LlmqVerify *verify = tallies->verify;
+
+	for (int32 id = 1; id <= tallies->last_meter; id++)
+	{
+		MeterTallies *meter = &tallies->meter[id];
+
+		for (int i = 0; i < meter->n; i++)
+		{
+			Tally	   *tally = &meter->tally[i];
+
+			if (tally->compared && (tally->window->sum < tally->least || tally->window->sum > tally->most))
+				report(verify, verify->table[LLMQ_LIVE_METER].by_id[id], tally);
+		}
+	}
+}

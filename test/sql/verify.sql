@@ -1,0 +1,103 @@
+-- llmquota_verify() finds what is wrong, and nothing else. The functions that do damage are those of
+-- test/unit/cell_test.c.
+\set SHOW_CONTEXT never
+\pset null -
+LOAD 'llmquota';
+CREATE FUNCTION cell_fault(live_table int, image bytea, id int) RETURNS text LANGUAGE c STRICT AS 'cell_test', 'cell_fault';
+CREATE FUNCTION cell_write(live_table int, id int, at int, bytes bytea) RETURNS void LANGUAGE c STRICT AS 'cell_test', 'cell_write';
+CREATE FUNCTION window_add(meter int, quota bigint, amount bigint) RETURNS void LANGUAGE c STRICT AS 'cell_test', 'window_add';
+
+INSERT INTO llmquota.provider (provider, adapter) VALUES ('p', 'openai');
+INSERT INTO llmquota.account (account, provider) VALUES ('a', 'p');
+INSERT INTO llmquota.key (key, account) VALUES ('k', 'a');
+INSERT INTO llmquota.model (model, provider) VALUES ('m', 'p');
+INSERT INTO llmquota.quota (scope, subject, metric, amount, per, calendar) VALUES
+	('account', 'a', 'concurrency', 1000, NULL, NULL),
+	('account', 'a', 'tokens', 1000000, '1 hour', NULL),
+	('org', '*', 'requests', 1000000, NULL, 'year');
+-- the configuration is as it is for long
+SELECT setval('llmquota.config_time', 1);
+
+SELECT * FROM llmquota_verify();
+CREATE TABLE lease AS SELECT n, p.lease
+  FROM generate_series(1, 8) n, llmquota_pick('m', 'clinic-7', 100, 10, request_id => n::text) p;
+SELECT llmquota_record(lease, 60, 5) FROM lease WHERE n <= 3;
+SELECT llmquota_record(lease, 600, 50) FROM lease WHERE n = 4;
+SELECT llmquota_record(lease, http_status => 500) FROM lease WHERE n = 5;
+SELECT llmquota_release(lease) FROM lease WHERE n = 6;
+BEGIN;
+SELECT llmquota_record(lease, 70, 7) FROM lease WHERE n = 7;
+SELECT * FROM llmquota_verify();
+ROLLBACK;
+SELECT * FROM llmquota_verify();
+-- leases whose slots have others by now: of these the ledger alone knows
+DO $$
+BEGIN
+	FOR n IN 1 .. 40 LOOP
+		PERFORM llmquota_record(lease, 60 + n, 2 * n) FROM llmquota_pick('m', 'clinic-7', 80, 40);
+		COMMIT;
+	END LOOP;
+END $$;
+SELECT * FROM llmquota_verify();
+
+-- every byte of a cell's image, and every bit of it: turned round it is found
+CREATE FUNCTION undetected(live_table int, image bytea, id int, OUT bytes bigint, OUT bits bigint) LANGUAGE sql AS $$
+	SELECT count(*) FILTER (WHERE cell_fault(live_table, set_byte(image, at, get_byte(image, at) # 255), id) IS NULL),
+		   (SELECT count(*) FROM generate_series(0, 8 * length(image) - 1) bit
+			 WHERE cell_fault(live_table, set_bit(image, bit, 1 - get_bit(image, bit)), id) IS NULL)
+	  FROM generate_series(0, length(image) - 1) at
+$$;
+CREATE VIEW image AS
+SELECT 0 AS live_table, 'meter' AS name, id, state FROM llmquota.meter
+UNION ALL SELECT 1, 'lease_page', id, state FROM llmquota.lease_page
+UNION ALL SELECT 2, 'name', id, state FROM llmquota.name;
+SELECT i.name, count(*), sum(bytes) AS undetected_bytes, sum(bits) AS undetected_bits,
+	   count(cell_fault(i.live_table, i.state, i.id)) AS faulty,
+	   count(cell_fault(i.live_table, i.state, i.id + 1)) AS of_another,
+	   count(cell_fault(i.live_table, substr(i.state, 1, length(i.state) - 8), i.id)) AS shorter
+  FROM image i, undetected(i.live_table, i.state, i.id) GROUP BY 1 ORDER BY 1;
+SELECT cell_fault(0, '', 1) AS empty, cell_fault(0, '\x00', 1) AS one_byte, cell_fault(0, decode(repeat('00', 1024), 'hex'), 0) AS zeros;
+
+-- a byte in the page itself; a pick that meets it raises, and repairs nothing
+SELECT cell_write(0, m.id, 200, '\xff') FROM llmquota.meter m WHERE m.scope = 'a';
+SELECT object, problem, expected <> found AS differs, repaired FROM llmquota_verify() WHERE object = 'meter';
+SELECT cell_write(0, m.id, 200, '\x00') FROM llmquota.meter m WHERE m.scope = 'a';
+SELECT * FROM llmquota_verify();
+
+-- what makes sense by itself, and does not agree with leases and ledger
+CREATE FUNCTION drift(scope "char", metric text, amount int) RETURNS SETOF text LANGUAGE plpgsql AS $$
+DECLARE
+	meter int;
+	quota bigint;
+BEGIN
+	SELECT m.id INTO meter FROM llmquota.meter m WHERE m.scope = drift.scope;
+	SELECT q.id INTO quota FROM llmquota.quota q WHERE q.metric = drift.metric;
+	PERFORM window_add(meter, quota, amount);
+	RETURN QUERY SELECT concat_ws(', ', v.object, regexp_replace(v.subject, '^\d+: |, quota \d+', '', 'g'), v.problem, v.expected, v.found) FROM llmquota_verify() v;
+	PERFORM window_add(meter, quota, -amount);
+END $$;
+SELECT drift('a', 'concurrency', 1);
+SELECT drift('a', 'concurrency', -1);
+SELECT drift('a', 'tokens', 1);
+SELECT drift('a', 'tokens', -1);
+SELECT drift('o', 'requests', 1);
+SELECT drift('o', 'requests', -1);
+SELECT drift('o', 'requests', 0);
+-- a row of the ledger that is not there
+BEGIN;
+DELETE FROM llmquota.usage WHERE status = 'released';
+SELECT object, subject = lease::text AS subject, problem, repaired FROM llmquota_verify(), lease WHERE n = 6;
+ROLLBACK;
+SELECT * FROM llmquota_verify();
+
+-- since the configuration changed, calls may not have been counted: less is no drift, more is
+UPDATE llmquota.quota SET amount = amount + 1;
+SELECT drift('a', 'tokens', -1) AS less;
+SELECT drift('a', 'tokens', 1) AS more;
+SELECT setval('llmquota.config_time', 1);
+
+-- repair is refused where nothing can be changed
+BEGIN READ ONLY;
+SELECT * FROM llmquota_verify();
+SELECT * FROM llmquota_verify(true);
+ROLLBACK;
