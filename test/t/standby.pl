@@ -47,6 +47,7 @@ sub same
 		isnt($primary, '', "$what: $view has rows");
 		is(sql($standby, $shown{$view}), $primary, "$what: the standby shows the same $view");
 	}
+	is(sql($standby, 'SELECT * FROM llmquota_verify()'), '', "$what: every row is whole on the standby");
 	return;
 }
 
