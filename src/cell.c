@@ -46,6 +46,7 @@
 #include "compat.h"
 #include "inject.h"
 #include "relation.h"
+#include "worker.h"
 
 /*
  * How often a page is tried before its lock is slept for: a few microseconds, as long as a change of it takes, and
@@ -397,9 +398,17 @@ llmq_set_unlock(LlmqCellSet *set)
 	set->nrecords = 0;
 }
 
+/* Makes a change durable in a moment, as an asynchronous COMMIT would. */
+void
+llmq_cell_make_durable_soon(XLogRecPtr lsn)
+{
+	if (!XLogRecPtrIsInvalid(lsn) && !llmq_worker_takes_wal())
+		XLogSetAsyncXactLSN(lsn);
+}
+
 /*
  * Makes a change as durable as synchronous_commit asks. COMMIT does not do it: it flushes only for a transaction with
- * an id. A cancel ends the wait for a standby with PostgreSQL's own warning; the change stands. No lock may be held.
+ * an id, and may come much later. A cancel ends the wait for a standby with PostgreSQL's own warning; the change stands. No lock may be held.
  */
 void
 llmq_cell_make_durable(XLogRecPtr lsn)
@@ -408,8 +417,7 @@ llmq_cell_make_durable(XLogRecPtr lsn)
 		return;
 	if (synchronous_commit <= SYNCHRONOUS_COMMIT_OFF)
 	{
-		/* COMMIT would tell the WAL writer, but the statement may go on for long before it */
-		XLogSetAsyncXactLSN(lsn);
+		llmq_cell_make_durable_soon(lsn);
 		return;
 	}
 	if (LLMQ_INJECTED("no-flush"))

@@ -133,6 +133,7 @@ extern void *llmq_set_change(LlmqCellSet *set, int cell);
 extern int	llmq_set_record_of(const LlmqCellSet *set, int cell);
 extern void llmq_set_log(LlmqCellSet *set, int record);
 extern void llmq_set_unlock(LlmqCellSet *set);
+extern void llmq_cell_make_durable_soon(XLogRecPtr lsn);
 extern void llmq_cell_make_durable(XLogRecPtr lsn);
 extern void llmq_cell_refuse_if_read_only(const char *function);
 

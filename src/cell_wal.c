@@ -14,6 +14,8 @@
 
 #include "access/generic_xlog.h"
 #include "access/rmgr.h"
+#include "access/xact.h"
+#include "access/xlog.h"
 #include "access/xloginsert.h"
 #include "miscadmin.h"
 #include "storage/bufmgr.h"
@@ -138,10 +140,15 @@ delta_of(Delta *delta, int *ndeltas, Buffer buffer)
 	return &delta[(*ndeltas)++];
 }
 
-/* Writes the record of pages that have been changed already, in a critical section. */
+/*
+ * Writes the record of pages that have been changed already, in a critical section. COMMIT is not to know of it as long
+ * as the transaction has no id: it would do nothing but wake the WAL writer, which costs as much as the record, and
+ * llmq_cell_make_durable() sees to that.
+ */
 static XLogRecPtr
 insert_record(const Delta *delta, int ndeltas)
 {
+	XLogRecPtr	known_to_commit = XactLastRecEnd;
 	XLogRecPtr	lsn;
 
 	XLogBeginInsert();
@@ -151,6 +158,8 @@ insert_record(const Delta *delta, int ndeltas)
 		XLogRegisterBufData(i, delta[i].bytes, delta[i].length);
 	}
 	lsn = XLogInsert(RM_GENERIC_ID, 0);
+	if (!TransactionIdIsValid(GetTopTransactionIdIfAny()))
+		XactLastRecEnd = known_to_commit;
 	for (int i = 0; i < ndeltas; i++)
 		PageSetLSN(BufferGetPage(delta[i].buffer), lsn);
 	return lsn;

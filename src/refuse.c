@@ -72,6 +72,7 @@ flush_one(LlmqLive *live, const PendingRefusals *refusals)
 	llmq_meter_count_refusals(llmq_set_change(&set, cell), refusals->quota, true, refusals->times);
 	llmq_set_log(&set, 0);
 	llmq_set_unlock(&set);
+	llmq_cell_make_durable_soon(set.lsn);
 }
 
 /* Writes all pending refusals. Not durable at once: counts of refusals may be lost in a crash, like statistics. */

@@ -44,6 +44,7 @@ llmq_sleeper_prepare(LlmqSleeper *sleeper)
 {
 	memset(sleeper, 0, sizeof(LlmqSleeper));
 	SpinLockInit(&sleeper->mutex);
+	pg_atomic_init_u64(&sleeper->unflushed_since, 0);
 	sleeper->magic = SLEEPER_MAGIC;
 }
 

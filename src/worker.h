@@ -8,6 +8,7 @@
 #include "postgres.h"
 
 #include "datatype/timestamp.h"
+#include "port/atomics.h"
 #include "storage/dsm.h"
 #include "storage/latch.h"
 #include "storage/spin.h"
@@ -51,6 +52,7 @@ typedef struct LlmqRoundResult
 typedef struct LlmqSleeper
 {
 	uint64		magic;
+	pg_atomic_uint64 unflushed_since;	/* a call has left its WAL to the sleeper; 0: none has */
 	slock_t		mutex;			/* for all that follows */
 	pid_t		pid;			/* 0: it is not there */
 	Latch	   *latch;
@@ -99,6 +101,7 @@ extern LlmqSleeper *llmq_sleeper_attach(dsm_handle memory, dsm_segment **segment
 
 /* worker_look.c */
 extern void llmq_worker_look(TimestampTz expires_at);
+extern bool llmq_worker_takes_wal(void);
 
 /* worker_cell.c */
 extern bool llmq_worker_cell_create(LlmqLive *live);

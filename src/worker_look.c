@@ -12,6 +12,7 @@
 #include "access/xact.h"
 #include "miscadmin.h"
 #include "postmaster/bgworker.h"
+#include "postmaster/walwriter.h"
 #include "storage/proc.h"
 #include "storage/procarray.h"
 #include "utils/timestamp.h"
@@ -21,42 +22,47 @@
 /* How long a round may be overdue: others may have theirs first. */
 #define OVERDUE (INT64CONST(10) * USECS_PER_SEC)
 
+/* The sleeper of this database as far as this backend knows, when the library is not preloaded. */
+static LlmqSleeper *sleeper = NULL;
+static dsm_segment *sleeper_segment = NULL;
+
 /* This backend looks again then, and knew of a round at that time. */
 static TimestampTz next_look = 0;
 static TimestampTz known_due = 0;
 
 /* Asks a sleeper for a round. False when there is no room; whoever asks comes again. */
 static bool
-poke(LlmqSleeper *sleeper, TimestampTz due)
+poke(LlmqSleeper *whom, TimestampTz due)
 {
 	Latch	   *latch;
 	int			i = 0;
 
-	SpinLockAcquire(&sleeper->mutex);
-	latch = sleeper->pid == 0 ? NULL : sleeper->latch;
-	while (i < sleeper->npokes && sleeper->poke[i].database != MyDatabaseId)
+	SpinLockAcquire(&whom->mutex);
+	latch = whom->latch;
+	while (i < whom->npokes && whom->poke[i].database != MyDatabaseId)
 		i++;
-	if (i == sleeper->npokes && i < LLMQ_MAX_POKES)
-		sleeper->poke[sleeper->npokes++] = (LlmqPoke) {.database = MyDatabaseId,.due = due};
+	if (i == whom->npokes && i < LLMQ_MAX_POKES)
+		whom->poke[whom->npokes++] = (LlmqPoke) {.database = MyDatabaseId,.due = due};
 	else if (i < LLMQ_MAX_POKES)
-		sleeper->poke[i].due = Min(sleeper->poke[i].due, due);
-	SpinLockRelease(&sleeper->mutex);
+		whom->poke[i].due = Min(whom->poke[i].due, due);
+	SpinLockRelease(&whom->mutex);
 	if (latch != NULL)
 		SetLatch(latch);
 	return latch != NULL;
 }
 
-/* Asks the sleeper that the cell knows. False when it is gone. */
-static bool
-poke_known(const LlmqWorkerCell *cell, TimestampTz due)
+/* The memory of the sleeper that the cell knows, for as long as it is that one. NULL when it is gone. */
+static LlmqSleeper *
+known_sleeper(const LlmqWorkerCell *cell)
 {
-	dsm_segment *segment;
-	LlmqSleeper *sleeper = llmq_sleeper_attach(cell->sleeper_memory, &segment);
-	bool		poked = sleeper != NULL && poke(sleeper, due);
-
-	if (segment != NULL)
-		dsm_detach(segment);
-	return poked;
+	if (sleeper_segment != NULL && dsm_segment_handle(sleeper_segment) == cell->sleeper_memory)
+		return sleeper;
+	if (sleeper_segment != NULL)
+		dsm_detach(sleeper_segment);
+	sleeper = llmq_sleeper_attach(cell->sleeper_memory, &sleeper_segment);
+	if (sleeper_segment != NULL)
+		dsm_pin_mapping(sleeper_segment);
+	return sleeper;
 }
 
 /* The one that starts a sleeper is the one that writes this. */
@@ -119,9 +125,9 @@ look(LlmqLive *live, TimestampTz now, TimestampTz wanted)
 	}
 	if (known && BackendPidGetProc(cell.sleeper_pid) != NULL)
 	{
-		if (!late && wanted >= cell.due)
-			return;
-		if (poke_known(&cell, late ? now : wanted))
+		LlmqSleeper *known_one = known_sleeper(&cell);
+
+		if (known_one != NULL && ((!late && wanted >= cell.due) || poke(known_one, late ? now : wanted)))
 			return;
 	}
 	if (known || llmq_worker_cell_create(live))
@@ -147,4 +153,41 @@ llmq_worker_look(TimestampTz expires_at)
 	if (!is_of_this_transaction(&live))
 		look(&live, now, expires_at);
 	llmq_live_close(&live);
+}
+
+/* Wakes the sleeper. False when it has ended. */
+static bool
+wake(LlmqSleeper *whom)
+{
+	Latch	   *latch;
+
+	SpinLockAcquire(&whom->mutex);
+	latch = whom->latch;
+	SpinLockRelease(&whom->mutex);
+	if (latch != NULL)
+		SetLatch(latch);
+	return latch != NULL;
+}
+
+/*
+ * Leaves it to the sleeper to tell the WAL writer of what this backend has written, within wal_writer_delay. False when
+ * there is none, or it has not come to it for longer than that: then the caller has to do it.
+ *
+ * Whoever finds the sleeper there has written before, and so before it ends and hands over for the last time.
+ */
+bool
+llmq_worker_takes_wal(void)
+{
+	LlmqSleeper *whom = llmq_preloaded_sleeper != NULL ? llmq_preloaded_sleeper : sleeper;
+	TimestampTz now;
+	uint64		since;
+
+	if (whom == NULL || !llmq_worker_enabled)
+		return false;
+	now = GetCurrentTimestamp();
+	pg_memory_barrier();
+	since = pg_atomic_read_u64(&whom->unflushed_since);
+	if (since == 0 && pg_atomic_compare_exchange_u64(&whom->unflushed_since, &since, (uint64) now))
+		return wake(whom);
+	return now - (TimestampTz) since < 2 * WalWriterDelay * INT64CONST(1000) && *(volatile pid_t *) &whom->pid != 0;
 }

@@ -8,6 +8,9 @@
  * the commit. Then a round is due at once and finds out. A database that has no extension, or no lease yet, is left
  * alone until somebody asks (LlmqPoke).
  *
+ * With synchronous_commit = off a call leaves it to the sleeper to tell the WAL writer of its changes
+ * (llmq_worker_takes_wal): to wake it at every call would cost more than the call's WAL.
+ *
  * Rounds are started one at a time, the most overdue first. One that does not end is terminated. When there is no free
  * worker slot, or a round could not be had in another way, the database has to wait for half a minute, in silence.
  */
@@ -20,10 +23,12 @@
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
+#include "access/xlog.h"
 #include "catalog/pg_database.h"
 #include "miscadmin.h"
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
+#include "postmaster/walwriter.h"
 #include "storage/ipc.h"
 #include "storage/lock.h"
 #include "utils/guc.h"
@@ -66,7 +71,16 @@ static Database *databases;
 static int	ndatabases = 0;
 static int	max_databases = 16;
 
-/* When the process ends: nobody is to ask it any more. */
+/* Tells the WAL writer to flush all that calls have left to us so far. */
+static void
+hand_over_wal(void)
+{
+	pg_atomic_write_u64(&sleeper->unflushed_since, 0);
+	pg_memory_barrier();
+	XLogSetAsyncXactLSN(GetXLogInsertRecPtr());
+}
+
+/* When the process ends: nobody is to ask it any more, nor to leave it anything. */
 static void
 forget_sleeper(int code, Datum argument)
 {
@@ -74,6 +88,7 @@ forget_sleeper(int code, Datum argument)
 	sleeper->pid = 0;
 	sleeper->latch = NULL;
 	SpinLockRelease(&sleeper->mutex);
+	hand_over_wal();
 }
 
 /* Takes possession of the memory. */
@@ -228,10 +243,30 @@ most_overdue(TimestampTz now)
 	return found;
 }
 
+/*
+ * Hands WAL over wal_writer_delay after the first call has left it to us. Returns how long it may take until this is
+ * asked again, `milliseconds` at most.
+ */
+static long
+see_to_wal(long milliseconds)
+{
+	TimestampTz since = (TimestampTz) pg_atomic_read_u64(&sleeper->unflushed_since);
+	TimestampTz now;
+
+	if (since == 0)
+		return milliseconds;
+	now = GetCurrentTimestamp();
+	if (now >= since && now < since + WalWriterDelay * INT64CONST(1000))
+		return Min(milliseconds, WalWriterDelay - (now - since) / 1000);
+	hand_over_wal();
+	return milliseconds;
+}
+
 /* Waits for the latch, at most so long. */
 static void
 wait_ms(long milliseconds)
 {
+	milliseconds = see_to_wal(milliseconds);
 	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, milliseconds, PG_WAIT_EXTENSION);
 	ResetLatch(MyLatch);
 	CHECK_FOR_INTERRUPTS();

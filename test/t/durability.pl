@@ -55,23 +55,56 @@ for my $level (qw(on local remote_write))
 
 # With synchronous_commit = off it is there soon. The WAL writer's turn, its pages and this test's own queries take
 # time: two seconds more than three delays. Without the promise it would be there after the next checkpoint, in an hour.
-my %begin = ('by itself' => '', 'in a transaction that stays open' => 'BEGIN');
-ask($session, 'SET synchronous_commit = off');
-for my $how (sort keys %begin)
+sub is_soon
 {
+	my ($what, $after_pick) = @_;
+
+	ask($session, $pick);
+	$after_pick->() if $after_pick;
+	my $start = time;
+	my $lsn = insert_position();
+	poll(sub { flushed($lsn) || time > $start + 5 });
+	my $took = time - $start;
+	note(sprintf 'on disk after %.0f ms', $took * 1000);
+	cmp_ok($took, '<', 3 * $wal_writer_delay + 2, "off, $what: a pick is on disk soon");
+	return;
+}
+
+sub is_always_soon
+{
+	my ($who) = @_;
+
+	is_soon("$who, by itself") for 1 .. 3;
 	for my $round (1 .. 3)
 	{
-		ask($session, $begin{$how}) if $begin{$how};
-		ask($session, $pick);
-		my $start = time;
-		my $lsn = insert_position();
-		poll(sub { flushed($lsn) || time > $start + 5 });
-		my $took = time - $start;
-		note(sprintf 'on disk after %.0f ms', $took * 1000);
-		cmp_ok($took, '<', 3 * $wal_writer_delay + 2, "off, $how: a pick is on disk soon");
-		ask($session, 'COMMIT') if $begin{$how};
+		ask($session, 'BEGIN');
+		is_soon("$who, in a transaction that stays open");
+		ask($session, 'COMMIT');
 	}
+	return;
 }
+
+ask($session, 'SET synchronous_commit = off');
+is_always_soon('without a worker');
+
+# A worker's sleeper tells the WAL writer, once for many picks; also when it is just being ended
+$node->append_conf('postgresql.conf', 'llmquota.worker = on');
+$node->reload;
+my $sleeper;
+ok( poll(
+		sub {
+			ask($session, $pick);
+			$sleeper = ask($session, 'SELECT pid FROM llmquota.worker_status');
+			return $sleeper =~ /^\d+$/;
+		}),
+	'there is a sleeper');
+my $known = time + 2;
+poll(sub { ask($session, $pick); time > $known });    # the session has looked again, and knows it
+is_always_soon('with a worker');
+is_soon('when the worker ends', sub { $observer->query_safe("SELECT pg_terminate_backend($sleeper)") });
+is_soon('when it has ended') for 1 .. 3;
+$node->append_conf('postgresql.conf', 'llmquota.worker = off');
+$node->reload;
 $session->quit;
 $observer->quit;
 
