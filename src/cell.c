@@ -408,7 +408,8 @@ llmq_cell_make_durable_soon(XLogRecPtr lsn)
 
 /*
  * Makes a change as durable as synchronous_commit asks. COMMIT does not do it: it flushes only for a transaction with
- * an id, and may come much later. A cancel ends the wait for a standby with PostgreSQL's own warning; the change stands. No lock may be held.
+ * an id, and may come much later. A cancel ends the wait for a standby with PostgreSQL's own warning; the change
+ * stands. No lock may be held.
  */
 void
 llmq_cell_make_durable(XLogRecPtr lsn)

@@ -71,7 +71,10 @@ llmq_cell_write_copy(const LlmqCellHeader *state)
 	return copy;
 }
 
-/* Where two states differ next, `length` if nowhere. Most of a state does not change: eight bytes are skipped at a time. */
+/*
+ * Where two states differ next, `length` if nowhere. Most of a state does not change: eight bytes are skipped at a
+ * time.
+ */
 static int
 next_difference(const char *old, const char *new, int at, int length)
 {
@@ -82,7 +85,9 @@ next_difference(const char *old, const char *new, int at, int length)
 	return at;
 }
 
-/* The end of the fragment that begins at a difference: from there as many bytes are equal as a new header would take. */
+/*
+ * The end of the fragment that begins at a difference: from there as many bytes are equal as a new header would take.
+ */
 static int
 fragment_end(const char *old, const char *new, int at, int length)
 {

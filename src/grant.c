@@ -251,7 +251,10 @@ lock(Granting *granting)
 	elog(ERROR, "live state keeps moving");
 }
 
-/* Under the locks: does everything still admit the request? The copies that are asked are those that are charged then. */
+/*
+ * Under the locks: does everything still admit the request? The copies that are asked are those that are charged
+ * then.
+ */
 static bool
 check_again(Granting *granting, LlmqVerdict *verdict)
 {

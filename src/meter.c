@@ -156,8 +156,8 @@ check_limit(LlmqVerdict *verdict, const LlmqLimit *limit, const LlmqWindow *wind
 }
 
 /*
- * Asks every limit of a meter; adds what they say to the verdict. The private copy of its state is brought to the clock;
- * it is NULL for a meter that has counted nothing yet. Calendar shapes must not be stale.
+ * Asks every limit of a meter; adds what they say to the verdict. The private copy of its state is brought to the
+ * clock; it is NULL for a meter that has counted nothing yet. Calendar shapes must not be stale.
  */
 void
 llmq_meter_check(LlmqMeter *meter, LlmqMeterState *copy, const LlmqDemand *demand, int64 now, LlmqVerdict *verdict)

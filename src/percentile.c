@@ -2,9 +2,9 @@
  * percentile.c
  *	  Histograms of latencies in SQL: an array of counts, as long as its last bucket that is not empty.
  *
- * llmquota_histogram() counts latencies, llmquota_histogram_sum() adds histograms, llmquota_percentile() reads them. All
- * are pure: no table is touched. Within an aggregate an array of full length is edited in place; what leaves it has no
- * empty buckets at its end, so that equal histograms are equal arrays.
+ * llmquota_histogram() counts latencies, llmquota_histogram_sum() adds histograms, llmquota_percentile() reads them.
+ * All are pure: no table is touched. Within an aggregate an array of full length is edited in place; what leaves it
+ * has no empty buckets at its end, so that equal histograms are equal arrays.
  */
 #include "postgres.h"
 

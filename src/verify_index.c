@@ -4,8 +4,8 @@
  *
  * For llmquota_verify(). Each index is scanned whole, in its order, while calls go on: a cell's entries are there
  * before it counts and stay as long as its row, so one that was copied and is not met must have gone since, or its
- * entry is missing. An entry that leads to another row breaks the order. An entry may be there twice (see "Known limits"
- * in doc/design.md), which changes no answer and is not reported.
+ * entry is missing. An entry that leads to another row breaks the order. An entry may be there twice (see "Known
+ * limits" in doc/design.md), which changes no answer and is not reported.
  */
 #include "postgres.h"
 

@@ -27,7 +27,9 @@
 
 #define ROWS_AT_ONCE 1000
 
-/* A lease that goes on for longer than this after its pick is not looked for in the ledger: an excess is rare enough. */
+/*
+ * A lease that goes on for longer than this after its pick is not looked for in the ledger: an excess is rare enough.
+ */
 #define LONGEST_LEASE (2 * USECS_PER_DAY)
 
 /* From names to ids, and from what a meter counts for to its id. */
