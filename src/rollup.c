@@ -51,5 +51,8 @@ llmquota_stamp_usage(PG_FUNCTION_ARGS)
 int64
 llmq_roll_up_step(const LlmqMaintenance *maintenance)
 {
-	return llmq_sql_step("llmquota_roll_up", maintenance->deadline);
+	int64		counted = llmq_sql_step("llmquota_roll_up", maintenance->deadline);
+
+	(void) llmq_maintenance_late(maintenance);
+	return counted;
 }

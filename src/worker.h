@@ -26,7 +26,7 @@
 
 /* A round is cut after so many milliseconds; its steps stop by themselves before. */
 #define LLMQ_ROUND_MS 1000
-#define LLMQ_STEPS_MS 600
+#define LLMQ_STEPS_MS 400
 
 #define LLMQ_MAX_POKES 64
 
@@ -83,7 +83,7 @@ typedef struct LlmqWorkerCell
 	uint32		sleeper_memory; /* dsm_handle; 0: the server's own */
 	int32		last_run_ms;
 	int32		failures;		/* rounds in a row that failed */
-	int32		reserved;
+	int32		next_step;		/* the one that the last round did not come to */
 	char		error[256];		/* empty: none so far */
 } LlmqWorkerCell;
 

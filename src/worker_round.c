@@ -39,9 +39,8 @@ typedef struct Round
 	MemoryContext context;		/* for what outlives a transaction */
 	TimestampTz began;
 	bool		wanted;			/* there is something to maintain, and it is time to */
-	bool		tables;			/* the steps that lock tables are due */
-	TimestampTz tables_due;
-	int			step;
+	TimestampTz tables_due;		/* when the steps that lock tables are */
+	int			step;			/* under way; at the end the one to begin with next time */
 	LlmqMaintenanceNext next;
 	bool		cut;			/* it took too long */
 	const char *known_error;	/* the one in the cell */
@@ -126,8 +125,8 @@ note_begin(LlmqWorkerCell *cell, void *argument)
 	cell->running_since = round->began;
 	cell->sleeper_pid = MyBgworkerEntry->bgw_notify_pid;
 	cell->sleeper_memory = round->extra.memory;
-	round->tables = cell->tables_due <= round->began || cell->tables_due > round->began + LLMQ_ROUND_INTERVAL;
-	round->tables_due = cell->tables_due;
+	round->tables_due = cell->tables_due > round->began + LLMQ_ROUND_INTERVAL ? round->began : cell->tables_due;
+	round->step = cell->next_step;
 	round->known_error = MemoryContextStrdup(round->context, cell->error);
 	return true;
 }
@@ -158,6 +157,13 @@ begin_round(Round *round)
 	llmq_live_close(&live);
 }
 
+/* When the steps are to stop by themselves. */
+static TimestampTz
+deadline_of(const Round *round)
+{
+	return round->began + LLMQ_STEPS_MS * INT64CONST(1000);
+}
+
 /* One step, unless somebody else is at it. */
 static void
 do_step(Round *round)
@@ -170,34 +176,51 @@ do_step(Round *round)
 	if (!llmq_maintenance_lock())
 		return;
 	llmq_maintenance_begin(&maintenance, 0, &round->next);
-	maintenance.deadline = round->began + LLMQ_STEPS_MS * INT64CONST(1000);
+	maintenance.deadline = deadline_of(round);
 	maintenance.cut = true;
 	(void) llmq_maintenance_step(round->step, &maintenance);
 }
 
-/* The steps of one kind, each in its transaction. */
+/* Does a step that locks tables; says in `next` when such steps are due again. */
 static void
-do_steps(Round *round, LlmqStepKind kind)
+do_tables_step(Round *round, TimestampTz *next)
 {
-	for (round->step = 0; round->step < llmq_maintenance_nsteps() && !round->cut; round->step++)
-		if (llmq_maintenance_kind(round->step) == kind)
-			in_transaction(round, do_step);
+	bool		work_left = round->next.work_left;
+
+	round->next.work_left = false;
+	in_transaction(round, do_step);
+	if (round->next.work_left)
+		*next = round->began;
+	round->next.work_left |= work_left;
 }
 
-/* Steps that lock tables are done last, and once a minute: who cannot have a lock does not ask all the time. */
+/*
+ * All steps, each in its transaction, beginning with the one that the last round did not come to: so each has its turn,
+ * however much the others have to do. Those that lock tables are done once a minute: who cannot have a lock does not
+ * ask all the time.
+ */
 static void
-do_all_steps(Round *round)
+do_steps(Round *round)
 {
-	bool		work_left;
+	TimestampTz tables_next = round->began + LLMQ_ROUND_INTERVAL;
+	int			nsteps = llmq_maintenance_nsteps();
 
-	do_steps(round, LLMQ_STEP_ROWS);
-	if (!round->tables)
-		return;
-	work_left = round->next.work_left;
-	round->next.work_left = false;
-	do_steps(round, LLMQ_STEP_TABLES);
-	round->tables_due = round->next.work_left ? round->began : round->began + LLMQ_ROUND_INTERVAL;
-	round->next.work_left |= work_left;
+	round->step %= nsteps;
+	for (int done = 0; done < nsteps; done++, round->step = (round->step + 1) % nsteps)
+	{
+		if (round->cut || (done > 0 && GetCurrentTimestamp() >= deadline_of(round)))
+		{
+			round->next.work_left = true;
+			return;
+		}
+		if (llmq_maintenance_kind(round->step) == LLMQ_STEP_ROWS)
+			in_transaction(round, do_step);
+		else if (round->tables_due <= round->began)
+			do_tables_step(round, &tables_next);
+	}
+	if (round->tables_due <= round->began)
+		round->tables_due = tables_next;
+	round->step = 0;
 }
 
 /* In the cell: how the round went, and when the next is due. */
@@ -212,6 +235,7 @@ note_end(LlmqWorkerCell *cell, void *argument)
 	cell->rounds++;
 	cell->running_since = 0;
 	cell->tables_due = round->tables_due;
+	cell->next_step = round->step;
 	cell->due = round->next.work_left ? now : Max(now, Min(round->next.due, now + LLMQ_ROUND_INTERVAL));
 	if (round->error == NULL)
 	{
@@ -224,7 +248,7 @@ note_end(LlmqWorkerCell *cell, void *argument)
 		cell->failures++;
 		cell->error_at = now;
 		strlcpy(cell->error, round->error, sizeof(cell->error));
-		cell->due = Max(cell->due, now + wait_after(cell->failures, LLMQ_ROUND_INTERVAL));
+		cell->due = now + wait_after(cell->failures, LLMQ_ROUND_INTERVAL);
 	}
 	round->due = cell->due;
 	return true;
@@ -263,7 +287,7 @@ run(Round *round)
 	enable_timeout_after(STATEMENT_TIMEOUT, LLMQ_ROUND_MS);
 	in_transaction(round, begin_round);
 	if (round->wanted)
-		do_all_steps(round);
+		do_steps(round);
 	disable_timeout(STATEMENT_TIMEOUT, false);
 	QueryCancelPending = false;
 	if (round->wanted)

@@ -1,0 +1,162 @@
+"""What maintenance by the background worker costs calls that go on meanwhile, and what it costs when there are none."""
+
+import os
+import pathlib
+import subprocess
+import threading
+import time
+
+from contestants import RANDOM_ORG
+from postgres import Logged, Script
+from shell import Failure
+from table import Row, limit
+
+DATABASE = "maintenance"
+CLIENTS = 8
+LEASES = int(os.environ.get("BENCH_LEASES", 100_000))
+ROWS = int(os.environ.get("BENCH_ROWS", 10_000_000))
+READER_SECONDS = int(os.environ.get("BENCH_READER_SECONDS", 60))
+LIVE_SECONDS = 40
+IDLE_SECONDS = int(os.environ.get("BENCH_IDLE_SECONDS", 180))
+OLD = "llmquota.usage_20200101"
+
+
+def wait_until(bench, condition, seconds):
+    deadline = time.monotonic() + seconds
+    while bench.cluster.value(DATABASE, f"SELECT {condition}") != "t":
+        if time.monotonic() > deadline:
+            raise Failure(f"maintenance: not {condition} after {seconds} s")
+        threading.Event().wait(0.2)
+
+
+def make_old_partition(bench, rows):
+    """A partition past its retention, as large as a busy day; its rows have been counted by the hour."""
+    bench.cluster.sql(
+        DATABASE, f"CREATE TABLE {OLD} (LIKE llmquota.usage)",
+        f"INSERT INTO {OLD} (lease, picked_at, recorded_at, org, model, key, status, input_tokens, output_tokens, "
+        "recorded_in) SELECT gen_random_uuid(), '2020-01-01 12:00+00', '2020-01-01 12:00+00', 'clinic-' || n % 500, "
+        f"'gpt-4o', 'key-00001', 'ok', 1180, 312, txid_current() FROM generate_series(1, {rows}) n",
+        f"CREATE UNIQUE INDEX ON {OLD} (lease, picked_at)",
+        f"ALTER TABLE {OLD} ADD CHECK (picked_at >= '2020-01-01 00:00+00' AND picked_at < '2020-01-02 00:00+00')",
+        f"INSERT INTO llmquota.usage_rollup (leaf, counted) VALUES ('{OLD}'::regclass, txid_current_snapshot())",
+        "CHECKPOINT")
+
+
+def attach_old_partition(bench):
+    bench.cluster.sql(DATABASE, f"ALTER TABLE llmquota.usage ATTACH PARTITION {OLD} "
+                                "FOR VALUES FROM ('2020-01-01 00:00+00') TO ('2020-01-02 00:00+00')")
+
+
+def pairs(bench, name, seconds):
+    text = (RANDOM_ORG + "SELECT lease FROM llmquota_pick('gpt-4o', 'clinic-' || :r, 1200, 500) \\gset\n"
+            "SELECT * FROM llmquota_record(:lease, 1180, 312);\n")
+    return Logged(bench.env, Script(name, text), DATABASE, CLIENTS, 1_000_000, seconds, "off")
+
+
+def rate(ends, start, end):
+    return sum(start <= at < end for at in ends) / (end - start)
+
+
+def during_maintenance(bench):
+    """Pairs of pick and record in a second: before maintenance has anything to do, and while it expires all leases and
+    drops the partition. Both come from one run, so that nothing else differs."""
+    make_old_partition(bench, ROWS)
+    seconds = LIVE_SECONDS + max(30, LEASES // 1000)
+    expire_at = time.time() + LIVE_SECONDS
+    bench.picks(DATABASE, LEASES, ttl_ms=LIVE_SECONDS * 1000)
+    load = pairs(bench, "pairs_maintained", seconds)
+    began = time.time() + 2
+    if began > expire_at - 6:
+        raise Failure(f"{LEASES} picks took too long")
+    threading.Event().wait(expire_at - 1 - time.time())
+    quiet_end = time.time()
+    attach_old_partition(bench)
+    wait_until(bench, f"to_regclass('{OLD}') IS NULL AND (SELECT next_run > now() FROM llmquota.worker_status)", seconds)
+    ended = time.time()
+    ends = [at for at, _, _ in load.transactions()]
+    if max(ends) < ended:
+        raise Failure("maintenance took longer than the load")
+    expired = int(bench.cluster.value(DATABASE, "SELECT count(*) FROM llmquota.usage WHERE status = 'expired'"))
+    if expired < LEASES:
+        raise Failure(f"{expired} of {LEASES} leases have expired")
+    without, under = rate(ends, began, quiet_end), rate(ends, expire_at, ended)
+    return Row(f"pick and record while {LEASES:,} leases expire ({ended - expire_at:.0f} s) and {ROWS:,} rows are dropped",
+               f"{under:,.0f}/s", f"without {without:,.0f}/s", f"{under / without:.2f}", ">= 0.80", under >= 0.8 * without)
+
+
+def under_a_reader(bench):
+    """The slowest of records at 200 a second while an analyst's query keeps maintenance from a drop and a creation that
+    are due, and records have no partition but the default one."""
+    today = bench.cluster.value(DATABASE, "SELECT to_char(now() AT TIME ZONE 'UTC', '\"llmquota.usage_\"YYYYMMDD')")
+    bench.cluster.sql(DATABASE, f"DROP TABLE {today}", f"CREATE TABLE {OLD} (LIKE llmquota.usage)")
+    attach_old_partition(bench)
+    reader = subprocess.Popen(
+        ["psql", "-XAtq", "-d", DATABASE, "-c", f"SELECT count(*), pg_sleep({READER_SECONDS}) FROM llmquota.usage"],
+        env={**os.environ, **bench.env}, stdout=subprocess.DEVNULL)
+    text = (RANDOM_ORG + "SELECT lease FROM llmquota_pick('gpt-4o', 'clinic-' || :r, 1200, 500) \\gset\n"
+            "SELECT * FROM llmquota_record(:lease, 1180, 312);\n")
+    load = Logged(bench.env, Script("pairs_read", text), DATABASE, CLIENTS, 200, READER_SECONDS - 2, "off")
+    while load.process.poll() is None:
+        bench.cluster.sql(DATABASE, "SELECT * FROM llmquota_maintain()")
+    slowest = max(latency for _, latency, _ in load.transactions())
+    if bench.cluster.value(DATABASE, f"SELECT to_regclass('{OLD}') IS NOT NULL") != "t":
+        raise Failure("the partition was dropped under the reader")
+    reader.wait()
+    wait_until(bench, f"to_regclass('{OLD}') IS NULL AND to_regclass('{today}') IS NOT NULL", 90)
+    return limit(f"slowest pick and record of 200/s while a query over the ledger is open for {READER_SECONDS} s, and "
+                 "maintenance is tried all the time", slowest, "ms", 100)
+
+
+def cpu_ms(pid):
+    """CPU that the server has used, with all processes that have ended, in milliseconds."""
+    fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return sum(int(field) for field in fields[11:15]) * 1000 / os.sysconf("SC_CLK_TCK")
+
+
+def resident_kb(pid):
+    for line in pathlib.Path(f"/proc/{pid}/status").read_text().split("\n"):
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1])
+    raise Failure(f"process {pid} is gone")
+
+
+def own_ms(pid):
+    fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return sum(int(field) for field in fields[11:13]) * 1000 / os.sysconf("SC_CLK_TCK")
+
+
+def idle(bench):
+    """The worker's own CPU and that of its rounds. A round's is that of the postmaster's children that have ended;
+    those of this measure's own sessions, which look and do nothing else, are among them."""
+    wait_until(bench, "(SELECT next_run > now() + interval '30 s' FROM llmquota.worker_status)", 120)
+    server = int((bench.cluster.directory / "data" / "postmaster.pid").read_text().split("\n")[0])
+    worker = int(bench.cluster.value(DATABASE, "SELECT pid FROM llmquota.worker_status"))
+    rounds = "SELECT rounds FROM llmquota.worker_status"
+    first, before = int(bench.cluster.value(DATABASE, rounds)), cpu_ms(server) + own_ms(worker)
+    memory = resident_kb(worker)
+    threading.Event().wait(IDLE_SECONDS)
+    after = cpu_ms(server) + own_ms(worker)
+    last = int(bench.cluster.value(DATABASE, rounds))
+    return [limit(f"CPU of maintenance of an idle database, {last - first} rounds in {IDLE_SECONDS} s",
+                  (after - before) / IDLE_SECONDS, "ms per second", 1, digits=3),
+            *memory_of_rounds(bench, worker, memory)]
+
+
+def memory_of_rounds(bench, worker, before):
+    """An hour's rounds, as fast as a lease that expires has them follow one another."""
+    rounds = "SELECT rounds FROM llmquota.worker_status"
+    first = int(bench.cluster.value(DATABASE, rounds))
+    while int(bench.cluster.value(DATABASE, rounds)) < first + 60:
+        bench.picks(DATABASE, 1, ttl_ms=1)
+    after = resident_kb(worker)
+    return [Row("resident memory of the worker after another 60 rounds", f"{after:,} kB", f"before {before:,} kB",
+                f"{after / before:.2f}", "<= 1.05", after <= 1.05 * before)]
+
+
+def maintenance(bench):
+    bench.make_database(DATABASE, keys=12)
+    bench.cluster.sql(DATABASE, "UPDATE llmquota.setting SET value = '400' WHERE name = 'usage_retention'")
+    bench.picks(DATABASE, LEASES, ttl_ms=1000)
+    wait_until(bench, "(SELECT rounds > 0 AND next_run > now() FROM llmquota.worker_status)", 300)
+    bench.free_leases(DATABASE)
+    return [during_maintenance(bench), under_a_reader(bench), *idle(bench)]
