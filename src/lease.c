@@ -1,17 +1,14 @@
 /*
  * lease.c
- *	  Where leases live: uuids, and free slots in lease pages.
+ *	  Leases: uuids, and what a slot says.
  *
  * A lease's uuid says where it is (page, slot, day) and proves with 64 random bits that its holder was given it. It has
  * the form of a version 8 uuid (RFC 9562), whose contents are the application's.
  *
- * Finding a free slot looks at copies, one page after the other from where this backend last found one, and locks
- * nothing: the caller checks again under the page's lock. A slot is free, or settled by a transaction that has
- * committed its ledger row.
+ * A slot can take a new lease when it is free, or settled by a transaction that has committed its ledger row.
  */
 #include "postgres.h"
 
-#include "common/pg_prng.h"
 #include "miscadmin.h"
 #include "port/pg_bswap.h"
 #include "utils/timestamp.h"
@@ -19,15 +16,8 @@
 #include "lease.h"
 #include "xact_end.h"
 
-/* Pages that are looked at before a new one is made. At 95 % full one page in five has a free slot. */
-#define PAGES_TO_TRY 16
-
 /* Random bytes are drawn in lots: a call into the operating system for every pick would cost as much as the pick. */
 #define SECRETS_DRAWN 64
-
-/* This backend's place in the pages, and their number when last counted. */
-static int32 current_page = 0;
-static int32 known_pages = 0;
 
 /*
  * Layout, from the left: page 32 bits, slot 8, day 8 (high), version 4 (8), 4 zero, day 8 (low), variant 2 (binary 10),
@@ -130,87 +120,4 @@ llmq_slot_unchanged(const LlmqSlot *now, const LlmqSlot *seen)
 	return now->state == seen->state && now->secret == seen->secret && now->settled_by == seen->settled_by &&
 		now->settled_at == seen->settled_at && now->expires_at == seen->expires_at && now->charged == seen->charged &&
 		now->replaced.behind == seen->replaced.behind;
-}
-
-/* Looks for a free slot in one page; false when it has none. */
-static bool
-find_in_page(LlmqLive *live, int32 page, LlmqLeaseId *place, LlmqSlot *seen)
-{
-	LlmqLeasePage copy;
-
-	if (!llmq_cell_copy(live, LLMQ_LIVE_LEASE, page, &copy, sizeof(copy)))
-		return false;
-	for (int i = 0; i < LLMQ_SLOTS; i++)
-	{
-		if (!llmq_slot_reusable(&copy.slot[i]))
-			continue;
-		place->page = page;
-		place->slot = i;
-		*seen = copy.slot[i];
-		return true;
-	}
-	return false;
-}
-
-/* Looks at up to `pages` pages, from this backend's place on. */
-static bool
-find_in_pages(LlmqLive *live, int32 pages, LlmqLeaseId *place, LlmqSlot *seen)
-{
-	for (int32 i = 0; i < pages; i++)
-	{
-		if (current_page < 1 || current_page > known_pages)
-			current_page = 1 + (int32) pg_prng_uint64_range(&pg_global_prng_state, 0, known_pages - 1);
-		if (find_in_page(live, current_page, place, seen))
-			return true;
-		current_page = current_page % known_pages + 1;
-		CHECK_FOR_INTERRUPTS();
-	}
-	return false;
-}
-
-/* Makes one more lease page, if the bound allows it. */
-static bool
-add_page(LlmqLive *live, int32 max_pages)
-{
-	LlmqCellKey key = {.table = LLMQ_LIVE_LEASE};
-	LlmqLeasePage *page = palloc0(sizeof(LlmqLeasePage));
-	int32		id;
-
-	page->cell.length = sizeof(LlmqLeasePage);
-	id = llmq_cell_create(live, &key, &page->cell, max_pages);
-	pfree(page);
-	if (id == 0)
-		return false;
-	known_pages = id;
-	current_page = id;
-	return true;
-}
-
-/* Go on elsewhere: somebody else is busy in this page. */
-void
-llmq_lease_avoid(int32 page)
-{
-	if (current_page == page)
-		current_page = 0;
-}
-
-/*
- * Finds a slot for a new lease and says how it looked. False when `max_leases` are in use. The slot is not taken yet.
- */
-bool
-llmq_lease_find_free(LlmqLive *live, int32 max_leases, LlmqLeaseId *place, LlmqSlot *seen)
-{
-	int32		max_pages = (max_leases + LLMQ_SLOTS - 1) / LLMQ_SLOTS;
-
-	if (known_pages > 0 && find_in_pages(live, Min(known_pages, PAGES_TO_TRY), place, seen))
-		return true;
-	known_pages = llmq_cell_last_id(live, LLMQ_LIVE_LEASE);
-	if (known_pages > 0 && find_in_pages(live, Min(known_pages, PAGES_TO_TRY), place, seen))
-		return true;
-	/* Others may have filled the new page before we look. */
-	while (known_pages < max_pages && add_page(live, max_pages))
-		if (find_in_page(live, current_page, place, seen))
-			return true;
-	known_pages = llmq_cell_last_id(live, LLMQ_LIVE_LEASE);
-	return known_pages > 0 && find_in_pages(live, known_pages, place, seen);
 }

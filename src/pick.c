@@ -265,6 +265,7 @@ llmquota_pick(PG_FUNCTION_ARGS)
 	Datum		values[NCOLUMNS];
 	bool		nulls[NCOLUMNS];
 	pg_uuid_t	uuid;
+	Datum		answer;
 
 	llmq_cell_refuse_if_read_only("llmquota_pick()");
 	refuse_expansion(fcinfo);
@@ -278,5 +279,7 @@ llmquota_pick(PG_FUNCTION_ARGS)
 	else
 		refusal_columns(&pick, values, nulls);
 	llmq_worker_look(last_call.granted ? pick.expires_at : DT_NOEND);
-	PG_RETURN_DATUM(llmq_result_row(fcinfo, values, nulls, NCOLUMNS));
+	answer = llmq_result_row(fcinfo, values, nulls, NCOLUMNS);
+	llmq_lease_end_noted();
+	return answer;
 }
