@@ -1,4 +1,4 @@
-"""Refusals, crowds and pools: picks that have to look further than one of 12 keys."""
+"""Refusals, crowds, pools of keys and of leases: picks that have to look further than one of 12 keys, or a free slot."""
 
 import statistics
 
@@ -8,6 +8,7 @@ from table import Row, compare, interleave, per_second
 CLIENTS = 8
 CROWD, FREE = 10_000, 10
 POOLS = (10, 1_000, 10_000)
+SLOTS, TIMED = 40_000, 500
 
 
 def make_single(bench):
@@ -90,3 +91,42 @@ def pools(bench):
     return [Row(f"pick, slowest of pools of 10, 1,000 and 10,000 keys, off, {CLIENTS} clients",
                 f"{slowest:,} keys {per_second(figures[slowest])}",
                 f"{fastest:,} keys {per_second(figures[fastest])}", f"{share:.2f}", ">= 0.70", share >= 0.7)]
+
+
+def make_slots(bench, database, free):
+    """A pool of leases with all its pages, of which those are free that the condition on n says."""
+    bench.make_database(database, keys=12)
+    bench.cluster.sql(
+        database, f"UPDATE llmquota.setting SET value = '{SLOTS}' WHERE name = 'max_leases'",
+        """CREATE FUNCTION timed(picks int) RETURNS double precision LANGUAGE plpgsql AS $$
+           DECLARE
+               began CONSTANT timestamptz := clock_timestamp();
+           BEGIN
+               PERFORM FROM generate_series(1, picks) n,
+                            llmquota_pick('gpt-4o', 'timed', request_id => n::text, ttl_ms => 86400000);
+               RETURN picks / extract(epoch FROM clock_timestamp() - began);
+           END $$""")
+    if bench.picks(database, SLOTS, ttl_ms=86_400_000) != SLOTS:
+        raise Failure(f"{database} does not have {SLOTS} slots")
+    bench.cluster.sql(database, "SET synchronous_commit = off", "SELECT count(llmquota_release(lease)) FROM (SELECT "
+                      f"lease, row_number() OVER (ORDER BY lease) n FROM llmquota.lease) l WHERE {free}")
+
+
+def timed(bench, database):
+    """Rate of picks in a session that knows where the pages are; the pool is as full as before when they have ended."""
+    rows = bench.cluster.sql(database, "SET synchronous_commit = off", "SELECT count(*) FROM llmquota.lease",
+                             "SELECT timed(10)", f"SELECT timed({TIMED})")
+    bench.cluster.sql(database, "SELECT count(llmquota_release(lease)) FROM llmquota.lease WHERE org = 'timed'")
+    return float(rows[-1][0])
+
+
+def slots(bench):
+    pools = {"empty": "true", "spread": "n % 20 = 0", "together": f"n > {SLOTS} * 0.95"}
+    bench.say(f"filling pools of {SLOTS:,} leases")
+    for name, free in pools.items():
+        make_slots(bench, f"slots_{name}", free)
+    measures = {name: lambda name=name: timed(bench, f"slots_{name}") for name in pools}
+    bench.warm_up(*measures.values())
+    figures = interleave(measures, 3 * bench.rounds)
+    return [compare(f"pick in a pool of leases 95 % full, free ones {name}, off, 1 session", figures, name, "empty", 0.5)
+            for name in ("spread", "together")]
