@@ -163,9 +163,7 @@ llmq_cell_fault(LlmqLiveTable table, const LlmqCellHeader *state, Size size, int
 		case LLMQ_LIVE_LEASE:
 			return lease_page_fault((const LlmqLeasePage *) state, found);
 		case LLMQ_LIVE_NAME:
-			if (size != sizeof(LlmqCellHeader))
-				return fault(found, "length", sizeof(LlmqCellHeader), size);
-			break;
+			break;				/* what is behind the header is its owner's */
 	}
 	return false;
 }
