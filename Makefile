@@ -18,7 +18,7 @@ PGXS := $(wildcard $(shell $(PG_CONFIG) --pgxs 2>/dev/null))
 override with_llvm = no
 
 .DEFAULT_GOAL := all
-.PHONY: all install clean help deps test torture asan test-asan coverage test-major deb test-deb bench demo demo-stop testing installed check-version FORCE
+.PHONY: all install clean help deps test torture asan test-asan coverage test-major test-upgrade deb test-deb bench demo demo-stop testing installed check-version FORCE
 
 all:		## builds the extension
 install:	## installs it, with sudo where the directories ask for it
@@ -56,6 +56,11 @@ coverage:	## how many lines of src/*.c the suites run; fails below 90 %
 
 test-major:	## every suite on another major version, in a root of its Debian release: MAJOR=17 (as root)
 	@test/major $(MAJOR) $(SUITES)
+
+test-upgrade:	## upgraded equals fresh, with leases in flight and two libraries side by side (as root)
+	@test/deps test
+	@$(MAKE) -s --no-print-directory all testing
+	@test/upgrade/run
 
 deb:		## makes a Debian package in build/deb
 	@test/deps deb
