@@ -39,7 +39,7 @@ SELECT partitions_created BETWEEN 2 AND 3 AS two_more FROM llmquota_maintain();
 -- each is a plain table with an index of its own; the parent has none, and no constraint, so that it can be dumped and restored
 SELECT DISTINCT c.relkind, i.indisunique,
 	pg_get_indexdef(i.indexrelid, 1, true) || ', ' || pg_get_indexdef(i.indexrelid, 2, true) AS columns,
-	   (SELECT count(*) FROM pg_constraint k WHERE k.conrelid = c.oid) AS constraints,
+	   (SELECT count(*) FROM pg_constraint k WHERE k.conrelid = c.oid AND contype <> 'n') AS constraints,
 	   c.relowner = (SELECT relowner FROM pg_class WHERE oid = 'llmquota.usage'::regclass) AS same_owner,
 	   EXISTS (SELECT FROM pg_depend d WHERE d.objid = c.oid AND d.refclassid = 'pg_extension'::regclass) AS member
   FROM pg_inherits h JOIN pg_class c ON c.oid = h.inhrelid LEFT JOIN pg_index i ON i.indrelid = c.oid
