@@ -100,13 +100,13 @@ my $old;
 if (-e "$build/version")
 {
 	chomp($old = slurp_file("$build/version"));
-	diag("upgrading from version $old to $current");
+	note("upgrading from version $old to $current");
 	copy("$build/sql/llmquota.sql", "$extensions/llmquota--$old.sql") or die "could not copy: $!";
 }
 else
 {
 	$old = '0.0.0';
-	diag("there is no earlier version to upgrade from: this tree's own files stand for it");
+	note("there is no earlier version to upgrade from: this tree's own files stand for it");
 	copy("$ENV{LLMQ_ROOT}/sql/llmquota.sql", "$extensions/llmquota--$old.sql") or die "could not copy: $!";
 	write_script("llmquota--$old--$current", '-- nothing has changed');
 	$build = "$ENV{LLMQ_RUN}/upgrade/old";
