@@ -105,7 +105,7 @@ CREATE TABLE llmquota.key (
 	models text[],
 	enabled boolean NOT NULL DEFAULT true,
 	CONSTRAINT key_pkey PRIMARY KEY (key),
-	CONSTRAINT key_account_fkey FOREIGN KEY (account) REFERENCES llmquota.account,
+	CONSTRAINT key_account_fkey FOREIGN KEY (account) REFERENCES llmquota.account ON UPDATE CASCADE,
 	CONSTRAINT key_name_valid CHECK (key OPERATOR(pg_catalog.<>) ALL ('{"",*}') AND pg_catalog.octet_length(key) OPERATOR(pg_catalog.<=) 128),
 	CONSTRAINT key_secret_ref_valid CHECK (secret_ref OPERATOR(pg_catalog.<>) '' AND pg_catalog.octet_length(secret_ref) OPERATOR(pg_catalog.<=) 2048)
 ) USING heap;
@@ -145,7 +145,7 @@ CREATE TABLE llmquota.route (
 	step int NOT NULL,
 	model text NOT NULL,
 	CONSTRAINT route_pkey PRIMARY KEY (route, org, step, model),
-	CONSTRAINT route_model_fkey FOREIGN KEY (model) REFERENCES llmquota.model,
+	CONSTRAINT route_model_fkey FOREIGN KEY (model) REFERENCES llmquota.model ON UPDATE CASCADE,
 	CONSTRAINT route_name_valid CHECK (route OPERATOR(pg_catalog.<>) '' AND pg_catalog.octet_length(route) OPERATOR(pg_catalog.<=) 128),
 	CONSTRAINT route_org_valid CHECK (org OPERATOR(pg_catalog.<>) '*' AND pg_catalog.octet_length(org) OPERATOR(pg_catalog.<=) 128),
 	CONSTRAINT route_step_valid CHECK (step OPERATOR(pg_catalog.>=) 0)
@@ -256,6 +256,29 @@ COMMENT ON TABLE llmquota.role_grant IS 'what llmquota_grant gave to roles. Writ
 COMMENT ON COLUMN llmquota.role_grant.role IS 'name of the role';
 COMMENT ON COLUMN llmquota.role_grant.kind IS 'app, analyst or admin';
 COMMENT ON COLUMN llmquota.role_grant.org IS 'the org the role may pick for, or read the ledger of; NULL: every org';
+
+CREATE TABLE llmquota.alias (
+	kind text NOT NULL,
+	name text NOT NULL,
+	cell text NOT NULL,
+	generation int NOT NULL DEFAULT 1,
+	since timestamptz NOT NULL,
+	until timestamptz,
+	is_current boolean NOT NULL,
+	CONSTRAINT alias_kind_valid CHECK (kind OPERATOR(pg_catalog.=) ANY ('{org,account,key,model}')),
+	CONSTRAINT alias_name_valid CHECK (name OPERATOR(pg_catalog.<>) '*' AND pg_catalog.octet_length(name) OPERATOR(pg_catalog.<=) 128),
+	CONSTRAINT alias_generation_valid CHECK (generation OPERATOR(pg_catalog.>=) 1)
+);
+CREATE UNIQUE INDEX alias_name ON llmquota.alias (kind, name) WHERE until IS NULL;
+CREATE UNIQUE INDEX alias_current ON llmquota.alias (kind, cell, generation) WHERE is_current;
+COMMENT ON TABLE llmquota.alias IS 'every name that something renamed has or had. Written by llmquota_rename, and when a former name is given to something new';
+COMMENT ON COLUMN llmquota.alias.kind IS 'what it is the name of: org, account, key or model';
+COMMENT ON COLUMN llmquota.alias.name IS 'a name that stands, or stood, for it';
+COMMENT ON COLUMN llmquota.alias.cell IS 'the name of its first day, by which live state goes on to know it';
+COMMENT ON COLUMN llmquota.alias.generation IS 'which use of that name it is, from 1: a former name can be given to something new';
+COMMENT ON COLUMN llmquota.alias.since IS 'when it was given the name; -infinity: from the beginning';
+COMMENT ON COLUMN llmquota.alias.until IS 'since when the name stands for something else; NULL: it stands for it still';
+COMMENT ON COLUMN llmquota.alias.is_current IS 'true: it is called so now; false: it was';
 
 --
 -- Tables: what became of the configuration
@@ -545,6 +568,7 @@ COMMENT ON FUNCTION @extschema@.llmquota_renew(uuid, int) IS
 CREATE FUNCTION @extschema@.llmquota_maintain(
 	OUT work_left boolean,
 	OUT expired bigint,
+	OUT retired bigint,
 	OUT unborn_deleted bigint,
 	OUT rows_counted bigint,
 	OUT rows_moved bigint,
@@ -554,7 +578,7 @@ RETURNS record
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'llmquota_maintain';
 COMMENT ON FUNCTION @extschema@.llmquota_maintain() IS
-'Ends leases that have expired, makes the partitions of the coming days, moves ledger rows out of the default partition, drops partitions past their retention, deletes what interrupted creations left behind, and counts the ledger by hours. Answers how many of each (NULL: that step failed, a warning says why), and whether time ran out before all was done. To be called regularly';
+'Ends leases that have expired, makes the partitions of the coming days, moves ledger rows out of the default partition, drops partitions past their retention, retires what nobody has used for a day, deletes rows of live state that nobody needs, and counts the ledger by hours. Answers how many of each (NULL: that step failed, a warning says why), and whether time ran out before all was done. To be called regularly';
 
 -- The database whose pg_cron can be asked; raises when there is none.
 CREATE FUNCTION @extschema@.llmquota_cron_database()
@@ -912,7 +936,17 @@ DECLARE
 	sees_all CONSTANT boolean := EXISTS (SELECT FROM llmquota.role_grant g
 										  WHERE g.role OPERATOR(pg_catalog.=) $1
 											AND (g.kind OPERATOR(pg_catalog.=) 'admin' OR g.kind OPERATOR(pg_catalog.=) 'analyst' AND g.org IS NULL));
-	orgs CONSTANT pg_catalog.text[] := (SELECT pg_catalog.array_agg(g.org ORDER BY g.org) FROM llmquota.role_grant g
+	-- an org that has been renamed has rows by its former names, too
+	orgs CONSTANT pg_catalog.text[] := (SELECT pg_catalog.array_agg(o.org ORDER BY o.org)
+										  FROM llmquota.role_grant g
+										 CROSS JOIN LATERAL (
+											SELECT g.org
+											UNION ALL
+											SELECT f.name FROM llmquota.alias f
+											  JOIN llmquota.alias c ON c.kind OPERATOR(pg_catalog.=) f.kind AND c.cell OPERATOR(pg_catalog.=) f.cell
+																   AND c.generation OPERATOR(pg_catalog.=) f.generation
+											 WHERE c.kind OPERATOR(pg_catalog.=) 'org' AND c.name OPERATOR(pg_catalog.=) g.org AND c.is_current
+											   AND NOT f.is_current AND f.until IS NULL) o
 										 WHERE g.role OPERATOR(pg_catalog.=) $1 AND g.kind OPERATOR(pg_catalog.=) 'analyst');
 	target pg_catalog.text;
 BEGIN
@@ -945,6 +979,7 @@ DECLARE
 		'@extschema@.llmquota_renew(pg_catalog.uuid, int)';
 	administration CONSTANT pg_catalog.text := '@extschema@.llmquota_maintain(), '
 		'@extschema@.llmquota_verify(boolean), '
+		'@extschema@.llmquota_rename(pg_catalog.text, pg_catalog.text, pg_catalog.text), '
 		'@extschema@.llmquota_lease_rows(), '
 		'@extschema@.llmquota_meter_rows(), '
 		'@extschema@.llmquota_worker_rows(), '
@@ -955,7 +990,7 @@ DECLARE
 	histograms CONSTANT pg_catalog.text := '@extschema@.llmquota_percentile(bigint[], float8), '
 		'@extschema@.llmquota_histogram(int, bigint), '
 		'@extschema@.llmquota_histogram_sum(bigint[])';
-	reading CONSTANT pg_catalog.text := 'llmquota.change, llmquota.lease, llmquota.meter_window, llmquota.worker_status, llmquota.role_grant';
+	reading CONSTANT pg_catalog.text := 'llmquota.usage_current, llmquota.alias, llmquota.former_name, llmquota.change, llmquota.lease, llmquota.meter_window, llmquota.worker_status, llmquota.role_grant';
 	is_app CONSTANT boolean := EXISTS (SELECT FROM llmquota.role_grant g
 										WHERE g.role OPERATOR(pg_catalog.=) $1 AND g.kind OPERATOR(pg_catalog.=) ANY ('{app,admin}'::pg_catalog.text[]));
 	is_reader CONSTANT boolean := EXISTS (SELECT FROM llmquota.role_grant g
@@ -1065,6 +1100,121 @@ END
 $$;
 COMMENT ON FUNCTION @extschema@.llmquota_revoke(text, text, text) IS
 'Takes back what llmquota_grant gave. Without an org: for every org. Doing it twice changes nothing';
+
+-- Raises when something cannot be called so: wrong arguments, or a name that means something already.
+CREATE FUNCTION @extschema@.llmquota_check_rename(kind text, old_name text, new_name text)
+RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+AS $$
+DECLARE
+	now_called pg_catalog.text;
+	known boolean;
+BEGIN
+	IF kind IS NULL OR old_name IS NULL OR new_name IS NULL THEN
+		RAISE EXCEPTION USING ERRCODE = 'null_value_not_allowed',
+			MESSAGE = 'kind, old_name and new_name must not be NULL';
+	END IF;
+	IF kind OPERATOR(pg_catalog.<>) ALL ('{org,account,key,model}'::pg_catalog.text[]) THEN
+		RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+			MESSAGE = pg_catalog.format('cannot rename anything of the kind "%s"', kind),
+			HINT = 'Use org, account, key or model.';
+	END IF;
+	IF old_name OPERATOR(pg_catalog.=) ANY (ARRAY[new_name, '*']) OR new_name OPERATOR(pg_catalog.=) '*' OR pg_catalog.octet_length(new_name) OPERATOR(pg_catalog.>) 128 THEN
+		RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+			MESSAGE = pg_catalog.format('cannot rename %s "%s" to "%s"', kind, old_name, pg_catalog.left(new_name, 40)),
+			HINT = 'Names have 1 to 128 bytes, and are not "*".';
+	END IF;
+	SELECT c.name INTO now_called
+	  FROM llmquota.alias a
+	  JOIN llmquota.alias c ON c.kind OPERATOR(pg_catalog.=) a.kind AND c.cell OPERATOR(pg_catalog.=) a.cell
+						   AND c.generation OPERATOR(pg_catalog.=) a.generation AND c.is_current
+	 WHERE a.kind OPERATOR(pg_catalog.=) $1 AND a.name OPERATOR(pg_catalog.=) $2 AND a.until IS NULL AND NOT a.is_current;
+	IF FOUND THEN
+		RAISE EXCEPTION USING ERRCODE = 'undefined_object',
+			MESSAGE = pg_catalog.format('%s "%s" is called "%s" now', kind, old_name, now_called),
+			HINT = 'Rename it by that name.';
+	END IF;
+	EXECUTE pg_catalog.format('SELECT true FROM llmquota.%1$I t WHERE t.%1$I OPERATOR(pg_catalog.=) $1', kind) INTO known USING old_name;
+	IF known IS NULL AND NOT (kind OPERATOR(pg_catalog.=) 'org'
+		AND EXISTS (SELECT FROM llmquota.name n WHERE n.kind OPERATOR(pg_catalog.=) 'o' AND n.name OPERATOR(pg_catalog.=) old_name)) THEN
+		RAISE EXCEPTION USING ERRCODE = 'undefined_object',
+			MESSAGE = pg_catalog.format('%s "%s" does not exist', kind, old_name);
+	END IF;
+	EXECUTE pg_catalog.format('SELECT true FROM llmquota.%1$I t WHERE t.%1$I OPERATOR(pg_catalog.=) $1', kind) INTO known USING new_name;
+	IF known OR EXISTS (SELECT FROM llmquota.quota q
+						 WHERE q.scope OPERATOR(pg_catalog.=) kind AND q.subject OPERATOR(pg_catalog.=) new_name
+							OR kind OPERATOR(pg_catalog.=) 'model' AND q.model OPERATOR(pg_catalog.=) new_name)
+	   OR kind OPERATOR(pg_catalog.=) 'org' AND (EXISTS (SELECT FROM llmquota.account a WHERE a.org OPERATOR(pg_catalog.=) new_name)
+												 OR EXISTS (SELECT FROM llmquota.route r WHERE r.org OPERATOR(pg_catalog.=) new_name)) THEN
+		RAISE EXCEPTION USING ERRCODE = 'duplicate_object',
+			MESSAGE = pg_catalog.format('%s "%s" already exists in the configuration', kind, new_name);
+	END IF;
+	IF EXISTS (SELECT FROM @extschema@.llmquota_lease_rows() l
+				WHERE new_name OPERATOR(pg_catalog.=) CASE WHEN kind OPERATOR(pg_catalog.=) 'org' THEN l.org WHEN kind OPERATOR(pg_catalog.=) 'account' THEN l.account
+														   WHEN kind OPERATOR(pg_catalog.=) 'key' THEN l.key ELSE l.model END
+				  AND l.state OPERATOR(pg_catalog.=) 'granted')
+	   OR EXISTS (SELECT FROM @extschema@.llmquota_meter_rows() m
+				   WHERE m.scope OPERATOR(pg_catalog.=) kind AND m.subject OPERATOR(pg_catalog.=) new_name
+					  OR m.part_kind OPERATOR(pg_catalog.=) kind AND m.part OPERATOR(pg_catalog.=) new_name) THEN
+		RAISE EXCEPTION USING ERRCODE = 'object_in_use',
+			MESSAGE = pg_catalog.format('%s "%s" is in use', kind, new_name),
+			HINT = 'Rename before callers use the new name: the old one goes on standing for it. What nobody has used for a day is no longer in use.';
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION @extschema@.llmquota_check_rename(text, text, text) IS 'internal: checks the arguments of llmquota_rename';
+
+-- What is called old_name gets another name, in the configuration and in llmquota.alias. Live state stays as it is: it
+-- goes on to know everything by the name of its first day.
+CREATE FUNCTION @extschema@.llmquota_rename(kind text, old_name text, new_name text)
+RETURNS text
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	bearer record;
+BEGIN
+	LOCK TABLE llmquota.alias IN SHARE ROW EXCLUSIVE MODE;
+	PERFORM @extschema@.llmquota_check_rename(kind, old_name, new_name);
+
+	-- who bears the old name: nobody has been renamed to it, or somebody has
+	INSERT INTO llmquota.alias (kind, name, cell, since, is_current) VALUES ($1, $2, $2, '-infinity', true)
+		ON CONFLICT DO NOTHING;
+	UPDATE llmquota.alias a SET is_current = false
+	 WHERE a.kind OPERATOR(pg_catalog.=) $1 AND a.name OPERATOR(pg_catalog.=) $2 AND a.until IS NULL
+	RETURNING a.cell, a.generation INTO STRICT bearer;
+	-- a former name of its own becomes the current one again; one of another's stands for that no longer
+	UPDATE llmquota.alias a SET is_current = true
+	 WHERE a.kind OPERATOR(pg_catalog.=) $1 AND a.name OPERATOR(pg_catalog.=) $3 AND a.until IS NULL
+	   AND a.cell OPERATOR(pg_catalog.=) bearer.cell AND a.generation OPERATOR(pg_catalog.=) bearer.generation;
+	IF NOT FOUND THEN
+		UPDATE llmquota.alias a SET until = pg_catalog.clock_timestamp()
+		 WHERE a.kind OPERATOR(pg_catalog.=) $1 AND a.name OPERATOR(pg_catalog.=) $3 AND a.until IS NULL;
+		INSERT INTO llmquota.alias (kind, name, cell, generation, since, is_current)
+		VALUES ($1, $3, bearer.cell, bearer.generation, pg_catalog.clock_timestamp(), true);
+	END IF;
+
+	EXECUTE pg_catalog.format('UPDATE llmquota.%1$I t SET %1$I = $2 WHERE t.%1$I OPERATOR(pg_catalog.=) $1', kind) USING old_name, new_name;
+	UPDATE llmquota.quota q SET subject = new_name
+	 WHERE q.scope OPERATOR(pg_catalog.=) $1 AND q.subject OPERATOR(pg_catalog.=) $2;
+	IF kind OPERATOR(pg_catalog.=) 'org' THEN
+		UPDATE llmquota.account a SET org = new_name WHERE a.org OPERATOR(pg_catalog.=) $2;
+		UPDATE llmquota.route r SET org = new_name WHERE r.org OPERATOR(pg_catalog.=) $2;
+		UPDATE llmquota.role_grant g SET org = new_name WHERE g.org OPERATOR(pg_catalog.=) $2;
+		PERFORM @extschema@.llmquota_apply_policies(g.role)
+		   FROM llmquota.role_grant g
+		   JOIN pg_catalog.pg_roles r ON r.rolname::pg_catalog.text OPERATOR(pg_catalog.=) g.role
+		  WHERE g.org OPERATOR(pg_catalog.=) $3 AND g.kind OPERATOR(pg_catalog.=) 'analyst';
+	ELSIF kind OPERATOR(pg_catalog.=) 'model' THEN
+		UPDATE llmquota.model m SET provider_model = old_name WHERE m.model OPERATOR(pg_catalog.=) $3 AND m.provider_model IS NULL;
+		UPDATE llmquota.quota q SET model = new_name WHERE q.model OPERATOR(pg_catalog.=) $2;
+		UPDATE llmquota.key k SET models = pg_catalog.array_replace(k.models, $2, $3) WHERE $2 OPERATOR(pg_catalog.=) ANY (k.models);
+	END IF;
+	RETURN 'renamed';
+END
+$$;
+COMMENT ON FUNCTION @extschema@.llmquota_rename(text, text, text) IS
+'Gives an org, account, key or model another name, everywhere in the configuration. Its live counters and calls in flight stay its own; callers may use the old name until it is given to something new; the ledger keeps what was written, and llmquota.usage_current shows it by the names of now';
 
 --
 -- Functions: rows of the views
@@ -1303,6 +1453,44 @@ END
 $$;
 COMMENT ON FUNCTION @extschema@.llmquota_check_parts() IS 'internal, a trigger: refuses quotas by which one pick could have to charge more than 11 meters';
 
+-- A former name that is given to something new no longer stands for its old bearer.
+CREATE FUNCTION @extschema@.llmquota_reuse_name()
+RETURNS trigger
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	reused record;
+BEGIN
+	IF NOT EXISTS (SELECT FROM llmquota.alias a WHERE NOT a.is_current) THEN
+		RETURN NULL;
+	END IF;
+	FOR reused IN
+		SELECT a.kind, a.name, c.name AS now_called
+		  FROM llmquota.alias a
+		  JOIN llmquota.alias c ON c.kind OPERATOR(pg_catalog.=) a.kind AND c.cell OPERATOR(pg_catalog.=) a.cell
+							   AND c.generation OPERATOR(pg_catalog.=) a.generation AND c.is_current
+		  JOIN new_rows n ON pg_catalog.to_jsonb(n) OPERATOR(pg_catalog.->>) TG_TABLE_NAME::pg_catalog.text OPERATOR(pg_catalog.=) a.name
+		 WHERE a.kind OPERATOR(pg_catalog.=) TG_TABLE_NAME::pg_catalog.text AND a.until IS NULL AND NOT a.is_current
+	LOOP
+		UPDATE llmquota.alias a SET until = pg_catalog.clock_timestamp()
+		 WHERE a.kind OPERATOR(pg_catalog.=) reused.kind AND a.name OPERATOR(pg_catalog.=) reused.name AND a.until IS NULL;
+		INSERT INTO llmquota.alias (kind, name, cell, generation, since, is_current)
+		SELECT reused.kind, reused.name, reused.name, COALESCE(pg_catalog.max(a.generation), 0) OPERATOR(pg_catalog.+) 1, pg_catalog.clock_timestamp(), true
+		  FROM llmquota.alias a
+		 WHERE a.kind OPERATOR(pg_catalog.=) reused.kind AND a.cell OPERATOR(pg_catalog.=) reused.name;
+		IF reused.kind OPERATOR(pg_catalog.=) 'org' THEN
+			PERFORM @extschema@.llmquota_apply_policies(g.role)
+			   FROM llmquota.role_grant g
+			   JOIN pg_catalog.pg_roles r ON r.rolname::pg_catalog.text OPERATOR(pg_catalog.=) g.role
+			  WHERE g.org OPERATOR(pg_catalog.=) reused.now_called AND g.kind OPERATOR(pg_catalog.=) 'analyst';
+		END IF;
+	END LOOP;
+	RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION @extschema@.llmquota_reuse_name() IS 'internal, a trigger: notes in llmquota.alias that a former name is given to something new';
+
 -- A row as jsonb, without what is nobody's business: secrets that somebody has put where only a reference belongs.
 CREATE FUNCTION @extschema@.llmquota_without_secrets(contents jsonb)
 RETURNS jsonb
@@ -1422,7 +1610,7 @@ DECLARE
 	target pg_catalog.text;
 	key_columns pg_catalog.text;
 BEGIN
-	FOREACH target IN ARRAY '{provider,account,key,model,route,org,quota,setting,role_grant}'::pg_catalog.text[] LOOP
+	FOREACH target IN ARRAY '{provider,account,key,model,route,org,quota,setting,role_grant,alias}'::pg_catalog.text[] LOOP
 		EXECUTE pg_catalog.format('CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE ON llmquota.%I '
 			'FOR EACH ROW EXECUTE FUNCTION @extschema@.llmquota_config_changed()', target);
 		EXECUTE pg_catalog.format('CREATE TRIGGER config_truncated AFTER TRUNCATE ON llmquota.%I '
@@ -1447,6 +1635,11 @@ BEGIN
 			'FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.llmquota_log_change(%s)', target, key_columns);
 		EXECUTE pg_catalog.format('ALTER TABLE llmquota.%I ENABLE ALWAYS TRIGGER log_insert, ENABLE ALWAYS TRIGGER log_update, '
 			'ENABLE ALWAYS TRIGGER log_delete, ENABLE ALWAYS TRIGGER log_truncate', target);
+	END LOOP;
+	FOREACH target IN ARRAY '{org,account,key,model}'::pg_catalog.text[] LOOP
+		EXECUTE pg_catalog.format('CREATE TRIGGER reuse_name AFTER INSERT ON llmquota.%I REFERENCING NEW TABLE AS new_rows '
+			'FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.llmquota_reuse_name()', target);
+		EXECUTE pg_catalog.format('ALTER TABLE llmquota.%I ENABLE ALWAYS TRIGGER reuse_name', target);
 	END LOOP;
 	FOREACH target IN ARRAY '{meter,lease_page,name}'::pg_catalog.text[] LOOP
 		EXECUTE pg_catalog.format('CREATE TRIGGER refuse_write BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON llmquota.%I '
@@ -1536,6 +1729,52 @@ COMMENT ON COLUMN llmquota.worker_status.failures IS 'rounds in a row in which s
 COMMENT ON COLUMN llmquota.worker_status.last_error IS 'what failed last, the first 255 bytes of the message; NULL: nothing ever did';
 COMMENT ON COLUMN llmquota.worker_status.last_error_at IS 'when that was; NULL: never';
 
+CREATE VIEW llmquota.former_name AS
+SELECT a.kind, a.name, a.since, COALESCE(a.until, 'infinity') AS until, c.name AS now_called,
+	   COALESCE((SELECT pg_catalog.max(b.until) FROM llmquota.alias b
+				  WHERE b.kind OPERATOR(pg_catalog.=) a.kind AND b.name OPERATOR(pg_catalog.=) a.name AND b.until OPERATOR(pg_catalog.<=) a.since),
+				'-infinity') AS picked_from
+  FROM llmquota.alias a
+  JOIN llmquota.alias c ON c.kind OPERATOR(pg_catalog.=) a.kind AND c.cell OPERATOR(pg_catalog.=) a.cell
+					   AND c.generation OPERATOR(pg_catalog.=) a.generation AND c.is_current
+ WHERE NOT a.is_current;
+COMMENT ON VIEW llmquota.former_name IS 'names that something had before it was renamed, and what it is called now';
+COMMENT ON COLUMN llmquota.former_name.kind IS 'org, account, key or model';
+COMMENT ON COLUMN llmquota.former_name.name IS 'the former name';
+COMMENT ON COLUMN llmquota.former_name.since IS 'from when on it had that name; -infinity: from the beginning';
+COMMENT ON COLUMN llmquota.former_name.until IS 'since when the name stands for something else; infinity: it does not';
+COMMENT ON COLUMN llmquota.former_name.now_called IS 'its name of now';
+COMMENT ON COLUMN llmquota.former_name.picked_from IS 'calls of the ledger that were picked before had the name from another bearer; -infinity: there was none';
+
+CREATE VIEW llmquota.usage_current AS
+SELECT u.lease, u.picked_at, u.recorded_at, COALESCE(o.now_called, u.org) AS org, u.session, u.request_id, u.attempt, u.route,
+	   COALESCE(m.now_called, u.model) AS model, u.provider, COALESCE(a.now_called, u.account) AS account, COALESCE(k.now_called, u.key) AS key,
+	   u.status, u.http_status, u.error, u.reserved_input, u.reserved_output, u.input_tokens, u.cached_tokens, u.cache_write_tokens,
+	   u.output_tokens, u.reasoning_tokens, u.usage_source, u.latency_ms, u.tags, u.recorded_in
+  FROM llmquota.usage u
+  LEFT JOIN llmquota.former_name o ON o.kind OPERATOR(pg_catalog.=) 'org' AND o.name OPERATOR(pg_catalog.=) u.org
+		AND u.recorded_at OPERATOR(pg_catalog.>=) o.since AND u.picked_at OPERATOR(pg_catalog.>=) o.picked_from AND u.picked_at OPERATOR(pg_catalog.<) o.until
+  LEFT JOIN llmquota.former_name m ON m.kind OPERATOR(pg_catalog.=) 'model' AND m.name OPERATOR(pg_catalog.=) u.model
+		AND u.recorded_at OPERATOR(pg_catalog.>=) m.since AND u.picked_at OPERATOR(pg_catalog.>=) m.picked_from AND u.picked_at OPERATOR(pg_catalog.<) m.until
+  LEFT JOIN llmquota.former_name a ON a.kind OPERATOR(pg_catalog.=) 'account' AND a.name OPERATOR(pg_catalog.=) u.account
+		AND u.recorded_at OPERATOR(pg_catalog.>=) a.since AND u.picked_at OPERATOR(pg_catalog.>=) a.picked_from AND u.picked_at OPERATOR(pg_catalog.<) a.until
+  LEFT JOIN llmquota.former_name k ON k.kind OPERATOR(pg_catalog.=) 'key' AND k.name OPERATOR(pg_catalog.=) u.key
+		AND u.recorded_at OPERATOR(pg_catalog.>=) k.since AND u.picked_at OPERATOR(pg_catalog.>=) k.picked_from AND u.picked_at OPERATOR(pg_catalog.<) k.until;
+COMMENT ON VIEW llmquota.usage_current IS 'the ledger by the names of now: org, model, account and key are called as the configuration calls them, whatever they were called when the row was written. The columns are those of llmquota.usage';
+DO $$
+DECLARE
+	described record;
+BEGIN
+	FOR described IN
+		SELECT a.attname, pg_catalog.col_description(a.attrelid, a.attnum) AS description
+		  FROM pg_catalog.pg_attribute a
+		 WHERE a.attrelid OPERATOR(pg_catalog.=) 'llmquota.usage'::pg_catalog.regclass AND a.attnum OPERATOR(pg_catalog.>) 0
+	LOOP
+		EXECUTE pg_catalog.format('COMMENT ON COLUMN llmquota.usage_current.%I IS %L', described.attname, described.description);
+	END LOOP;
+END
+$$;
+
 --
 -- Grants: none to PUBLIC, whatever the default privileges of the installing role say
 --
@@ -1583,6 +1822,9 @@ REVOKE ALL ON FUNCTION
 	@extschema@.llmquota_check_setting(),
 	@extschema@.llmquota_check_windows(),
 	@extschema@.llmquota_check_parts(),
+	@extschema@.llmquota_check_rename(text, text, text),
+	@extschema@.llmquota_rename(text, text, text),
+	@extschema@.llmquota_reuse_name(),
 	@extschema@.llmquota_without_secrets(jsonb),
 	@extschema@.llmquota_log_change()
 	FROM PUBLIC;
@@ -1601,4 +1843,5 @@ SELECT pg_catalog.pg_extension_config_dump('llmquota.quota', '');
 SELECT pg_catalog.pg_extension_config_dump('llmquota.quota_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('llmquota.setting', '');
 SELECT pg_catalog.pg_extension_config_dump('llmquota.role_grant', '');
+SELECT pg_catalog.pg_extension_config_dump('llmquota.alias', '');
 SELECT pg_catalog.pg_extension_config_dump('llmquota.change', '');

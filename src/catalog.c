@@ -16,6 +16,7 @@
 #include "utils/memutils.h"
 
 #include "catalog.h"
+#include "name.h"
 #include "zone.h"
 
 /* How many orgs a backend remembers the meters of before it starts anew. */
@@ -98,6 +99,7 @@ load(void)
 	loaded->org_context = AllocSetContextCreate(context, "llmquota orgs", ALLOCSET_DEFAULT_SIZES);
 	reset_orgs(loaded);
 	MemoryContextSetParent(context, TopMemoryContext);
+	llmq_name_invalidate();
 	if (current_catalog != NULL)
 		MemoryContextDelete(current_catalog->context);
 	current_catalog = loaded;
@@ -158,10 +160,21 @@ llmq_catalog_zone_name(LlmqCatalog *catalog, uint32 hash)
 	return zone;
 }
 
-/* An org, listed or not. An unlisted one has the defaults of the table. */
-LlmqOrg *
-llmq_catalog_org(LlmqCatalog *catalog, const char *name)
+/*
+ * What something is called now that live state knows by this name, its kind before it. By the configuration that was
+ * loaded last; it is loaded only if it never was.
+ */
+const char *
+llmq_catalog_name_now(const char *cell)
 {
+	return llmq_alias_of_cell(current_catalog != NULL ? current_catalog : llmq_catalog(), cell);
+}
+
+/* An org, listed or not, by any name that stands for it. An unlisted one has the defaults of the table. */
+LlmqOrg *
+llmq_catalog_org(LlmqCatalog *catalog, const char *caller_name)
+{
+	const char *name = llmq_alias_now(catalog, LLMQ_NAME_ORG, caller_name);
 	LlmqOrg    *org = llmq_names_find(catalog->orgs, name);
 	LlmqOrg    *listed;
 
@@ -182,6 +195,7 @@ llmq_catalog_org(LlmqCatalog *catalog, const char *name)
 	org->subject.name = MemoryContextStrdup(catalog->org_context, name);
 	org->subject.zone = "UTC";
 	org->subject.context = catalog->org_context;
+	llmq_alias_ref(catalog, LLMQ_NAME_ORG, org->subject.name, &org->subject.ref);
 	llmq_names_put(catalog->orgs, org->subject.name, org);
 	return org;
 }
@@ -217,8 +231,8 @@ llmq_own_route_name(const char *org, const char *route)
 }
 
 /*
- * The steps of a route for an org: its own definition, else the common one, else the model of that name. NULL when
- * there is none.
+ * The steps of a route for an org: its own definition, else the common one, else the model of that name, or of one that
+ * stands for it. NULL when there is none.
  */
 LlmqRoute *
 llmq_catalog_route(LlmqCatalog *catalog, const char *name, const char *org)
@@ -234,5 +248,7 @@ llmq_catalog_route(LlmqCatalog *catalog, const char *name, const char *org)
 		return route;
 
 	model = llmq_names_find(catalog->models, name);
+	if (model == NULL)
+		model = llmq_names_find(catalog->models, llmq_alias_now(catalog, LLMQ_NAME_MODEL, name));
 	return model != NULL ? model->route : NULL;
 }

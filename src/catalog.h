@@ -9,6 +9,7 @@
 
 #include "datatype/timestamp.h"
 
+#include "name.h"
 #include "window.h"
 
 /* Stored as one letter in llmquota.meter; also the order in which refusals are reported. */
@@ -77,6 +78,7 @@ typedef struct LlmqMeter
 	struct LlmqSubject *subject;
 	LlmqPart	part;
 	const char *part_name;		/* NULL with LLMQ_PART_ALL */
+	LlmqNameRef part_ref;
 	int32		id;				/* of the cell, 0 when not known yet */
 	int			nlimits;
 	LlmqLimit  *limit;
@@ -99,7 +101,7 @@ typedef struct LlmqSubject
 	LlmqScope	scope;
 	const char *name;
 	const char *zone;			/* of calendar quotas that name none */
-	int32		name_id;		/* in llmquota.name, 0 when not known yet */
+	LlmqNameRef ref;			/* of no kind with the scope global */
 	MemoryContext context;		/* what lives as long as the subject */
 	LlmqMeter  *meters;
 	LlmqMeters *by_model;
@@ -142,7 +144,7 @@ typedef struct LlmqModel
 	const char *provider_model;
 	const char *family;
 	int32		default_output_tokens;
-	int32		name_id;
+	LlmqNameRef ref;
 	bool		enabled;
 	struct LlmqPool *pools;		/* by owner, built when first asked for */
 	struct LlmqRoute *route;	/* of this model alone */
@@ -151,7 +153,7 @@ typedef struct LlmqModel
 typedef struct LlmqRoute
 {
 	const char *name;
-	int32		name_id;		/* in llmquota.name, 0 when not known yet */
+	LlmqNameRef ref;
 	int			nsteps;
 	LlmqModel **step;
 } LlmqRoute;
@@ -204,6 +206,9 @@ typedef struct LlmqCatalog
 	bool		has_own_routes;
 	struct names_hash *listed_orgs;
 	struct names_hash *owners;	/* orgs with accounts of their own */
+	bool		has_aliases;
+	struct names_hash *aliases; /* what has been renamed, by the names that stand for it */
+	struct names_hash *renamed_cells;	/* the same by what live state calls it */
 	struct names_hash *orgs;	/* every org asked for since, in a context of its own */
 	MemoryContext org_context;
 } LlmqCatalog;
@@ -215,9 +220,25 @@ extern LlmqSubject *llmq_catalog_subject(LlmqCatalog *catalog, LlmqScope scope, 
 extern LlmqOrg *llmq_catalog_org(LlmqCatalog *catalog, const char *name);
 extern char *llmq_own_route_name(const char *org, const char *route);
 extern LlmqRoute *llmq_catalog_route(LlmqCatalog *catalog, const char *name, const char *org);
+extern const char *llmq_catalog_name_now(const char *cell);
 
 /* catalog_load.c */
 extern LlmqCatalog *llmq_catalog_load(MemoryContext context);
+
+/* alias.c */
+typedef struct LlmqAlias
+{
+	const char *name;			/* its kind before it, as the next */
+	const char *cell;			/* what live state calls it */
+	bool		is_current;		/* the name is the one of now */
+} LlmqAlias;
+
+extern LlmqAlias *llmq_alias_create(char kind, const char *name, const char *cell, int32 generation);
+extern void llmq_alias_add(LlmqCatalog *catalog, LlmqAlias *alias, bool stands, bool is_current);
+extern void llmq_alias_ref(const LlmqCatalog *catalog, char kind, const char *name, LlmqNameRef *ref);
+extern const char *llmq_alias_now(const LlmqCatalog *catalog, char kind, const char *name);
+extern const char *llmq_alias_of_cell(const LlmqCatalog *catalog, const char *cell);
+extern char llmq_scope_name_kind(LlmqScope scope);
 
 /* plan.c */
 extern LlmqMeter *llmq_plan_meter(LlmqCatalog *catalog, LlmqSubject *subject, LlmqPart part, const char *part_name);

@@ -24,6 +24,7 @@
 #include "utils/timestamp.h"
 
 #include "catalog.h"
+#include "name.h"
 #include "relation.h"
 
 /* A row under the scan's cursor, for the functions that take it apart. */
@@ -144,6 +145,7 @@ init_subject(LlmqSubject *subject, const Row *row, LlmqScope scope, const char *
 	subject->name = text_value(row, 1);
 	subject->zone = zone;
 	subject->context = row->catalog->context;
+	llmq_alias_ref(row->catalog, llmq_scope_name_kind(scope), subject->name, &subject->ref);
 }
 
 static void
@@ -224,6 +226,7 @@ create_route(const char *name, int nsteps)
 	LlmqRoute  *route = palloc0(sizeof(LlmqRoute));
 
 	route->name = name;
+	route->ref = (LlmqNameRef) {.kind = LLMQ_NAME_ROUTE,.name = name};
 	route->nsteps = nsteps;
 	route->step = palloc(sizeof(LlmqModel *) * nsteps);
 	return route;
@@ -238,6 +241,7 @@ read_model(Row *row)
 	model->provider = llmq_names_find(row->catalog->providers, text_value(row, 2));
 	if (model->provider == NULL)
 		return;
+	llmq_alias_ref(row->catalog, LLMQ_NAME_MODEL, model->name, &model->ref);
 	model->provider_model = is_null(row, 3) ? model->name : text_value(row, 3);
 	model->family = text_value(row, 4);
 	model->default_output_tokens = DatumGetInt32(value(row, 5));
@@ -471,6 +475,17 @@ read_role_grant(Row *row)
 	row->catalog->role_grants = grant;
 }
 
+static void
+read_alias(Row *row)
+{
+	static const char *const kinds[] = {"org", "account", "key", "model", NULL};
+	static const char letters[] = {LLMQ_NAME_ORG, LLMQ_NAME_ACCOUNT, LLMQ_NAME_KEY, LLMQ_NAME_MODEL};
+	LlmqAlias  *alias = llmq_alias_create(letters[word_number(text_value(row, 1), kinds)], text_value(row, 2),
+										  text_value(row, 3), DatumGetInt32(value(row, 4)));
+
+	llmq_alias_add(row->catalog, alias, is_null(row, 6), bool_value(row, 7));
+}
+
 /* What holds when a row of llmquota.setting is missing. */
 static const LlmqSettings default_settings = {
 	.arrival_slack = 250000,
@@ -502,6 +517,8 @@ create_catalog(MemoryContext context)
 	catalog->own_routes = llmq_names_create(context);
 	catalog->listed_orgs = llmq_names_create(context);
 	catalog->owners = llmq_names_create(context);
+	catalog->aliases = llmq_names_create(context);
+	catalog->renamed_cells = llmq_names_create(context);
 	return catalog;
 }
 
@@ -520,6 +537,7 @@ llmq_catalog_load(MemoryContext context)
 
 	/* in an order in which everything finds what it refers to */
 	read_table(catalog, LLMQ_REL_SETTING, snapshot, read_setting);
+	read_table(catalog, LLMQ_REL_ALIAS, snapshot, read_alias);
 	read_table(catalog, LLMQ_REL_PROVIDER, snapshot, read_provider);
 	read_table(catalog, LLMQ_REL_ACCOUNT, snapshot, read_account);
 	read_table(catalog, LLMQ_REL_KEY, snapshot, read_key);

@@ -42,7 +42,8 @@ typedef enum LlmqLiveTable
 #define LLMQ_CELL_VERSION 1
 
 #define LLMQ_CELL_BORN	0x0001	/* counts; lookups skip rows without it */
-#define LLMQ_CELL_MOVED 0x0002	/* its contents live in a newer row */
+#define LLMQ_CELL_MOVED 0x0002	/* its contents, if any, live in a newer row */
+#define LLMQ_CELL_RETIRED 0x0004	/* and nowhere: nobody needed it; always together with moved */
 
 /* Every state begins with this. Fixed-width types, no padding. */
 typedef struct LlmqCellHeader
@@ -160,12 +161,54 @@ typedef void (*LlmqCellVisitor) (const LlmqCellHeader *state, HeapTuple tuple, v
 extern void llmq_cell_walk(LlmqLive *live, LlmqLiveTable table, LlmqCellVisitor visit, void *argument);
 
 extern void llmq_cell_meter_key(HeapTuple tuple, LlmqCellKey *key);
-extern bool llmq_cell_is_dead(HeapTuple tuple, LlmqLiveTable table);
+extern bool llmq_cell_is_dead(const LlmqCellHeader *state);
+extern LlmqCellHeader *llmq_cell_in_tuple(HeapTuple tuple, LlmqLiveTable table);
+extern bool llmq_cell_is_counted(LlmqLive *live, char kind, int32 name);
+extern char *llmq_cell_name(LlmqLive *live, HeapTuple tuple);
+
+/* Some blocks of a live table. */
+typedef struct LlmqCellRange
+{
+	LlmqLiveTable table;
+	BlockNumber first;
+	BlockNumber count;
+} LlmqCellRange;
+
+extern void llmq_cell_scan(LlmqLive *live, const LlmqCellRange *range, LlmqCellVisitor visit, void *argument);
 
 /* cell_birth.c */
 typedef void (*LlmqCellFill) (LlmqCellHeader *larger, const LlmqCellHeader *old);
 extern int32 llmq_cell_create(LlmqLive *live, const LlmqCellKey *key, LlmqCellHeader *state, int32 max_id);
 extern bool llmq_cell_grow(LlmqLive *live, const LlmqCellKey *key, LlmqCellHeader *larger, LlmqCellFill fill);
-extern int64 llmq_cell_delete_dead(LlmqLive *live, LlmqLiveTable table);
+extern int64 llmq_cell_delete_dead(LlmqLive *live, const LlmqCellRange *range);
+extern bool llmq_cell_delete(LlmqLive *live, LlmqLiveTable table, int32 id, ItemPointer tid);
+extern void llmq_cell_lock_creation(LlmqLive *live, LlmqLiveTable table);
+extern void llmq_cell_unlock_creation(LlmqLive *live, LlmqLiveTable table);
+
+/* May this cell be retired? Asked under the page's lock, with the copy that will be written if so. */
+typedef bool (*LlmqCellRetiring) (LlmqCellHeader *copy, const void *argument);
+extern bool llmq_cell_retire(LlmqLive *live, LlmqLiveTable table, int32 id, LlmqCellRetiring may_retire,
+							 const void *argument);
+
+/* Answers of llmq_cell_create() that are no ids. */
+#define LLMQ_CELL_TOO_MANY 0
+#define LLMQ_CELL_NAMELESS (-1)	/* a name that the key refers to has been retired */
+
+/*
+ * tally.c: what maintenance keeps of the live tables, in a cell of llmquota.name. Fixed-width types, no padding.
+ */
+typedef struct LlmqTally
+{
+	LlmqCellHeader cell;
+	int64		retired[LLMQ_LIVE_COUNT];	/* cells, since the extension was created */
+	int64		swept_at[LLMQ_LIVE_COUNT];
+	uint32		next_block[LLMQ_LIVE_COUNT];	/* where the sweep over a table goes on */
+	uint32		reserved;
+} LlmqTally;
+
+extern int32 llmq_tally_id(LlmqLive *live);
+extern int64 llmq_tally_retired(LlmqLive *live, LlmqLiveTable table);
+extern void llmq_tally_range(LlmqLive *live, LlmqLiveTable table, int64 pass, int64 now, LlmqCellRange *range);
+extern void llmq_tally_advance(LlmqLive *live, const LlmqCellRange *range, int64 pass, int64 now);
 
 #endif							/* LLMQ_CELL_H */

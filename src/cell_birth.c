@@ -1,6 +1,6 @@
 /*
  * cell_birth.c
- *	  Creates cells, gives them more room, and deletes the rows of those that never came to be.
+ *	  Creates cells, gives them more room, retires them, and deletes the rows of those that are no more.
  *
  * A cell is born outside the caller's fate: its row is frozen, so a rollback does not take it back. No page is locked
  * when a birth begins. Under the creation lock (heavyweight, on the live table, after the relation lock, released at
@@ -9,6 +9,11 @@
  * nothing but a row that llmq_cell_delete_dead() removes. Such a row is not adopted: it may be in only some of the
  * indexes. The creation lock is what makes keys unique; the indexes are not, so a dead row can never make VACUUM FULL
  * or REINDEX fail.
+ *
+ * A cell is retired as it is born: under the creation lock, by a mark in place. The mark alone makes it dead for
+ * everybody, at once and for good, and so its row may be deleted later, in any transaction, and again when that one is
+ * rolled back. Whoever meets the mark looks again, finds nothing, and creates the cell anew, for which it waits for the
+ * lock. A meter is not born for a name that has been retired.
  *
  * Rows are inserted and deleted with FirstCommandId: replay writes that one, and any other would make the primary's
  * page differ.
@@ -149,33 +154,68 @@ mark_born(Relation rel, const LlmqCellKey *key, int32 id, ItemPointerData tid)
 	write_and_unlock_rows(rel, &row, 1);
 }
 
+/* Is a name in use? The creation lock of the meters is held: a name is not retired while somebody holds it. */
+static bool
+is_named(LlmqLive *names, int32 id)
+{
+	LlmqCellHeader state;
+
+	return id == 0 || llmq_cell_copy(names, LLMQ_LIVE_NAME, id, &state, sizeof(state));
+}
+
+/*
+ * The id of a new cell: one more than the largest of all. Ids are not given out twice; those of retired cells do not
+ * count against the bound.
+ */
+static int32
+next_id(LlmqLive *live, LlmqLiveTable table, int32 max_cells)
+{
+	int32		last = llmq_cell_last_id(live, table);
+
+	if (last == PG_INT32_MAX)
+		return LLMQ_CELL_TOO_MANY;
+	if (last >= max_cells && (table == LLMQ_LIVE_LEASE || last - llmq_tally_retired(live, table) >= max_cells))
+		return LLMQ_CELL_TOO_MANY;
+	return last + 1;
+}
+
+/* Creates a cell under the creation lock; its id, or why there is none. `names` has all tables open. */
+static int32
+create(LlmqLive *names, const LlmqCellKey *key, LlmqCellHeader *state, int32 max_cells)
+{
+	Relation	rel = names->rel[key->table];
+	ItemPointerData tid;
+
+	if (key->table == LLMQ_LIVE_METER && !(is_named(names, key->subject) && is_named(names, key->part)))
+		return LLMQ_CELL_NAMELESS;
+	state->id = next_id(names, key->table, max_cells);
+	if (state->id == LLMQ_CELL_TOO_MANY)
+		return LLMQ_CELL_TOO_MANY;
+	tid = insert_row(rel, key, state);
+	mark_born(rel, key, state->id, tid);
+	LLMQ_INJECT_ERROR("birth-mark");
+	return state->id;
+}
+
 /*
  * Creates the cell with this key, unless somebody else has, and returns its id. `state` gives length and contents; its
- * header is filled in here. Raises when ids beyond `max_id` would be needed.
+ * header is filled in here. When there would be more than `max_cells`, or the names in the key have been retired,
+ * returns that.
  */
 int32
-llmq_cell_create(LlmqLive *live, const LlmqCellKey *key, LlmqCellHeader *state, int32 max_id)
+llmq_cell_create(LlmqLive *live, const LlmqCellKey *key, LlmqCellHeader *state, int32 max_cells)
 {
 	Relation	rel = live->rel[key->table];
-	ItemPointerData tid;
+	LlmqLive	names;
 	int32		id;
 
+	llmq_live_open(&names, LLMQ_LIVE_COUNT, RowExclusiveLock);
 	lock_creation(rel);
-	id = key->table == LLMQ_LIVE_LEASE ? 0 : llmq_cell_find(live, key);
+	id = key->table == LLMQ_LIVE_LEASE ? 0 : llmq_cell_find(&names, key);
 	if (id == 0)
-	{
-		id = llmq_cell_last_id(live, key->table) + 1;
-		if (id > max_id)
-		{
-			unlock_creation(rel);
-			return 0;
-		}
-		state->id = id;
-		tid = insert_row(rel, key, state);
-		mark_born(rel, key, id, tid);
-		LLMQ_INJECT_ERROR("birth-mark");
-	}
+		id = create(&names, key, state, max_cells);
 	unlock_creation(rel);
+	llmq_live_close(&names);
 	return id;
 }
 
@@ -232,33 +272,141 @@ llmq_cell_grow(LlmqLive *live, const LlmqCellKey *key, LlmqCellHeader *larger, L
 	return found;
 }
 
+/* Holds births of a table, and so retirement too, until the lock is given back or the transaction ends. */
+void
+llmq_cell_lock_creation(LlmqLive *live, LlmqLiveTable table)
+{
+	lock_creation(live->rel[table]);
+}
+
+void
+llmq_cell_unlock_creation(LlmqLive *live, LlmqLiveTable table)
+{
+	unlock_creation(live->rel[table]);
+}
+
 /*
- * Deletes rows that were never born or have moved away, under the creation lock: nobody is giving birth meanwhile. A
- * row that somebody has locked is left for the next time. Returns the number of deleted rows. The deletion is the
- * transaction's; every backend forgets row addresses when it commits.
+ * Retires a cell that nobody needs: marks it in place, for good, and counts it in the same record. From then on it is
+ * dead for everybody, whenever its row is deleted. False when it is gone already, or `may_retire` says no.
  */
-int64
-llmq_cell_delete_dead(LlmqLive *live, LlmqLiveTable table)
+bool
+llmq_cell_retire(LlmqLive *live, LlmqLiveTable table, int32 id, LlmqCellRetiring may_retire, const void *argument)
 {
 	Relation	rel = live->rel[table];
-	SysScanDesc scan;
-	HeapTuple	tuple;
-	int64		deleted = 0;
+	LlmqCellSet set;
+	LlmqCellHeader *copy;
+	int			cell;
+	int			tally;
+	bool		retired = false;
 
 	lock_creation(rel);
-	scan = systable_beginscan(rel, InvalidOid, false, SnapshotSelf, 0, NULL);
-	while ((tuple = systable_getnext(scan)) != NULL)
+	llmq_set_init(&set, live);
+	cell = llmq_set_add(&set, table, id);
+	tally = llmq_set_add(&set, LLMQ_LIVE_NAME, llmq_tally_id(live));
+	if (llmq_set_lock(&set) == LLMQ_LOCKED)
 	{
-		TM_FailureData failure;
-
-		if (!llmq_cell_is_dead(tuple, table))
-			continue;
-		if (heap_delete(rel, &tuple->t_self, FirstCommandId, InvalidSnapshot, false, &failure, false) == TM_Ok)
-			deleted++;
+		copy = llmq_set_change(&set, cell);
+		retired = may_retire(copy, argument);
+		if (retired)
+		{
+			copy->flags |= LLMQ_CELL_MOVED | LLMQ_CELL_RETIRED;
+			((LlmqTally *) llmq_set_change(&set, tally))->retired[table]++;
+			llmq_set_log(&set, 0);
+		}
+		llmq_set_unlock(&set);
+		LLMQ_INJECT_CRASH("retire-mark", set.lsn);
 	}
-	systable_endscan(scan);
 	unlock_creation(rel);
-	if (deleted > 0)
+	return retired;
+}
+
+/* Deletes a dead row, unless somebody has locked it. The creation lock is held. */
+static bool
+delete_row(Relation rel, ItemPointer tid)
+{
+	TM_FailureData failure;
+
+	return heap_delete(rel, tid, FirstCommandId, InvalidSnapshot, false, &failure, false) == TM_Ok;
+}
+
+/* What is left to delete_dead_row(). */
+typedef struct Deleting
+{
+	LlmqLive   *live;
+	LlmqLiveTable table;
+	int32		last_id;
+	int64		deleted;
+} Deleting;
+
+/* Counts an id that a failed birth has used up: its row will be gone. One that failed to grow shares its cell's. */
+static void
+count_unborn(Deleting *deleting, const LlmqCellHeader *state)
+{
+	ItemPointerData tid;
+	LlmqCellSet set;
+	int			tally;
+
+	if (deleting->table == LLMQ_LIVE_LEASE || llmq_cell_locate(deleting->live, deleting->table, state->id, &tid))
+		return;
+	llmq_set_init(&set, deleting->live);
+	tally = llmq_set_add(&set, LLMQ_LIVE_NAME, llmq_tally_id(deleting->live));
+	if (llmq_set_lock(&set) != LLMQ_LOCKED)
+		return;
+	((LlmqTally *) llmq_set_change(&set, tally))->retired[deleting->table]++;
+	llmq_set_log(&set, 0);
+	llmq_set_unlock(&set);
+}
+
+static void
+delete_dead_row(const LlmqCellHeader *state, HeapTuple tuple, void *argument)
+{
+	Deleting   *deleting = argument;
+	bool		retired = (state->flags & LLMQ_CELL_RETIRED) != 0;
+	bool		unborn = (state->flags & LLMQ_CELL_BORN) == 0;
+	LlmqCellHeader seen = *state;
+
+	if (!llmq_cell_is_dead(state) || (retired && (deleting->table == LLMQ_LIVE_NAME || state->id == deleting->last_id)))
+		return;
+	if (!delete_row(deleting->live->rel[deleting->table], &tuple->t_self))
+		return;
+	deleting->deleted++;
+	if (unborn && seen.id != deleting->last_id)
+		count_unborn(deleting, &seen);
+}
+
+/*
+ * Deletes rows that were never born, have moved away or were retired, under the creation lock: nobody is giving birth
+ * meanwhile. What stays: a row that somebody has locked, for the next time; retired names, which are still read
+ * (retire.c); and the retired cell with the largest id, so that no id is given out twice. Returns the number of deleted
+ * rows. The deletion is the transaction's, and may come at any time, or be rolled back: a dead row counts for nobody.
+ * Every backend forgets row addresses when it commits.
+ */
+int64
+llmq_cell_delete_dead(LlmqLive *live, const LlmqCellRange *range)
+{
+	Relation	rel = live->rel[range->table];
+	Deleting	deleting = {.live = live,.table = range->table};
+
+	lock_creation(rel);
+	deleting.last_id = llmq_cell_last_id(live, range->table);
+	llmq_cell_scan(live, range, delete_dead_row, &deleting);
+	unlock_creation(rel);
+	if (deleting.deleted > 0)
+		CacheInvalidateRelcacheByRelid(RelationGetRelid(rel));
+	return deleting.deleted;
+}
+
+/* Deletes the row of one retired cell, but for the last of all. The deletion is the transaction's. */
+bool
+llmq_cell_delete(LlmqLive *live, LlmqLiveTable table, int32 id, ItemPointer tid)
+{
+	Relation	rel = live->rel[table];
+	bool		deleted;
+
+	lock_creation(rel);
+	deleted = id != llmq_cell_last_id(live, table) && delete_row(rel, tid);
+	unlock_creation(rel);
+	if (deleted)
 		CacheInvalidateRelcacheByRelid(RelationGetRelid(rel));
 	return deleted;
 }

@@ -13,7 +13,9 @@
 #include "access/genam.h"
 #include "access/relation.h"
 #include "access/htup_details.h"
+#include "access/heapam.h"
 #include "access/table.h"
+#include "access/tableam.h"
 #include "catalog/pg_collation.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
@@ -26,6 +28,7 @@
 
 #include "cell.h"
 #include "compat.h"
+#include "name.h"
 #include "relation.h"
 
 /* Column numbers of the live tables; id and state are the first two of each. */
@@ -46,19 +49,26 @@ StaticAssertDecl(STATE_OFFSET == 32, "the state of a cell is 8-aligned in its tu
 /* How many lease pages one index scan finds. */
 #define LEASE_PAGES_FOUND 32
 
-/* Where a row was last seen, in the file and in shared buffers. */
+/* Where a row was last seen, in the file and in shared buffers; id 0: nothing. */
 typedef struct KnownRow
 {
-	ItemPointerData tid;
+	int32		id;
 	Buffer		buffer;
+	ItemPointerData tid;
 } KnownRow;
 
-/* By id. */
+/*
+ * One place for each id modulo the size, a power of two. Ids are given out one after the other and never again, and so
+ * those in use are close together, whatever their number: few of them share a place.
+ */
 typedef struct KnownRows
 {
 	KnownRow   *row;
 	int32		size;
 } KnownRows;
+
+#define LEAST_KNOWN_ROWS 64
+#define MOST_KNOWN_ROWS 32768
 
 static KnownRows known[LLMQ_LIVE_COUNT];
 
@@ -139,43 +149,60 @@ llmq_cell_in_page(char *page, ItemPointer tid, LlmqLiveTable table, int32 id)
 	return state != NULL && state->id == id ? state : NULL;
 }
 
+/* The place of an id, NULL when there are none yet. */
+static KnownRow *
+place_of(LlmqLiveTable table, int32 id)
+{
+	return known[table].size == 0 ? NULL : &known[table].row[id & (known[table].size - 1)];
+}
+
 /* Forgets where a row was. */
 void
 llmq_cell_forget(LlmqLiveTable table, int32 id)
 {
-	if (id < known[table].size)
-		ItemPointerSetInvalid(&known[table].row[id].tid);
+	KnownRow   *place = place_of(table, id);
+
+	if (place != NULL && place->id == id)
+		place->id = 0;
 }
 
 void
 llmq_cell_forget_all(LlmqLiveTable table)
 {
 	for (int32 i = 0; i < known[table].size; i++)
-		ItemPointerSetInvalid(&known[table].row[i].tid);
+		known[table].row[i].id = 0;
 }
 
-/* Remembers where a row is. Ids are dense, so an array does. */
+/* Makes places enough for an id, if it may. */
+static void
+add_places(KnownRows *rows, int32 id)
+{
+	KnownRows	old = *rows;
+
+	rows->size = Max(rows->size, LEAST_KNOWN_ROWS);
+	while (rows->size <= id && rows->size < MOST_KNOWN_ROWS)
+		rows->size *= 2;
+	rows->row = MemoryContextAllocZero(TopMemoryContext, sizeof(KnownRow) * rows->size);
+	for (int32 i = 0; i < old.size; i++)
+		rows->row[old.row[i].id & (rows->size - 1)] = old.row[i];
+	if (old.row != NULL)
+		pfree(old.row);
+}
+
+/* Remembers where a row is. */
 static void
 remember(LlmqLiveTable table, int32 id, ItemPointer tid)
 {
 	KnownRows  *rows = &known[table];
+	KnownRow   *place;
 
-	if (id >= rows->size)
-	{
-		int32		size = Max(64, id + id / 2 + 1);
-		KnownRow   *grown = MemoryContextAllocZero(TopMemoryContext, sizeof(KnownRow) * size);
-
-		if (rows->size > 0)
-		{
-			memcpy(grown, rows->row, sizeof(KnownRow) * rows->size);
-			pfree(rows->row);
-		}
-		for (int32 i = rows->size; i < size; i++)
-			ItemPointerSetInvalid(&grown[i].tid);
-		rows->row = grown;
-		rows->size = size;
-	}
-	rows->row[id].tid = *tid;
+	if (rows->size <= id && rows->size < MOST_KNOWN_ROWS)
+		add_places(rows, id);
+	place = place_of(table, id);
+	if (place->id != id)
+		place->buffer = InvalidBuffer;
+	place->id = id;
+	place->tid = *tid;
 }
 
 /* Does a state count: is it one of ours, born and not moved away? */
@@ -185,13 +212,18 @@ is_counting(const LlmqCellHeader *state)
 	return state != NULL && (state->flags & (LLMQ_CELL_BORN | LLMQ_CELL_MOVED)) == LLMQ_CELL_BORN;
 }
 
-/* Is this the row of a cell that was never born, or has moved away? */
+/* Is this the state of a cell that was never born, has moved away, or was retired? */
 bool
-llmq_cell_is_dead(HeapTuple tuple, LlmqLiveTable table)
+llmq_cell_is_dead(const LlmqCellHeader *state)
 {
-	LlmqCellHeader *state = state_in_tuple(tuple->t_data, tuple->t_len, table);
+	return !is_counting(state);
+}
 
-	return state != NULL && !is_counting(state);
+/* The state in a row of a live table; NULL when it is none. */
+LlmqCellHeader *
+llmq_cell_in_tuple(HeapTuple tuple, LlmqLiveTable table)
+{
+	return state_in_tuple(tuple->t_data, tuple->t_len, table);
 }
 
 /* The first born row that an index scan finds: its id (0 when there is none) and address. */
@@ -251,9 +283,11 @@ find_by_id(LlmqLive *live, LlmqLiveTable table, int32 id, ItemPointer tid)
 bool
 llmq_cell_locate(LlmqLive *live, LlmqLiveTable table, int32 id, ItemPointer tid)
 {
-	if (id > 0 && id < known[table].size && ItemPointerIsValid(&known[table].row[id].tid))
+	KnownRow   *place = place_of(table, id);
+
+	if (id > 0 && place != NULL && place->id == id)
 	{
-		*tid = known[table].row[id].tid;
+		*tid = place->tid;
 		return true;
 	}
 	return find_by_id(live, table, id, tid);
@@ -263,11 +297,13 @@ llmq_cell_locate(LlmqLive *live, LlmqLiveTable table, int32 id, ItemPointer tid)
 Buffer
 llmq_cell_pin(LlmqLive *live, LlmqLiveTable table, int32 id, BlockNumber block)
 {
-	KnownRow   *row = &known[table].row[id];
+	KnownRow   *place = place_of(table, id);
 
-	if (!BufferIsValid(row->buffer) || !llmq_read_recent_buffer_compat(live->rel[table], block, row->buffer))
-		row->buffer = ReadBuffer(live->rel[table], block);
-	return row->buffer;
+	if (place == NULL || place->id != id)
+		return ReadBuffer(live->rel[table], block);
+	if (!BufferIsValid(place->buffer) || !llmq_read_recent_buffer_compat(live->rel[table], block, place->buffer))
+		place->buffer = ReadBuffer(live->rel[table], block);
+	return place->buffer;
 }
 
 /*
@@ -366,6 +402,54 @@ llmq_cell_last_id(LlmqLive *live, LlmqLiveTable table)
 	systable_endscan_ordered(scan);
 	relation_close(index, AccessShareLock);
 	return id;
+}
+
+/*
+ * Calls `visit` with the rows in a part of a table's file, dead ones too, as they stand in the page: nobody keeps others
+ * from changing what it sees, so whatever is concluded has to be checked again. Rows may be deleted meanwhile.
+ */
+void
+llmq_cell_scan(LlmqLive *live, const LlmqCellRange *range, LlmqCellVisitor visit, void *argument)
+{
+	TableScanDesc scan = table_beginscan_strat(live->rel[range->table], SnapshotSelf, 0, NULL, true, false);
+	HeapTuple	tuple;
+
+	heap_setscanlimits(scan, range->first, range->count);
+	while ((tuple = heap_getnext(scan, ForwardScanDirection)) != NULL)
+	{
+		LlmqCellHeader *state = state_in_tuple(tuple->t_data, tuple->t_len, range->table);
+
+		CHECK_FOR_INTERRUPTS();
+		if (state != NULL)
+			visit(state, tuple, argument);
+	}
+	table_endscan(scan);
+}
+
+/* Is there a meter that counts something for a name, as its subject or part? */
+bool
+llmq_cell_is_counted(LlmqLive *live, char kind, int32 name)
+{
+	bool		part = kind == LLMQ_NAME_MODEL || kind == LLMQ_NAME_FAMILY;
+	ItemPointerData tid;
+	ScanKeyData keys[2];
+
+	/* scopes and the kinds of their subjects' names are the same letters */
+	ScanKeyInit(&keys[0], ATT_KIND, BTEqualStrategyNumber, F_CHAREQ, CharGetDatum(kind));
+	ScanKeyInit(&keys[1], part ? ATT_PART : ATT_SUBJECT, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(name));
+	return scan_for_born(live->rel[LLMQ_LIVE_METER], LLMQ_LIVE_METER, llmq_relation_oid(LLMQ_REL_METER_KEY),
+						 part ? &keys[1] : keys, part ? 1 : 2, &tid) != 0;
+}
+
+/* The name in a row of llmquota.name, its kind before it. */
+char *
+llmq_cell_name(LlmqLive *live, HeapTuple tuple)
+{
+	TupleDesc	desc = RelationGetDescr(live->rel[LLMQ_LIVE_NAME]);
+	bool		isnull;
+	char		kind = DatumGetChar(heap_getattr(tuple, ATT_KIND, desc, &isnull));
+
+	return psprintf("%c%s", kind, TextDatumGetCString(heap_getattr(tuple, ATT_NAME, desc, &isnull)));
 }
 
 /*

@@ -67,15 +67,16 @@ add_meters(Excess *excess, LlmqSubject *subject, const LlmqModel *model)
 static void
 add_all_meters(Excess *excess, const LlmqLedgerRow *row)
 {
-	LlmqModel  *model = llmq_names_find(excess->catalog->models, row->model);
-	LlmqKey    *key = find_key(excess->catalog, row->key);
+	LlmqCatalog *catalog = excess->catalog;
+	LlmqModel  *model = llmq_names_find(catalog->models, llmq_alias_now(catalog, LLMQ_NAME_MODEL, row->model));
+	LlmqKey    *key = find_key(catalog, llmq_alias_now(catalog, LLMQ_NAME_KEY, row->key));
 
 	llmq_set_init(&excess->set, &excess->live);
 	if (model == NULL)
 		return;
-	add_meters(excess, &excess->catalog->global, model);
+	add_meters(excess, &catalog->global, model);
 	add_meters(excess, &model->provider->subject, model);
-	add_meters(excess, &llmq_catalog_org(excess->catalog, row->org)->subject, model);
+	add_meters(excess, &llmq_catalog_org(catalog, row->org)->subject, model);
 	if (key == NULL)
 		return;
 	add_meters(excess, &key->account->subject, model);

@@ -89,13 +89,9 @@ fill_names(Granting *granting, LlmqKey *key)
 	LlmqSlot   *slot = &granting->slot;
 	int32		max_names = catalog->settings.max_subjects;
 
-	if (pick->model->name_id == 0)
-		pick->model->name_id = llmq_name_id(LLMQ_NAME_MODEL, pick->model->name, max_names);
-	if (pick->route->name_id == 0)
-		pick->route->name_id = llmq_name_id(LLMQ_NAME_ROUTE, pick->route->name, max_names);
 	slot->org = llmq_subject_id(catalog, &pick->org->subject);
-	slot->route = pick->route->name_id;
-	slot->model = pick->model->name_id;
+	slot->route = llmq_name_id(&pick->route->ref, max_names);
+	slot->model = llmq_name_id(&pick->model->ref, max_names);
 	slot->provider = llmq_subject_id(catalog, &key->account->provider->subject);
 	slot->account = llmq_subject_id(catalog, &key->account->subject);
 	slot->key = llmq_subject_id(catalog, &key->subject);

@@ -34,8 +34,6 @@ PG_FUNCTION_INFO_V1(llmquota_maintain);
 /* How long one call goes on. */
 #define CALL_MS 1000
 
-static int64 delete_unborn(const LlmqMaintenance *maintenance);
-
 /*
  * The steps, in the order in which the row of llmquota_maintain() shows them, behind work_left. Those that take locks
  * on tables are done after all others.
@@ -46,7 +44,8 @@ static const struct
 	LlmqStepKind kind;
 }			steps[] = {
 	{llmq_expire_step, LLMQ_STEP_ROWS}, /* expired */
-	{delete_unborn, LLMQ_STEP_ROWS},	/* unborn_deleted */
+	{llmq_retire_step, LLMQ_STEP_ROWS}, /* retired */
+	{llmq_delete_dead_step, LLMQ_STEP_ROWS},	/* unborn_deleted */
 	{llmq_roll_up_step, LLMQ_STEP_ROWS},	/* rows_counted */
 	{llmq_rows_move_step, LLMQ_STEP_TABLES},	/* rows_moved */
 	{llmq_partitions_create_step, LLMQ_STEP_TABLES},	/* partitions_created */
@@ -113,20 +112,6 @@ bool
 llmq_maintenance_lock(void)
 {
 	return ConditionalLockDatabaseObject(NamespaceRelationId, llmq_schema_oid(), MAINTENANCE_LOCK_SUBID, ExclusiveLock);
-}
-
-/* Deletes the rows of cells that were never born or have moved. */
-static int64
-delete_unborn(const LlmqMaintenance *maintenance)
-{
-	LlmqLive	live;
-	int64		deleted = 0;
-
-	llmq_live_open(&live, LLMQ_LIVE_COUNT, RowExclusiveLock);
-	for (int table = 0; table < LLMQ_LIVE_COUNT; table++)
-		deleted += llmq_cell_delete_dead(&live, (LlmqLiveTable) table);
-	llmq_live_close(&live);
-	return deleted;
 }
 
 /* The error of a step that has been rolled back: a warning, unless it ends the call. */

@@ -54,6 +54,10 @@ extern int64 llmq_maintenance_step(int step, const LlmqMaintenance *maintenance)
 /* expire.c */
 extern int64 llmq_expire_step(const LlmqMaintenance *maintenance);
 
+/* retire.c */
+extern int64 llmq_retire_step(const LlmqMaintenance *maintenance);
+extern int64 llmq_delete_dead_step(const LlmqMaintenance *maintenance);
+
 /* partition.c */
 extern int64 llmq_rows_move_step(const LlmqMaintenance *maintenance);
 extern int64 llmq_partitions_create_step(const LlmqMaintenance *maintenance);

@@ -240,6 +240,33 @@ limit_of(const LlmqMeter *meter, const LlmqWindow *window)
 	return NULL;
 }
 
+/* Does the window still count something at the clock? */
+static bool
+holds_something(const LlmqWindow *window, int64 now)
+{
+	switch (window->kind)
+	{
+		case LLMQ_WINDOW_SLIDING:
+			return window->sum > 0 && now / window->span < window->head + LLMQ_BUCKETS;
+		case LLMQ_WINDOW_CALENDAR:
+			return window->sum > 0 && now - window->head < window->span;
+		default:
+			return window->sum > 0;
+	}
+}
+
+/* Was the meter not used since `before`, and did it hold nothing even then? */
+bool
+llmq_meter_idle(const LlmqMeterState *state, int64 before)
+{
+	if (state->used_at > before)
+		return false;
+	for (const LlmqWindow *window = llmq_meter_first(state); window != NULL; window = llmq_meter_next(state, window))
+		if (holds_something(window, before))
+			return false;
+	return true;
+}
+
 /*
  * Does a window stay that is in none of the plan's quotas? Others may have a newer plan than this call, which has begun
  * the window; and a change of the configuration that this transaction has made may still be rolled back. What stays

@@ -112,6 +112,7 @@ typedef struct LlmqCorrection
 extern int64 llmq_use_counted(const LlmqUse *use, LlmqMetric metric, uint8 window_flags);
 
 extern void llmq_meter_correct(LlmqMeterState *state, const LlmqCorrection *correction);
+extern bool llmq_meter_idle(const LlmqMeterState *state, int64 before);
 extern int	llmq_meter_bytes_needed(const LlmqMeter *meter, const LlmqMeterState *state, const LlmqDemand *demand,
 									int64 now);
 extern void llmq_meter_count_refusals(LlmqMeterState *state, int64 quota, bool enforced, int64 times);

@@ -13,14 +13,11 @@
 #include "meter.h"
 #include "name.h"
 
+/* How often a meter's name may be retired while it is being created. */
+#define MAX_NAMELESS 100
+
 static const char scope_letters[LLMQ_SCOPE_COUNT] = {'g', 'p', 'a', 'k', 'o'};
-
 static const char *const scope_texts[LLMQ_SCOPE_COUNT] = {"global", "provider", "account", "key", "org"};
-
-/* The name kinds of subjects; the scope global has no name. */
-static const char subject_kinds[LLMQ_SCOPE_COUNT] = {
-	0, LLMQ_NAME_PROVIDER, LLMQ_NAME_ACCOUNT, LLMQ_NAME_KEY, LLMQ_NAME_ORG
-};
 
 /* The scope that a meter's letter stands for. False when it stands for none. */
 bool
@@ -54,16 +51,7 @@ llmq_scope_text(char letter)
 int32
 llmq_subject_id(LlmqCatalog *catalog, LlmqSubject *subject)
 {
-	if (subject->name_id == 0 && subject->scope != LLMQ_SCOPE_GLOBAL)
-		subject->name_id = llmq_name_id(subject_kinds[subject->scope], subject->name, catalog->settings.max_subjects);
-	return subject->name_id;
-}
-
-/* The name kind of a meter's part. */
-static char
-part_kind(const LlmqMeter *meter)
-{
-	return meter->part == LLMQ_PART_MODEL ? LLMQ_NAME_MODEL : LLMQ_NAME_FAMILY;
+	return subject->scope == LLMQ_SCOPE_GLOBAL ? 0 : llmq_name_id(&subject->ref, catalog->settings.max_subjects);
 }
 
 /* The key of a meter's cell; names that are new are created. */
@@ -75,7 +63,7 @@ meter_key(LlmqCatalog *catalog, LlmqMeter *meter, LlmqCellKey *key)
 	key->subject = llmq_subject_id(catalog, meter->subject);
 	key->part = 0;
 	if (meter->part != LLMQ_PART_ALL)
-		key->part = llmq_name_id(part_kind(meter), meter->part_name, catalog->settings.max_subjects);
+		key->part = llmq_name_id(&meter->part_ref, catalog->settings.max_subjects);
 }
 
 /* The same for a look, which creates nothing: false when a name was never used, and so the meter cannot exist. */
@@ -84,12 +72,10 @@ find_meter_key(LlmqMeter *meter, LlmqCellKey *key)
 {
 	LlmqSubject *subject = meter->subject;
 
-	if (subject->name_id == 0 && subject->scope != LLMQ_SCOPE_GLOBAL)
-		subject->name_id = llmq_name_find(subject_kinds[subject->scope], subject->name);
 	key->table = LLMQ_LIVE_METER;
 	key->kind = scope_letters[subject->scope];
-	key->subject = subject->name_id;
-	key->part = meter->part == LLMQ_PART_ALL ? 0 : llmq_name_find(part_kind(meter), meter->part_name);
+	key->subject = subject->scope == LLMQ_SCOPE_GLOBAL ? 0 : llmq_name_find(&subject->ref);
+	key->part = meter->part == LLMQ_PART_ALL ? 0 : llmq_name_find(&meter->part_ref);
 	return (key->subject != 0 || subject->scope == LLMQ_SCOPE_GLOBAL) &&
 		(key->part != 0 || meter->part == LLMQ_PART_ALL);
 }
@@ -136,15 +122,25 @@ llmq_meter_ensure(LlmqLive *live, LlmqCatalog *catalog, LlmqMeter *meter)
 {
 	LlmqMeterState *state;
 	LlmqCellKey key;
+	int32		id = LLMQ_CELL_NAMELESS;
 
 	if (meter->id != 0)
 		return;
-	meter_key(catalog, meter, &key);
 	state = empty_state(llmq_meter_bytes_needed(meter, NULL, NULL, 0));
-	meter->id = llmq_cell_find(live, &key);
-	if (meter->id == 0)
-		meter->id = llmq_cell_create(live, &key, &state->cell, catalog->settings.max_subjects);
+	for (int attempt = 0; id == LLMQ_CELL_NAMELESS && attempt < MAX_NAMELESS; attempt++)
+	{
+		/* this backend has not heard yet that a name it remembers was retired */
+		if (attempt > 0)
+			llmq_name_invalidate();
+		meter_key(catalog, meter, &key);
+		id = llmq_cell_find(live, &key);
+		if (id == 0)
+			id = llmq_cell_create(live, &key, &state->cell, catalog->settings.max_subjects);
+	}
 	pfree(state);
+	if (id == LLMQ_CELL_NAMELESS)
+		elog(ERROR, "names of \"%s\" keep being retired", meter->subject->name);
+	meter->id = id;
 	if (meter->id == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),

@@ -2,9 +2,11 @@
  * name.c
  *	  Small ids for names.
  *
- * llmquota.name holds a row for every name ever used, made as cells are: outside the caller's fate, and never changed
- * after. So an id, once read, is remembered by the backend in both directions; the memory is dropped whole when it has
- * grown large. Nothing here may be called while a page is locked.
+ * llmquota.name holds a row for every name in use, made as cells are: outside the caller's fate, and never changed
+ * after. So an id, once read, is remembered by the backend in both directions, until the relation cache says that names
+ * have been retired (retire.c); the memory is also dropped whole when it has grown large. An id is never given out
+ * twice. What live state calls something stays the same when it is renamed (alias.c); texts are given out as it is
+ * called now. Nothing here may be called while a page is locked.
  */
 #include "postgres.h"
 
@@ -15,17 +17,20 @@
 #include "utils/fmgroids.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
+#include "utils/timestamp.h"
 
+#include "catalog.h"
 #include "cell.h"
 #include "name.h"
 #include "relation.h"
 
 #define MAX_REMEMBERED_NAMES 20000
 
-/* Column numbers of llmquota.name. */
+/* A name with its kind before it and a zero behind it; alias.c puts a number into some. */
+#define MAX_KEY (LLMQ_MAX_NAME + 16)
+
+/* Column number in llmquota.name. */
 #define ATT_ID 1
-#define ATT_KIND 3
-#define ATT_NAME 4
 
 typedef struct NameId
 {
@@ -69,14 +74,19 @@ typedef struct NameText
 /* Begun anew after the relation cache's callback, and when they have grown large. */
 static MemoryContext name_context = NULL;
 static bool names_valid = false;
+static uint32 name_epoch = 0;
 static ids_hash *known_ids;
 static texts_hash *known_texts;
 
-/* Called by the relation cache at any time: the table may be another one now (DROP EXTENSION). */
+/*
+ * Forgets all ids and texts. Called by the relation cache at any time: names may have been retired, and the table may be
+ * another one now (DROP EXTENSION); and when the configuration has been loaded, because something may have been renamed.
+ */
 void
 llmq_name_invalidate(void)
 {
 	names_valid = false;
+	name_epoch++;
 }
 
 static void
@@ -92,33 +102,34 @@ prepare_memory(void)
 	names_valid = true;
 }
 
-/* Finds the id of a name in the table, or creates it if `max_id` allows; 0 when there is none. */
+/* Finds the id of a name in the table, or creates it if `max_names` allows; 0 when there is none. */
 static int32
-find_or_create(char kind, const char *name, int32 max_id)
+find_or_create(char kind, const char *name, int32 max_names)
 {
 	LlmqCellKey key = {.table = LLMQ_LIVE_NAME,.kind = kind,.name = name};
-	LlmqCellHeader state = {.length = sizeof(LlmqCellHeader)};
+	LlmqNameState state = {.cell.length = sizeof(LlmqNameState),.since = GetCurrentTimestamp()};
 	LlmqLive	live;
 	int32		id;
 
-	llmq_live_open(&live, LLMQ_LIVE_COUNT, max_id > 0 ? RowExclusiveLock : AccessShareLock);
+	llmq_live_open(&live, LLMQ_LIVE_COUNT, max_names > 0 ? RowExclusiveLock : AccessShareLock);
 	id = llmq_cell_find(&live, &key);
-	if (id == 0 && max_id > 0)
-		id = llmq_cell_create(&live, &key, &state, max_id);
+	if (id == 0 && max_names > 0)
+		id = llmq_cell_create(&live, &key, &state.cell, max_names);
 	llmq_live_close(&live);
 	return id;
 }
 
-/* The id of a name, remembered, found, or created if `max_id` allows; 0 when there is none. */
+/* The id of a name, remembered, found, or created if `max_names` allows; 0 when there is none. */
 static int32
-look_up(char kind, const char *name, int32 max_id)
+look_up(char kind, const char *name, int32 max_names)
 {
-	char		key[LLMQ_MAX_NAME + 2];
+	char		key[MAX_KEY];
+	uint32		epoch;
 	NameId	   *entry;
 	int32		id;
 	bool		found;
 
-	if (strlen(name) > LLMQ_MAX_NAME)
+	if (strlen(name) > MAX_KEY - 2)
 		elog(ERROR, "name \"%s\" is too long", name);
 	prepare_memory();
 	key[0] = kind;
@@ -127,40 +138,55 @@ look_up(char kind, const char *name, int32 max_id)
 	if (entry != NULL)
 		return entry->id;
 
-	id = find_or_create(kind, name, max_id);
-	if (id == 0)
-		return 0;
+	epoch = name_epoch;
+	id = find_or_create(kind, name, max_names);
+	if (id == 0 || epoch != name_epoch)
+		return id;
 	prepare_memory();
 	entry = ids_insert(known_ids, MemoryContextStrdup(name_context, key), &found);
 	entry->id = id;
 	return id;
 }
 
-/* The id of a name, 0 when it was never used. */
-int32
-llmq_name_find(char kind, const char *name)
+/* The same, remembered with what bears the name. */
+static int32
+resolve(LlmqNameRef *ref, int32 max_names)
 {
-	return look_up(kind, name, 0);
+	uint32		epoch = name_epoch;
+
+	if (ref->id == 0 || ref->epoch != epoch)
+	{
+		ref->id = look_up(ref->kind, ref->name, max_names);
+		ref->epoch = epoch;
+	}
+	return ref->id;
+}
+
+/* The id of a name, 0 when it is not in use. */
+int32
+llmq_name_find(LlmqNameRef *ref)
+{
+	return resolve(ref, 0);
 }
 
 /*
- * The id of a name, created when it is new. Raises when more than `max_id` names are in use.
+ * The id of a name, created when it is new. Raises when more than `max_names` are in use.
  */
 int32
-llmq_name_id(char kind, const char *name, int32 max_id)
+llmq_name_id(LlmqNameRef *ref, int32 max_names)
 {
-	int32		id = look_up(kind, name, max_id);
+	int32		id = resolve(ref, max_names);
 
 	if (id == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-				 errmsg("too many different names are in use: \"%s\" would be one more than %d", name, max_id),
+				 errmsg("too many different names are in use: \"%s\" would be one more than %d", ref->name, max_names),
 				 errhint("Raise max_subjects in llmquota.setting, or look for a caller that makes up orgs.")));
 	return id;
 }
 
-/* Reads a name by its id, its kind before it; NULL when there is none. */
-static char *
+/* Reads a name by its id, retired or not, as it is called now, its kind before it; NULL when there is none. */
+static const char *
 read_text(int32 id)
 {
 	LlmqLive	live;
@@ -175,25 +201,23 @@ read_text(int32 id)
 							  &key);
 	while (result == NULL && (tuple = systable_getnext(scan)) != NULL)
 	{
-		bool		isnull;
-		TupleDesc	desc = RelationGetDescr(live.rel[LLMQ_LIVE_NAME]);
-		char		kind = DatumGetChar(heap_getattr(tuple, ATT_KIND, desc, &isnull));
-		Datum		name = heap_getattr(tuple, ATT_NAME, desc, &isnull);
+		LlmqCellHeader *state = llmq_cell_in_tuple(tuple, LLMQ_LIVE_NAME);
 
-		if (!llmq_cell_is_dead(tuple, LLMQ_LIVE_NAME))
-			result = MemoryContextStrdup(name_context, psprintf("%c%s", kind, TextDatumGetCString(name)));
+		if (state != NULL && (state->flags & LLMQ_CELL_BORN))
+			result = llmq_cell_name(&live, tuple);
 	}
 	systable_endscan(scan);
 	llmq_live_close(&live);
-	return result;
+	return result == NULL ? NULL : llmq_catalog_name_now(result);
 }
 
-/* The remembered text of an id, its kind before it; NULL for 0 or an id that is not there. */
+/* The remembered text of an id as it is called now, its kind before it; NULL for 0 or an id that is not there. */
 static const char *
 find_text(int32 id)
 {
 	NameText   *entry;
-	char	   *text;
+	const char *text;
+	uint32		epoch;
 	bool		found;
 
 	if (id == 0)
@@ -202,15 +226,21 @@ find_text(int32 id)
 	entry = texts_lookup(known_texts, id);
 	if (entry != NULL)
 		return entry->text;
+	epoch = name_epoch;
 	text = read_text(id);
-	if (text == NULL)
-		return NULL;
+	if (text == NULL || epoch != name_epoch)
+		return text;
+	prepare_memory();
+	text = MemoryContextStrdup(name_context, text);
 	entry = texts_insert(known_texts, id, &found);
 	entry->text = text;
 	return text;
 }
 
-/* The name with this id, NULL for 0 or one that is not there. Valid until the next call of this file. */
+/*
+ * The name with this id, as the configuration calls it now; NULL for 0 or one that is not there. Valid until the next
+ * call of this file or of llmq_catalog().
+ */
 const char *
 llmq_name_text(int32 id)
 {
@@ -219,7 +249,7 @@ llmq_name_text(int32 id)
 	return text == NULL ? NULL : text + 1;
 }
 
-/* What the id names, zero for 0 or one that is not there. */
+/* What kind of thing the id names, zero for 0 or one that is not there. */
 char
 llmq_name_kind(int32 id)
 {

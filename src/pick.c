@@ -152,12 +152,12 @@ read_org(FunctionCallInfo fcinfo, LlmqPick *pick)
 {
 	char	   *name = llmq_arg_name(fcinfo, 1, "org");
 
-	if (!llmq_role_may_use(pick->catalog, name))
+	pick->org = llmq_catalog_org(pick->catalog, name);
+	if (!llmq_role_may_use(pick->catalog, pick->org->subject.name))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("permission denied for org \"%s\"", name),
 				 errhint("This role was granted llmquota for other orgs only.")));
-	pick->org = llmq_catalog_org(pick->catalog, name);
 	if (!pick->org->listed && pick->catalog->settings.unknown_org_refused)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),

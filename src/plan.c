@@ -61,18 +61,19 @@ matches(const LlmqQuota *quota, const char *subject, const char *part_name, cons
 
 /*
  * Is the quota enforced for this subject? A '*' row may be rolled out to a share of its subjects, chosen by a hash that
- * is the same everywhere and for ever, so that a larger share only adds subjects.
+ * is the same everywhere and for ever, also after a rename, so that a larger share only adds subjects.
  */
 static bool
-is_enforced(const LlmqQuota *quota, const char *subject)
+is_enforced(const LlmqQuota *quota, const LlmqSubject *subject)
 {
+	const char *name = subject->ref.name;
 	uint64		hash;
 
 	if (quota->observe)
 		return false;
 	if (quota->scope == LLMQ_SCOPE_GLOBAL || !is_star(quota->subject) || quota->rollout >= 1)
 		return true;
-	hash = hash_bytes_extended((const unsigned char *) subject, strlen(subject), (uint64) quota->id);
+	hash = hash_bytes_extended((const unsigned char *) name, strlen(name), (uint64) quota->id);
 	return (double) (hash >> 11) / (double) (UINT64CONST(1) << 53) < quota->rollout;
 }
 
@@ -87,7 +88,7 @@ static void
 init_limit(LlmqLimit *limit, const LlmqQuota *quota, const LlmqSubject *subject, const LlmqSettings *settings)
 {
 	limit->quota = quota;
-	limit->enforced = is_enforced(quota, subject->name);
+	limit->enforced = is_enforced(quota, subject);
 	limit->shape.quota = quota->id;
 	limit->shape.kind = quota->kind;
 	limit->shape.metric = quota->metric;
@@ -142,6 +143,9 @@ llmq_plan_meter(LlmqCatalog *catalog, LlmqSubject *subject, LlmqPart part, const
 	meter->subject = subject;
 	meter->part = part;
 	meter->part_name = part_name;
+	if (part != LLMQ_PART_ALL)
+		llmq_alias_ref(catalog, part == LLMQ_PART_MODEL ? LLMQ_NAME_MODEL : LLMQ_NAME_FAMILY, part_name,
+					   &meter->part_ref);
 	meter->limit = MemoryContextAllocZero(subject->context, sizeof(LlmqLimit) * Max(n, 1));
 	for (const LlmqQuota *quota = all; quota != NULL; quota = quota->next)
 		if (matches(quota, subject->name, part_name, all))

@@ -109,24 +109,30 @@ read_extra(FunctionCallInfo fcinfo, LlmqLedgerExtra *extra)
 				 errhint("Store large documents elsewhere and tag the call with their identifier.")));
 }
 
-/* Other orgs' leases do not exist for a role that is bound to an org. */
-static bool
-may_settle(const char *org)
-{
-	return llmq_role_may_use(llmq_catalog(), org);
-}
-
-/* As llmq_lease_look(). A grant that a crash cut short was answered to nobody, and maintenance takes it back. */
+/*
+ * As llmq_lease_look(). A grant that a crash cut short was answered to nobody, and maintenance takes it back; other
+ * orgs' leases do not exist for a role that is bound to an org.
+ */
 static LlmqLeaseStanding
 look(LlmqLive *live, const LlmqLeaseId *id, LlmqSlot *slot)
 {
+	LlmqCatalog *catalog = llmq_catalog();
 	LlmqLeaseStanding standing = llmq_lease_look(live, id, slot);
 
 	if (standing == LLMQ_LEASE_LIVE && llmq_slot_unfinished(slot))
 		return LLMQ_LEASE_UNKNOWN;
-	if (standing != LLMQ_LEASE_UNKNOWN && !may_settle(llmq_name_text(slot->org)))
+	if (standing != LLMQ_LEASE_UNKNOWN && !llmq_role_may_use(catalog, llmq_name_text(slot->org)))
 		return LLMQ_LEASE_UNKNOWN;
 	return standing;
+}
+
+/* May the role settle what the ledger has for this org, perhaps by a name of before? */
+static bool
+may_settle(const char *org)
+{
+	LlmqCatalog *catalog = llmq_catalog();
+
+	return llmq_role_may_use(catalog, llmq_alias_now(catalog, LLMQ_NAME_ORG, org));
 }
 
 /* Brings the ledger to what the slot says: corrects the row that the lease has there already, or adds one. */

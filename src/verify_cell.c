@@ -11,6 +11,7 @@
 
 #include "lease.h"
 #include "meter.h"
+#include "name.h"
 #include "verify.h"
 
 /* Says what is wrong; true, so that a check can return it. */
@@ -163,7 +164,10 @@ llmq_cell_fault(LlmqLiveTable table, const LlmqCellHeader *state, Size size, int
 		case LLMQ_LIVE_LEASE:
 			return lease_page_fault((const LlmqLeasePage *) state, found);
 		case LLMQ_LIVE_NAME:
-			break;				/* what is behind the header is its owner's */
+			/* those of the tally and the worker are longer */
+			if (size < sizeof(LlmqNameState))
+				return fault(found, "length", sizeof(LlmqNameState), size);
+			break;
 	}
 	return false;
 }

@@ -240,6 +240,7 @@ Datum
 llmquota_lease_rows(PG_FUNCTION_ARGS)
 {
 	InitMaterializedSRF(fcinfo, 0);
+	(void) llmq_catalog();		/* what things are called now */
 	walk(LLMQ_LIVE_LEASE, visit_lease_page, fcinfo->resultinfo);
 	return (Datum) 0;
 }

@@ -16,11 +16,11 @@ BEGIN
 	UPDATE looked SET at = clock_timestamp();
 END $$;
 
--- every table of the configuration is watched, in replicas too, and whatever is done to it
+-- every table of the configuration is watched, in replicas too, and whatever is done to it; alias is a history itself
 SELECT c.relname, string_agg(t.tgname, ', ' ORDER BY t.tgname) AS not_always
   FROM pg_class c LEFT JOIN pg_trigger t ON t.tgrelid = c.oid AND t.tgname ~ '^log_' AND t.tgenabled = 'A'
  WHERE c.relnamespace = 'llmquota'::regnamespace
-   AND EXISTS (SELECT FROM pg_trigger x WHERE x.tgrelid = c.oid AND x.tgname = 'config_changed')
+   AND c.relname <> 'alias' AND EXISTS (SELECT FROM pg_trigger x WHERE x.tgrelid = c.oid AND x.tgname = 'config_changed')
  GROUP BY c.relname HAVING count(t.tgname) <> 4;
 
 -- a row of each table, changed and deleted

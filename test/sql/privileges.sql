@@ -43,6 +43,8 @@ SELECT statement, attempt('plain', statement) AS plain, attempt('app', statement
 	$$SELECT llmquota_renew('00000000-0000-0000-0000-000000000000')$$,
 	$$SELECT llmquota_maintain()$$,
 	$$SELECT llmquota_verify()$$,
+	$$SELECT llmquota_rename('org', 'clinic-7', 'clinic-77')$$,
+	$$SELECT llmquota_check_rename('org', 'clinic-7', 'clinic-77')$$,
 	$$SELECT llmquota_grant('regress_llmquota_plain', 'app')$$,
 	$$SELECT llmquota_revoke('regress_llmquota_plain', 'app')$$,
 	$$SELECT llmquota_apply_grants('regress_llmquota_plain')$$,

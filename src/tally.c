@@ -1,0 +1,111 @@
+/*
+ * tally.c
+ *	  What maintenance keeps of the live tables: how many cells were retired, and how far the sweep over each has come.
+ *
+ * One cell of llmquota.name, of a kind that no caller's name has, changed in place as every other. Retired cells are
+ * counted in the record that marks them, under the creation lock, and so ids given out less ids retired is how many
+ * cells there are: nobody has to count them.
+ *
+ * A sweep goes over a table once in a while, however often maintenance is run: each run takes as large a part as the
+ * time since the last one. A small table is looked at whole each time.
+ */
+#include "postgres.h"
+
+#include "storage/bufmgr.h"
+
+#include "cell.h"
+
+#define TALLY_KIND '#'
+#define TALLY_NAME "tally"
+
+/* Tables up to these are looked at whole; and the most that one run takes of a larger one. Blocks. */
+static const BlockNumber small_table[LLMQ_LIVE_COUNT] = {256, 256, 8};
+#define LARGEST_PART 20000
+
+StaticAssertDecl(sizeof(LlmqTally) == 88, "LlmqTally has no padding");
+
+static const LlmqCellKey tally_key = {.table = LLMQ_LIVE_NAME,.kind = TALLY_KIND,.name = TALLY_NAME};
+
+/* The id of the tally, which is created if there is none. */
+int32
+llmq_tally_id(LlmqLive *live)
+{
+	LlmqTally	empty = {.cell.length = sizeof(LlmqTally)};
+	int32		id = llmq_cell_find(live, &tally_key);
+
+	return id != 0 ? id : llmq_cell_create(live, &tally_key, &empty.cell, PG_INT32_MAX);
+}
+
+/* The tally as it is; all zero when there is none. */
+static void
+read_tally(LlmqLive *live, LlmqTally *tally)
+{
+	int32		id = llmq_cell_find(live, &tally_key);
+
+	memset(tally, 0, sizeof(LlmqTally));
+	if (id != 0)
+		(void) llmq_cell_copy(live, LLMQ_LIVE_NAME, id, tally, sizeof(LlmqTally));
+}
+
+/* How many cells of a table have been retired. */
+int64
+llmq_tally_retired(LlmqLive *live, LlmqLiveTable table)
+{
+	LlmqTally	tally;
+
+	read_tally(live, &tally);
+	return tally.retired[table];
+}
+
+/* How many blocks are due, if all of them are in the time of a pass. */
+static BlockNumber
+blocks_due(const LlmqTally *tally, LlmqLiveTable table, BlockNumber nblocks, int64 pass, int64 now)
+{
+	int64		since = now - tally->swept_at[table];
+
+	if (since < 0 || since >= pass)
+		return nblocks;
+	return (BlockNumber) ((double) since / (double) pass * nblocks);
+}
+
+/* The part of a table that is due now, when the whole is to be looked at in the time of a pass. */
+void
+llmq_tally_range(LlmqLive *live, LlmqLiveTable table, int64 pass, int64 now, LlmqCellRange *range)
+{
+	BlockNumber nblocks = RelationGetNumberOfBlocks(live->rel[table]);
+	LlmqTally	tally;
+
+	range->table = table;
+	range->first = 0;
+	range->count = nblocks;
+	if (nblocks <= small_table[table])
+		return;
+	read_tally(live, &tally);
+	range->first = tally.next_block[table] % nblocks;
+	range->count = Min(blocks_due(&tally, table, nblocks, pass, now), LARGEST_PART);
+	range->count = Min(range->count, nblocks - range->first);
+}
+
+/* Notes that a part has been looked at. What was due beyond it stays due. */
+void
+llmq_tally_advance(LlmqLive *live, const LlmqCellRange *range, int64 pass, int64 now)
+{
+	BlockNumber nblocks = RelationGetNumberOfBlocks(live->rel[range->table]);
+	LlmqCellSet set;
+	LlmqTally  *tally;
+	BlockNumber due;
+	int			cell;
+
+	if (nblocks <= small_table[range->table] || range->count == 0)
+		return;
+	llmq_set_init(&set, live);
+	cell = llmq_set_add(&set, LLMQ_LIVE_NAME, llmq_tally_id(live));
+	if (llmq_set_lock(&set) != LLMQ_LOCKED)
+		return;
+	tally = llmq_set_change(&set, cell);
+	due = Max(blocks_due(tally, range->table, nblocks, pass, now), range->count);
+	tally->next_block[range->table] = (range->first + range->count) % nblocks;
+	tally->swept_at[range->table] = now - (int64) ((double) (due - range->count) / (double) nblocks * pass);
+	llmq_set_log(&set, 0);
+	llmq_set_unlock(&set);
+}
