@@ -980,6 +980,7 @@ DECLARE
 	administration CONSTANT pg_catalog.text := '@extschema@.llmquota_maintain(), '
 		'@extschema@.llmquota_verify(boolean), '
 		'@extschema@.llmquota_rename(pg_catalog.text, pg_catalog.text, pg_catalog.text), '
+		'@extschema@.llmquota_forget(pg_catalog.text, pg_catalog.text), '
 		'@extschema@.llmquota_lease_rows(), '
 		'@extschema@.llmquota_meter_rows(), '
 		'@extschema@.llmquota_worker_rows(), '
@@ -1215,6 +1216,74 @@ END
 $$;
 COMMENT ON FUNCTION @extschema@.llmquota_rename(text, text, text) IS
 'Gives an org, account, key or model another name, everywhere in the configuration. Its live counters and calls in flight stay its own; callers may use the old name until it is given to something new; the ledger keeps what was written, and llmquota.usage_current shows it by the names of now';
+
+CREATE FUNCTION @extschema@.llmquota_forget_labels(org text, session text)
+RETURNS bigint
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'llmquota_forget_labels';
+COMMENT ON FUNCTION @extschema@.llmquota_forget_labels(text, text) IS 'internal: takes session and request_id out of the slots of leases, for llmquota_forget';
+
+-- Pseudonyms are made with a salt that is forgotten at once: what was one stays one, and nobody finds out which.
+CREATE FUNCTION @extschema@.llmquota_forget(
+	org text,
+	session text DEFAULT NULL,
+	OUT pseudonym text,
+	OUT ledger_rows bigint,
+	OUT pending bigint)
+RETURNS record
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	salt CONSTANT pg_catalog.text := pg_catalog.gen_random_uuid()::pg_catalog.text;
+	bearer CONSTANT pg_catalog.text := COALESCE(
+		(SELECT f.now_called FROM llmquota.former_name f
+		  WHERE f.kind OPERATOR(pg_catalog.=) 'org' AND f.name OPERATOR(pg_catalog.=) $1 AND f.until OPERATOR(pg_catalog.=) 'infinity'), $1);
+BEGIN
+	IF org IS NULL THEN
+		RAISE EXCEPTION USING ERRCODE = 'null_value_not_allowed',
+			MESSAGE = 'org must not be NULL';
+	END IF;
+	-- labels first: whatever is recorded from now on is without them
+	pending := @extschema@.llmquota_forget_labels(bearer, session);
+	pseudonym := 'forgotten-' OPERATOR(pg_catalog.||) pg_catalog.left(pg_catalog.encode(pg_catalog.sha256(
+		pg_catalog.convert_to(salt OPERATOR(pg_catalog.||) COALESCE(session, ''), 'UTF8')), 'hex'), 32);
+	UPDATE llmquota.usage u
+	   SET org = CASE WHEN $2 IS NULL THEN $3 ELSE u.org END,
+		   session = 'forgotten-' OPERATOR(pg_catalog.||) pg_catalog.left(pg_catalog.encode(pg_catalog.sha256(
+				pg_catalog.convert_to(salt OPERATOR(pg_catalog.||) u.session, 'UTF8')), 'hex'), 32),
+		   request_id = 'forgotten-' OPERATOR(pg_catalog.||) pg_catalog.left(pg_catalog.encode(pg_catalog.sha256(
+				pg_catalog.convert_to(salt OPERATOR(pg_catalog.||) u.request_id, 'UTF8')), 'hex'), 32),
+		   error = NULL,
+		   tags = NULL
+	 WHERE ($2 IS NULL OR u.session OPERATOR(pg_catalog.=) $2)
+	   AND (EXISTS (SELECT FROM llmquota.former_name f
+					 WHERE f.kind OPERATOR(pg_catalog.=) 'org' AND f.name OPERATOR(pg_catalog.=) u.org AND f.now_called OPERATOR(pg_catalog.=) bearer
+					   AND u.recorded_at OPERATOR(pg_catalog.>=) f.since AND u.picked_at OPERATOR(pg_catalog.>=) f.picked_from
+					   AND u.picked_at OPERATOR(pg_catalog.<) f.until)
+			OR u.org OPERATOR(pg_catalog.=) bearer
+			   AND NOT EXISTS (SELECT FROM llmquota.former_name f
+								WHERE f.kind OPERATOR(pg_catalog.=) 'org' AND f.name OPERATOR(pg_catalog.=) u.org
+								  AND u.recorded_at OPERATOR(pg_catalog.>=) f.since AND u.picked_at OPERATOR(pg_catalog.>=) f.picked_from
+								  AND u.picked_at OPERATOR(pg_catalog.<) f.until));
+	GET DIAGNOSTICS ledger_rows := ROW_COUNT;
+	-- hours whose rows are still in the ledger are counted anew by maintenance; those of dropped partitions are not
+	IF session IS NULL THEN
+		UPDATE llmquota.usage_hourly h SET org = pseudonym
+		 WHERE (h.org OPERATOR(pg_catalog.=) bearer
+				OR EXISTS (SELECT FROM llmquota.former_name f
+							WHERE f.kind OPERATOR(pg_catalog.=) 'org' AND f.name OPERATOR(pg_catalog.=) h.org AND f.now_called OPERATOR(pg_catalog.=) bearer
+							  AND h.hour OPERATOR(pg_catalog.>=) f.picked_from AND h.hour OPERATOR(pg_catalog.<) f.until))
+		   AND pg_catalog.to_regclass('llmquota.usage_' OPERATOR(pg_catalog.||)
+				pg_catalog.to_char(pg_catalog.timezone('UTC', h.hour), 'YYYYMMDD')) IS NULL
+		   AND NOT EXISTS (SELECT FROM llmquota.usage_default d
+							WHERE d.picked_at OPERATOR(pg_catalog.>=) h.hour
+							  AND d.picked_at OPERATOR(pg_catalog.<) (h.hour OPERATOR(pg_catalog.+) '1 hour'::pg_catalog.interval));
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION @extschema@.llmquota_forget(text, text) IS
+'Takes an org, or with session one of its sessions, out of the ledger: names become pseudonyms, request_id too, errors and tags are removed, and figures stay as they are. Answers the pseudonym, how many rows of the ledger it stands in, and how many calls are pending, whose rows may still come with the name of the org: call again until it is 0. session NULL: the whole org';
 
 --
 -- Functions: rows of the views
@@ -1822,6 +1891,8 @@ REVOKE ALL ON FUNCTION
 	@extschema@.llmquota_check_setting(),
 	@extschema@.llmquota_check_windows(),
 	@extschema@.llmquota_check_parts(),
+	@extschema@.llmquota_forget(text, text),
+	@extschema@.llmquota_forget_labels(text, text),
 	@extschema@.llmquota_check_rename(text, text, text),
 	@extschema@.llmquota_rename(text, text, text),
 	@extschema@.llmquota_reuse_name(),

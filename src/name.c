@@ -26,9 +26,6 @@
 
 #define MAX_REMEMBERED_NAMES 20000
 
-/* A name with its kind before it and a zero behind it; alias.c puts a number into some. */
-#define MAX_KEY (LLMQ_MAX_NAME + 16)
-
 /* Column number in llmquota.name. */
 #define ATT_ID 1
 
@@ -123,13 +120,13 @@ find_or_create(char kind, const char *name, int32 max_names)
 static int32
 look_up(char kind, const char *name, int32 max_names)
 {
-	char		key[MAX_KEY];
+	char		key[LLMQ_NAME_KEY_SIZE];
 	uint32		epoch;
 	NameId	   *entry;
 	int32		id;
 	bool		found;
 
-	if (strlen(name) > MAX_KEY - 2)
+	if (strlen(name) > LLMQ_NAME_KEY_SIZE - 2)
 		elog(ERROR, "name \"%s\" is too long", name);
 	prepare_memory();
 	key[0] = kind;

@@ -25,6 +25,9 @@
 /* Names over this are refused wherever they come in. */
 #define LLMQ_MAX_NAME 128
 
+/* A name with its kind before it and a zero behind it; alias.c puts a number into some. */
+#define LLMQ_NAME_KEY_SIZE (LLMQ_MAX_NAME + 16)
+
 /* What live state calls something, and the id of that as this backend remembers it. */
 typedef struct LlmqNameRef
 {

@@ -35,7 +35,7 @@
 /* From names to ids, and from what a meter counts for to its id. */
 typedef struct NameEntry
 {
-	char		name[LLMQ_MAX_NAME + 2];	/* its kind before it */
+	char		name[LLMQ_NAME_KEY_SIZE];	/* its kind before it */
 	int32		id;
 } NameEntry;
 
@@ -74,9 +74,11 @@ find_name(const Usage *usage, char kind, const char *name)
 {
 	NameEntry	wanted = {.id = 0};
 	NameEntry  *entry;
+	LlmqNameRef ref;
 
-	wanted.name[0] = kind;
-	strlcpy(wanted.name + 1, name, sizeof(wanted.name) - 1);
+	llmq_alias_ref(usage->catalog, kind, name, &ref);
+	wanted.name[0] = ref.kind;
+	strlcpy(wanted.name + 1, ref.name, sizeof(wanted.name) - 1);
 	entry = hash_search(usage->names, wanted.name, HASH_FIND, NULL);
 	return entry == NULL ? 0 : entry->id;
 }
@@ -111,7 +113,7 @@ add_meter(Usage *usage, const LlmqVerifyCell *cell)
 static void
 index_cells(Usage *usage)
 {
-	HASHCTL		names = {.keysize = LLMQ_MAX_NAME + 2,.entrysize = sizeof(NameEntry),.hcxt = CurrentMemoryContext};
+	HASHCTL		names = {.keysize = LLMQ_NAME_KEY_SIZE,.entrysize = sizeof(NameEntry),.hcxt = CurrentMemoryContext};
 	HASHCTL		meters = {.keysize = sizeof(MeterKey),.entrysize = sizeof(MeterEntry),.hcxt = CurrentMemoryContext};
 	LlmqVerifyTable *table = usage->verify->table;
 
@@ -247,7 +249,7 @@ enum
 #define LEDGER_QUERY \
 	"SELECT u.lease, u.picked_at, u.recorded_at, u.org, u.provider, u.account, u.key, u.model, u.status, u.http_status," \
 	" u.reserved_input, u.reserved_output, u.input_tokens, u.cached_tokens, u.output_tokens, u.usage_source" \
-	" FROM llmquota.usage u WHERE u.picked_at OPERATOR(pg_catalog.>=) $1"
+	" FROM llmquota.usage_current u WHERE u.picked_at OPERATOR(pg_catalog.>=) $1"
 
 static int64
 number(HeapTuple row, int column, int64 otherwise)

@@ -100,7 +100,7 @@ SELECT relname, attname FROM attribute WHERE atttypid = 'interval'::regtype;
 -- no operator, cast, function or construct that looks for an operator by its name is left
 CREATE TEMP VIEW body AS
 SELECT proname, regexp_replace(prosrc,
-			'--[^\n]*|''[^'']*''|OPERATOR\(pg_catalog\.[^)]*\)|::pg_catalog\.|:=|\m(ERRCODE|MESSAGE|DETAIL|HINT|SET [a-z_]+) =', '', 'g') AS rest
+			'--[^\n]*|''[^'']*''|OPERATOR\(pg_catalog\.[^)]*\)|::pg_catalog\.|:=|(\m(ERRCODE|MESSAGE|DETAIL|HINT|SET [a-z_]+)|,\n\s+[a-z_]+) =', '', 'g') AS rest
   FROM function WHERE lanname = 'plpgsql';
 SELECT proname, found[1] FROM body CROSS JOIN LATERAL regexp_matches(rest, '[^\n]*[-+/<>=~!@#%^&|`?:][^\n]*', 'g') found;
 SELECT proname, found[1] FROM body CROSS JOIN LATERAL regexp_matches(rest, '\m(?:BETWEEN|LIKE|SIMILAR|NULLIF|DISTINCT FROM|IN\s*\(|CASE\s+(?!WHEN)|USING\s*\()', 'g') found;

@@ -44,6 +44,8 @@ SELECT statement, attempt('plain', statement) AS plain, attempt('app', statement
 	$$SELECT llmquota_maintain()$$,
 	$$SELECT llmquota_verify()$$,
 	$$SELECT llmquota_rename('org', 'clinic-7', 'clinic-77')$$,
+	$$SELECT llmquota_forget('nobody')$$,
+	$$SELECT llmquota_forget_labels('nobody', NULL)$$,
 	$$SELECT llmquota_check_rename('org', 'clinic-7', 'clinic-77')$$,
 	$$SELECT llmquota_grant('regress_llmquota_plain', 'app')$$,
 	$$SELECT llmquota_revoke('regress_llmquota_plain', 'app')$$,
