@@ -35,6 +35,7 @@ _PG_init(void)
 #ifdef LLMQ_TESTING
 	llmq_inject_init();
 #endif
+	MarkGUCPrefixReserved("llmquota");
 }
 
 /* Trigger on live tables: nobody writes there by hand. */
