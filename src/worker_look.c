@@ -108,7 +108,10 @@ is_of_this_transaction(const LlmqLive *live)
 	return live->rel[LLMQ_LIVE_NAME]->rd_createSubid != InvalidSubTransactionId;
 }
 
-/* Looks at the cell, and does what it takes to have a round when it is due, `wanted` at the latest. */
+/*
+ * Looks at the cell, and does what it takes to have a round when it is due, `wanted` at the latest. Before the first
+ * lease there is nothing to do, and a sleeper would end at once.
+ */
 static void
 look(LlmqLive *live, TimestampTz now, TimestampTz wanted)
 {
@@ -116,6 +119,8 @@ look(LlmqLive *live, TimestampTz now, TimestampTz wanted)
 	bool		known = llmq_worker_cell_read(live, &cell);
 	bool		late = !known || now > cell.due + OVERDUE;
 
+	if (!known && llmq_cell_last_id(live, LLMQ_LIVE_LEASE) == 0)
+		return;
 	known_due = known ? Min(cell.due, wanted) : now;
 	if (llmq_preloaded_sleeper != NULL)
 	{

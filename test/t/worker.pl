@@ -29,6 +29,9 @@ in_db($node, 'one', q{BEGIN; DROP EXTENSION llmquota; CREATE EXTENSION llmquota;
 	SELECT status FROM llmquota_pick('m', 'clinic') WHERE false; SELECT llmquota_maintain(); ROLLBACK});
 is(sleepers($node), '', 'nor does a call in the transaction of CREATE EXTENSION');
 
+in_db($node, 'one', 'SELECT llmquota_maintain()');
+is(sleepers($node), '', 'nor does one before the first lease');
+
 # The first pick starts it. Nobody calls llmquota_maintain() from here on
 in_db($node, 'one', q{CREATE TABLE llmquota.usage_20200101 PARTITION OF llmquota.usage
 	FOR VALUES FROM ('2020-01-01 00:00+00') TO ('2020-01-02 00:00+00')});
