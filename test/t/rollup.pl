@@ -76,10 +76,11 @@ my %traffic = (
 	delete => "DELETE FROM llmquota.usage WHERE lease = $anyone;",
 	move => q{UPDATE llmquota.usage SET picked_at = picked_at - interval '1 day' WHERE lease = } . $anyone . q{
 		AND picked_at > now() - interval '2 days';},
-	by_hand => q{INSERT INTO llmquota.usage (lease, picked_at, recorded_at, org, model, key, status, attempt, input_tokens, recorded_in)
+	# who inserts by the parent chooses the partition, and only then waits for it, while another may be attached
+	by_hand => q{BEGIN; LOCK TABLE llmquota.usage_default IN ROW EXCLUSIVE MODE; INSERT INTO llmquota.usage (lease, picked_at, recorded_at, org, model, key, status, attempt, input_tokens, recorded_in)
 		SELECT gen_random_uuid(), now() - :days * interval '1 day' - :seconds * interval '1 second', now(),
 			   'clinic-' || :org, NULLIF('large', CASE :days WHEN 1 THEN 'large' END), 'k', 'ok', 1 + :days, :input, :seconds
-		  FROM generate_series(1, 3);},
+		  FROM generate_series(1, 3); COMMIT;},
 	maintain => 'SELECT llmquota_maintain();',
 );
 
