@@ -6,8 +6,8 @@
  * backend last found one and the next, then others at random: when leases take 95 of 100 slots at least one page in twenty has a
  * free one, wherever the free ones are, so a few looks do. When they do not, the pool grows by a page.
  *
- * At the bound of max_leases more pages are looked at, in the end all of them, and a few leases that are past their time
- * are noted. When the pick has its answer and holds nothing any more, it ends those as maintenance would: their ledger
+ * At the bound of max_leases more pages are looked at, in the end all of them, and a few leases past their time are
+ * noted. When the pick has its answer and holds nothing any more, it ends those as maintenance would: their ledger
  * rows are written in the caller's transaction, and their slots are free when it has committed (if it rolls back, the
  * slots name a failed transaction, and maintenance recovers them). A slot whose lease is past its time, or has ended in
  * a transaction that goes on, holds no lease in flight: in place of such slots there may be spare pages, behind those
@@ -245,8 +245,8 @@ llmq_lease_find_free(LlmqLive *live, int32 max_leases, LlmqLeaseId *place, LlmqS
 }
 
 /*
- * Ends leases that are past their time, and others that maintenance would see to, in the current transaction: those that
- * were met when slots ran short. Nothing may be held, and nothing of the configuration in use: this writes to the
+ * Ends leases that are past their time, and others that maintenance would see to, in the current transaction: those
+ * that were met when slots ran short. Nothing may be held, and nothing of the configuration in use: this writes to the
  * ledger. The next search begins there.
  */
 void

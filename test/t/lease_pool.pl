@@ -131,6 +131,19 @@ is(rows('slow'), 'ok 44|t', 'each is in the ledger once');
 agree($node, 'late records');
 release_all();
 
+# What is settled, and taken by nobody, is freed after a day: a slot must not outlive its row
+is(picks(1, 1, 'unused'), 'granted 1', 'a lease');
+sql($node, q{CREATE TABLE unused AS SELECT lease FROM llmquota.lease WHERE org = 'unused'});
+ok(poll(sub { sql($node, 'SELECT * FROM llmquota_maintain()'); rows('unused') }), 'has expired');
+sub taken { return sql($node, 'SELECT count(*) > 0 FROM llmquota_lease_rows()') }
+sql($node, 'SELECT * FROM llmquota_maintain()');
+is(taken(), 't', 'its slot is kept');
+sql($node, q{SET llmquota.inject = 'a-day-later'; SELECT * FROM llmquota_maintain()});
+is(taken(), 'f', 'its slot is freed, a day later');
+is(sql($node, 'SELECT r.status FROM unused, llmquota_record(lease, 70, 70) r'), 'settled_late', 'it is settled late nevertheless');
+is(rows('unused'), 'ok 1|t', 'the ledger has it');
+agree($node, 'a day later');
+
 # How many pages a pick reads, in a session that knows where those of leases are
 my $session = $node->background_psql('postgres');
 
