@@ -571,6 +571,7 @@ CREATE FUNCTION @extschema@.llmquota_maintain(
 	OUT retired bigint,
 	OUT unborn_deleted bigint,
 	OUT rows_counted bigint,
+	OUT windows_completed bigint,
 	OUT rows_moved bigint,
 	OUT partitions_created bigint,
 	OUT partitions_dropped bigint)
@@ -967,6 +968,13 @@ END
 $$;
 COMMENT ON FUNCTION @extschema@.llmquota_apply_policies(text) IS 'internal: brings what a role sees of the ledger in line with llmquota.role_grant';
 
+CREATE FUNCTION @extschema@.llmquota_rebuild()
+RETURNS bigint
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'llmquota_rebuild';
+COMMENT ON FUNCTION @extschema@.llmquota_rebuild() IS
+'Makes all live meters anew from configuration, ledger and live leases, in a database that was restored from a dump: quotas count there what was used before. Answers how many windows were completed. Calls may go on, but find windows that do not know everything yet until it has ended';
+
 -- Brings the privileges of a role in line with its rows in llmquota.role_grant.
 CREATE FUNCTION @extschema@.llmquota_apply_grants(role text)
 RETURNS void
@@ -981,6 +989,7 @@ DECLARE
 		'@extschema@.llmquota_verify(boolean), '
 		'@extschema@.llmquota_rename(pg_catalog.text, pg_catalog.text, pg_catalog.text), '
 		'@extschema@.llmquota_forget(pg_catalog.text, pg_catalog.text), '
+		'@extschema@.llmquota_rebuild(), '
 		'@extschema@.llmquota_lease_rows(), '
 		'@extschema@.llmquota_meter_rows(), '
 		'@extschema@.llmquota_worker_rows(), '
@@ -1862,6 +1871,7 @@ REVOKE ALL ON FUNCTION
 	@extschema@.llmquota_unschedule(),
 	@extschema@.llmquota_cron_database(),
 	@extschema@.llmquota_verify(boolean),
+	@extschema@.llmquota_rebuild(),
 	@extschema@.llmquota_histogram_count(bigint[], int, bigint),
 	@extschema@.llmquota_histogram_add(bigint[], bigint[]),
 	@extschema@.llmquota_histogram_trim(bigint[]),
@@ -1916,3 +1926,4 @@ SELECT pg_catalog.pg_extension_config_dump('llmquota.setting', '');
 SELECT pg_catalog.pg_extension_config_dump('llmquota.role_grant', '');
 SELECT pg_catalog.pg_extension_config_dump('llmquota.alias', '');
 SELECT pg_catalog.pg_extension_config_dump('llmquota.change', '');
+SELECT pg_catalog.pg_extension_config_dump('llmquota.usage_default', '');

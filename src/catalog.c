@@ -223,6 +223,25 @@ llmq_catalog_subject(LlmqCatalog *catalog, LlmqScope scope, const char *name)
 	return NULL;
 }
 
+/* The names of the models of a family. */
+List *
+llmq_catalog_family(const LlmqCatalog *catalog, const char *family)
+{
+	names_iterator iterator;
+	NameEntry  *entry;
+	List	   *models = NIL;
+
+	names_start_iterate(catalog->models, &iterator);
+	while ((entry = names_iterate(catalog->models, &iterator)) != NULL)
+	{
+		LlmqModel  *model = entry->object;
+
+		if (model->family != NULL && strcmp(model->family, family) == 0)
+			models = lappend(models, unconstify(char *, model->name));
+	}
+	return models;
+}
+
 /* The name under which an org's own definition of a route is kept: no two pairs have the same. */
 char *
 llmq_own_route_name(const char *org, const char *route)

@@ -8,6 +8,7 @@
 #include "postgres.h"
 
 #include "datatype/timestamp.h"
+#include "nodes/pg_list.h"
 
 #include "name.h"
 #include "window.h"
@@ -217,6 +218,7 @@ extern void llmq_catalog_invalidate(void);
 extern LlmqCatalog *llmq_catalog(void);
 extern const char *llmq_catalog_zone_name(LlmqCatalog *catalog, uint32 hash);
 extern LlmqSubject *llmq_catalog_subject(LlmqCatalog *catalog, LlmqScope scope, const char *name);
+extern List *llmq_catalog_family(const LlmqCatalog *catalog, const char *family);
 extern LlmqOrg *llmq_catalog_org(LlmqCatalog *catalog, const char *name);
 extern char *llmq_own_route_name(const char *org, const char *route);
 extern LlmqRoute *llmq_catalog_route(LlmqCatalog *catalog, const char *name, const char *org);

@@ -176,6 +176,9 @@ typedef struct LlmqCellRange
 
 extern void llmq_cell_scan(LlmqLive *live, const LlmqCellRange *range, LlmqCellVisitor visit, void *argument);
 
+/* cell_repair.c */
+extern bool llmq_cell_overwrite(LlmqLive *live, LlmqLiveTable table, ItemPointer tid, LlmqCellHeader *state);
+
 /* cell_birth.c */
 typedef void (*LlmqCellFill) (LlmqCellHeader *larger, const LlmqCellHeader *old);
 extern int32 llmq_cell_create(LlmqLive *live, const LlmqCellKey *key, LlmqCellHeader *state, int32 max_id);

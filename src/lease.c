@@ -119,5 +119,6 @@ llmq_slot_unchanged(const LlmqSlot *now, const LlmqSlot *seen)
 {
 	return now->state == seen->state && now->secret == seen->secret && now->settled_by == seen->settled_by &&
 		now->settled_at == seen->settled_at && now->expires_at == seen->expires_at && now->charged == seen->charged &&
-		now->replaced.behind == seen->replaced.behind;
+		now->replaced.behind == seen->replaced.behind && now->nmeters == seen->nmeters &&
+		memcmp(now->meter, seen->meter, sizeof(LlmqSlotMeter) * now->nmeters) == 0;
 }

@@ -111,6 +111,17 @@ typedef struct LlmqCorrection
 
 extern int64 llmq_use_counted(const LlmqUse *use, LlmqMetric metric, uint8 window_flags);
 
+/* A lease in flight that some windows of its meter are too young to have counted. */
+typedef struct LlmqAdoption
+{
+	LlmqUse		use;
+	int64		picked_at;
+	uint32		generation;		/* windows that are older have counted it; 0: none has */
+} LlmqAdoption;
+
+extern void llmq_meter_restart(LlmqMeterState *state, int64 now);
+extern bool llmq_meter_begin(const LlmqMeter *meter, LlmqMeterState *state, int64 now);
+extern bool llmq_meter_adopt(LlmqMeterState *state, const LlmqAdoption *adoption);
 extern void llmq_meter_correct(LlmqMeterState *state, const LlmqCorrection *correction);
 extern bool llmq_meter_idle(const LlmqMeterState *state, int64 before);
 extern int	llmq_meter_bytes_needed(const LlmqMeter *meter, const LlmqMeterState *state, const LlmqDemand *demand,

@@ -156,6 +156,7 @@ llmquota_verify(PG_FUNCTION_ARGS)
 	InitMaterializedSRF(fcinfo, 0);
 	verify.result = (ReturnSetInfo *) fcinfo->resultinfo;
 
+	verify.context = context;
 	caller = MemoryContextSwitchTo(context);
 	llmq_live_open(&verify.live, LLMQ_LIVE_COUNT, AccessShareLock);
 	copy_all(&verify);
@@ -167,6 +168,7 @@ llmquota_verify(PG_FUNCTION_ARGS)
 		llmq_verify_windows(&verify);
 	}
 	UnregisterSnapshot(verify.snapshot);
+	llmq_repair(&verify);
 	llmq_live_close(&verify.live);
 	MemoryContextSwitchTo(caller);
 	MemoryContextDelete(context);

@@ -51,7 +51,19 @@ typedef struct LlmqVerify
 	Snapshot	snapshot;		/* of the same moment */
 	LlmqLive	live;
 	LlmqVerifyTable table[LLMQ_LIVE_COUNT];
+	MemoryContext context;		/* of the whole run */
+	List	   *damaged;		/* of LlmqDamage: to be overwritten */
+	List	   *restarted;		/* ids of meters whose windows are to begin anew */
 } LlmqVerify;
+
+/* A row whose state is not whole. */
+typedef struct LlmqDamage
+{
+	LlmqLiveTable table;
+	ItemPointerData tid;
+	int32		id;
+	Size		size;			/* of the state that the row was made for */
+} LlmqDamage;
 
 /* A disagreement; both values as text, NULL: there is none. */
 typedef struct LlmqFinding
@@ -75,6 +87,12 @@ extern bool llmq_cell_fault(LlmqLiveTable table, const LlmqCellHeader *state, Si
 extern void llmq_verify_read_ahead(LlmqVerify *verify);
 extern void llmq_verify_copy(LlmqVerify *verify);
 extern void llmq_verify_cells(LlmqVerify *verify);
+
+/* verify_repair.c */
+extern bool llmq_repair_note_cell(LlmqVerify *verify, LlmqLiveTable table, const LlmqVerifyCell *cell, Size size);
+extern bool llmq_repair_note_meter(LlmqVerify *verify, int32 meter);
+extern bool llmq_repair_write_row(LlmqVerify *verify, const LlmqLeaseId *id, const LlmqSlot *slot);
+extern void llmq_repair(LlmqVerify *verify);
 
 /* verify_index.c */
 extern void llmq_verify_indexes(LlmqVerify *verify);

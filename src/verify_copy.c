@@ -137,7 +137,7 @@ is_deleted(HeapTuple tuple)
 }
 
 static void
-report_row(LlmqVerify *verify, LlmqLiveTable table, const LlmqVerifyCell *cell, const LlmqFault *fault)
+report_row(LlmqVerify *verify, LlmqLiveTable table, const LlmqVerifyCell *cell, const LlmqFault *fault, bool repaired)
 {
 	llmq_verify_report(verify, &(LlmqFinding) {
 		.object = RelationGetRelationName(verify->live.rel[table]),
@@ -145,6 +145,7 @@ report_row(LlmqVerify *verify, LlmqLiveTable table, const LlmqVerifyCell *cell, 
 		.problem = fault->problem,
 		.expected = fault->expected[0] != '\0' ? fault->expected : NULL,
 		.found = fault->found[0] != '\0' ? fault->found : NULL,
+		.repaired = repaired,
 	});
 }
 
@@ -154,7 +155,7 @@ check_row(LlmqVerify *verify, LlmqLiveTable table, LlmqVerifyCell *cell)
 {
 	LlmqFault	fault = {.problem = "row"};
 	const LlmqCellHeader *state = NULL;
-	Size		size;
+	Size		size = 0;
 
 	if (cell->tuple != NULL)
 		state = state_of(verify->live.rel[table], cell->tuple, &size);
@@ -162,14 +163,15 @@ check_row(LlmqVerify *verify, LlmqLiveTable table, LlmqVerifyCell *cell)
 		memcpy(&cell->id, (char *) cell->tuple->t_data + MAXALIGN(SizeofHeapTupleHeader), sizeof(int32));
 	if (state == NULL || llmq_cell_fault(table, state, size, cell->id, &fault))
 	{
-		report_row(verify, table, cell, &fault);
+		report_row(verify, table, cell, &fault,
+				   state != NULL && llmq_repair_note_cell(verify, table, cell, size));
 		return;
 	}
 	cell->state = state;
 	if ((state->flags & (LLMQ_CELL_BORN | LLMQ_CELL_MOVED)) != LLMQ_CELL_BORN)
 		return;
 	if (is_deleted(cell->tuple))
-		report_row(verify, table, cell, &(LlmqFault) {.problem = "row is deleted"});
+		report_row(verify, table, cell, &(LlmqFault) {.problem = "row is deleted"}, false);
 	else
 		cell->counts = true;
 }
@@ -192,7 +194,7 @@ sort_cells(LlmqVerify *verify, LlmqLiveTable which)
 		if (!cell->counts || cell->id < 1)
 			continue;
 		if (table->by_id[cell->id] != NULL && verify->at_once)
-			report_row(verify, which, cell, &(LlmqFault) {.problem = "second row of the same id"});
+			report_row(verify, which, cell, &(LlmqFault) {.problem = "second row of the same id"}, false);
 		else
 			table->by_id[cell->id] = cell;
 	}

@@ -95,6 +95,7 @@ compare_in_flight(LlmqVerify *verify, const LlmqVerifyCell *meter, const int64 *
 			.problem = "leases in flight",
 			.expected = psprintf(INT64_FORMAT, in_flight[i]),
 			.found = psprintf(INT64_FORMAT, window->sum),
+			.repaired = llmq_repair_note_meter(verify, meter->id),
 		});
 	}
 }
@@ -148,7 +149,8 @@ verify_ledger_row(LlmqVerify *verify, const LlmqVerifyCell *page, int number)
 
 	if (must_have_row(verify, slot) && !llmq_ledger_find(&id, &row) && !may_be_dropped(verify, slot, id.day))
 		llmq_verify_report(verify, &(LlmqFinding) {
-			.object = "lease",.subject = lease_text(page, number),.problem = "row of the ledger is missing"
+			.object = "lease",.subject = lease_text(page, number),.problem = "row of the ledger is missing",
+			.repaired = llmq_repair_write_row(verify, &id, slot)
 		});
 }
 
@@ -157,7 +159,7 @@ void
 llmq_verify_leases(LlmqVerify *verify)
 {
 	LlmqVerifyTable *pages = &verify->table[LLMQ_LIVE_LEASE];
-	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "llmquota verify lease", ALLOCSET_DEFAULT_SIZES);
+	MemoryContext context = AllocSetContextCreate(verify->context, "llmquota verify lease", ALLOCSET_DEFAULT_SIZES);
 	MemoryContext caller = MemoryContextSwitchTo(context);
 
 	verify_in_flight(verify);

@@ -247,9 +247,9 @@ enum
 };
 
 #define LEDGER_QUERY \
-	"SELECT u.lease, u.picked_at, u.recorded_at, u.org, u.provider, u.account, u.key, u.model, u.status, u.http_status," \
-	" u.reserved_input, u.reserved_output, u.input_tokens, u.cached_tokens, u.output_tokens, u.usage_source" \
-	" FROM llmquota.usage_current u WHERE u.picked_at OPERATOR(pg_catalog.>=) $1"
+	"SELECT u.lease, u.picked_at, u.recorded_at, u.org, u.provider, u.account, u.key, u.model, u.status," \
+	" u.http_status, u.reserved_input, u.reserved_output, u.input_tokens, u.cached_tokens, u.output_tokens," \
+	" u.usage_source FROM llmquota.usage_current u WHERE u.picked_at OPERATOR(pg_catalog.>=) $1"
 
 static int64
 number(HeapTuple row, int column, int64 otherwise)

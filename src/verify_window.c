@@ -8,13 +8,13 @@
  *
  *	- A lease picked within the buckets of the window (or its period) counts with all that it used. One picked before
  *	  counts at most with what it exceeded its reservation by, because an excess goes to the running bucket.
- *	- The ledger knows no generations. That a row is counted is certain only if it was picked after the window began, and
- *	  since the configuration last changed: before, its subject may have been without this limit. A window that no quota
- *	  has any more is not charged any more.
+ *	- The ledger knows no generations. That a row is counted is certain only if it was picked after the window began,
+ *	  and since the configuration last changed: before, its subject may have been without this limit.
  *	- A row that was recorded late counts with what was reserved or with what was used, depending on whether its slot
  *	  was there still.
- *	- What was picked before the window began may have been added by maintenance, as it was known then.
- *	- A window marked loose cannot be compared (see window.c).
+ *	- What was picked before the window began was added by maintenance, as it was known then, once that has completed
+ *	  the window.
+ *	- A window marked loose cannot be compared (see window.c), and one that no quota has any more need not be.
  *
  * A call that was under way when the configuration changed may have missed that: hence MISSED_CHANGE.
  */
@@ -36,7 +36,7 @@ typedef struct Tally
 {
 	const LlmqWindow *window;
 	bool		compared;
-	bool		planned;
+	bool		bounded;		/* the ledger still has all that it can hold */
 	int64		least;
 	int64		most;
 } Tally;
@@ -51,6 +51,7 @@ typedef struct LlmqTallies
 {
 	LlmqVerify *verify;
 	TimestampTz certain_from;	/* the configuration has been the same since */
+	TimestampTz kept_from;		/* retention has dropped no day since */
 	TimestampTz from;			/* when the first of the windows that are compared begins */
 	int32		last_meter;
 	MeterTallies *meter;
@@ -78,7 +79,9 @@ place_of(const LlmqWindow *window, TimestampTz at)
 	{
 		int64		bucket = bucket_at(window, at);
 
-		return bucket <= window->head - LLMQ_BUCKETS ? PLACE_BEFORE : bucket > window->head ? PLACE_AFTER : PLACE_WITHIN;
+		if (bucket > window->head)
+			return PLACE_AFTER;
+		return bucket <= window->head - LLMQ_BUCKETS ? PLACE_BEFORE : PLACE_WITHIN;
 	}
 	return at < window->head ? PLACE_BEFORE : at >= window->head + window->span ? PLACE_AFTER : PLACE_WITHIN;
 }
@@ -141,8 +144,9 @@ add_meter(LlmqTallies *tallies, LlmqCatalog *catalog, const LlmqVerifyCell *cell
 		Tally	   *tally = &meter->tally[meter->n++];
 
 		tally->window = window;
-		tally->compared = window->kind != LLMQ_WINDOW_CONCURRENCY && !(window->flags & LLMQ_WINDOW_LOOSE);
-		tally->planned = is_planned(plan, window);
+		tally->compared = window->kind != LLMQ_WINDOW_CONCURRENCY && !(window->flags & LLMQ_WINDOW_LOOSE) &&
+			is_planned(plan, window);
+		tally->bounded = start_of(window) >= tallies->kept_from;
 		if (tally->compared)
 			tallies->from = Min(tallies->from, start_of(window));
 	}
@@ -158,6 +162,7 @@ llmq_tallies_create(LlmqVerify *verify)
 
 	tallies->verify = verify;
 	tallies->from = PG_INT64_MAX;
+	tallies->kept_from = verify->now - (catalog->settings.usage_retention_days - 1) * USECS_PER_DAY;
 	tallies->last_meter = meters->last_id;
 	tallies->meter = palloc_extended(sizeof(MeterTallies) * ((Size) meters->last_id + 1),
 									 MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
@@ -182,7 +187,18 @@ is_certain(const LlmqTallies *tallies, const Tally *tally, const LlmqTallied *le
 {
 	if (lease->knows_generation)
 		return lease->generation >= tally->window->since;
-	return tally->planned && lease->picked_at >= tally->window->began_at && lease->picked_at >= tallies->certain_from;
+	return lease->picked_at >= tally->window->began_at && lease->picked_at >= tallies->certain_from;
+}
+
+/*
+ * Has maintenance told the window of the lease, when it completed it? By the names of today, if those were the same
+ * then; and by what was known then, which may have been no more than the reservation.
+ */
+static bool
+was_told(const LlmqTallies *tallies, const Tally *tally, const LlmqTallied *lease)
+{
+	return !(tally->window->flags & LLMQ_WINDOW_SEEDING) && lease->picked_at < tally->window->began_at &&
+		tallies->certain_from - MISSED_CHANGE <= tally->window->began_at;
 }
 
 static void
@@ -205,6 +221,8 @@ tally_window(const LlmqTallies *tallies, Tally *tally, const LlmqTallied *lease)
 			tally->most += most;
 			if (certain)
 				tally->least += Min(one, other);
+			else if (was_told(tallies, tally, lease))
+				tally->least += Min(Min(one, other), reserved);
 			break;
 		case PLACE_AFTER:
 			tally->most += most;
@@ -239,6 +257,7 @@ report(LlmqVerify *verify, const LlmqVerifyCell *cell, const Tally *tally)
 		.expected = psprintf(tally->least == tally->most ? INT64_FORMAT : less ? "at least " INT64_FORMAT :
 							 "at most " INT64_FORMAT, less ? tally->least : tally->most),
 		.found = psprintf(INT64_FORMAT, tally->window->sum),
+		.repaired = llmq_repair_note_meter(verify, cell->id),
 	});
 }
 
@@ -256,7 +275,8 @@ llmq_tallies_compare(LlmqTallies *tallies)
 		{
 			Tally	   *tally = &meter->tally[i];
 
-			if (tally->compared && (tally->window->sum < tally->least || tally->window->sum > tally->most))
+			if (tally->compared && (tally->window->sum < tally->least ||
+									(tally->bounded && tally->window->sum > tally->most)))
 				report(verify, verify->table[LLMQ_LIVE_METER].by_id[id], tally);
 		}
 	}

@@ -462,6 +462,29 @@ llmq_window_correct(LlmqWindow *window, int64 picked_at, uint32 pick_generation,
 }
 
 /*
+ * Count what was used at an instant before now and not counted then: in the
+ * bucket or period of that time, unless that is gone.  Where the ring has
+ * moved since, nobody knows any more which bucket that is, and it counts as
+ * used now.  Returns what was really counted.
+ */
+int64
+llmq_window_add_earlier(LlmqWindow *window, int64 at, int64 used)
+{
+	int64		number = window->head;
+
+	if (used <= 0)
+		return 0;
+	if (window->kind == LLMQ_WINDOW_SLIDING && window->rebased == window->since)
+		number = Min(number, bucket_number(at, window->span));
+	if (window->kind == LLMQ_WINDOW_SLIDING && window->head - number >= LLMQ_BUCKETS)
+		return 0;
+	if (window->kind == LLMQ_WINDOW_CALENDAR &&
+		(at < window->head || at >= add_saturated(window->head, window->span)))
+		return 0;
+	return add_to_bucket(window, number, used);
+}
+
+/*
  * Count refusals, or what would have been refusals if the window only observes.
  */
 void

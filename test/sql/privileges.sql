@@ -47,6 +47,7 @@ SELECT statement, attempt('plain', statement) AS plain, attempt('app', statement
 	$$SELECT llmquota_forget('nobody')$$,
 	$$SELECT llmquota_forget_labels('nobody', NULL)$$,
 	$$SELECT llmquota_check_rename('org', 'clinic-7', 'clinic-77')$$,
+	$$SELECT llmquota_rebuild()$$,
 	$$SELECT llmquota_grant('regress_llmquota_plain', 'app')$$,
 	$$SELECT llmquota_revoke('regress_llmquota_plain', 'app')$$,
 	$$SELECT llmquota_apply_grants('regress_llmquota_plain')$$,

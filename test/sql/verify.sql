@@ -101,3 +101,38 @@ BEGIN READ ONLY;
 SELECT * FROM llmquota_verify();
 SELECT * FROM llmquota_verify(true);
 ROLLBACK;
+
+-- repair: what was found is mended, from leases and ledger, and says so
+CREATE FUNCTION repair(scope "char", quota_metric text, amount int, OUT mended text, OUT used text) LANGUAGE plpgsql AS $$
+BEGIN
+	PERFORM window_add(m.id, q.id, repair.amount) FROM llmquota.meter m, llmquota.quota q
+	  WHERE m.scope = repair.scope AND q.metric = quota_metric;
+	SELECT string_agg(concat_ws(', ', v.object, v.problem, v.repaired), '; ') INTO mended FROM llmquota_verify(true) v;
+	SELECT string_agg(concat_ws(' ', w.metric, w.used), ', ' ORDER BY w.metric) INTO used
+	  FROM llmquota.meter_window w WHERE left(w.scope, 1) = repair.scope::text;
+END $$;
+SELECT expired FROM llmquota_maintain();
+SELECT string_agg(concat_ws(' ', metric, used), ', ' ORDER BY metric) AS used FROM llmquota.meter_window WHERE scope = 'account';
+SELECT * FROM repair('a', 'concurrency', 3);
+SELECT * FROM repair('a', 'tokens', -1500);
+SELECT * FROM llmquota_verify();
+DELETE FROM llmquota.usage WHERE lease IN (SELECT lease FROM lease WHERE n <= 2);
+SELECT object, problem, repaired FROM llmquota_verify(true);
+SELECT count(*) FROM llmquota.usage WHERE lease IN (SELECT lease FROM lease WHERE n <= 2);
+SELECT * FROM llmquota_verify();
+-- a damaged meter, and a damaged name, begin anew; whoever met them meanwhile got an error
+SELECT cell_write(0, m.id, 100, '\xffff') FROM llmquota.meter m WHERE m.scope = 'a';
+SELECT llmquota_pick('m', 'clinic-7', 1, 1);
+SELECT cell_write(2, n.id, 20, '\xff') FROM llmquota.name n WHERE n.kind = 'k';
+SELECT object, problem, repaired FROM llmquota_verify(true);
+SELECT * FROM llmquota_verify();
+SELECT status FROM llmquota_pick('m', 'clinic-7', 1, 1);
+SELECT windows_completed FROM llmquota_maintain();
+SELECT string_agg(concat_ws(' ', metric, used), ', ' ORDER BY metric) AS used FROM llmquota.meter_window WHERE scope = 'account';
+SELECT * FROM llmquota_verify();
+-- a damaged lease page: its leases are lost, the counts of calls in flight go with them
+SELECT cell_write(1, 1, 300, '\xffffffff');
+SELECT object, problem, repaired FROM llmquota_verify(true) WHERE object = 'lease_page';
+SELECT object, problem, repaired FROM llmquota_verify(true);
+SELECT * FROM llmquota_verify();
+SELECT string_agg(concat_ws(' ', metric, used), ', ' ORDER BY metric) AS used FROM llmquota.meter_window WHERE scope = 'account';

@@ -35,7 +35,7 @@ sub expire_some
 		TRUNCATE late;
 		INSERT INTO late SELECT lease FROM generate_series(1, 10) n,
 			llmquota_pick('small', 'clinic-' || n % 4, 1000, 500, ttl_ms => 1, request_id => n::text)});
-	sql($node, "SELECT count(*) FROM llmquota_maintain(), pg_sleep(0.002)");
+	poll(sub { sql($node, 'SELECT expired FROM llmquota_maintain()') > 0 }) or die 'the leases do not expire';
 	sql($node, "SELECT count(*) FROM late, llmquota_record(lease, $tokens, $tokens / 2)");
 	return;
 }
@@ -52,10 +52,27 @@ for my $round (1 .. $rounds)
 	ok($load->wait_for_answers($answers + 20), 'the clients go on') if $round % 10 == 0;
 }
 is(join("\n", grep { $_ ne '' } @found), '', "nothing is found, $rounds times");
+
+# New windows under load are told of what was before, and of the calls that are in flight
+sql($node, q{INSERT INTO llmquota.quota (scope, subject, model, metric, amount, per) VALUES
+	('account', '*', '*', 'concurrency', 1000000, NULL), ('provider', '*', '*', 'tokens', 1000000000000, '1 hour')});
+ok($load->wait_for_answers($load->answers + 100), 'the clients go on with more quotas');
+my $completed = 0;
+ok( poll(
+		sub {
+			$completed += sql($node, 'SELECT windows_completed FROM llmquota_maintain()');
+			sql($node, 'SELECT count(*) FILTER (WHERE seeding) FROM llmquota.meter_window') == 0;
+		}),
+	'all windows are completed');
+cmp_ok($completed, '>', 0, 'by maintenance');
+is(sql($node, 'SELECT * FROM llmquota_verify()'), '', 'nothing is found then');
 is($load->stop->{errors}, '', 'no client has seen an error');
 cmp_ok(sql($node, 'SELECT count(*) FROM llmquota.usage'), '>', 500, 'there is a ledger');
 sql($node, 'SELECT * FROM llmquota_maintain()');
 verified($node, 'after the load');
+sql($node, 'SELECT count(llmquota_release(lease)) FROM llmquota.lease');
+is(in_flight($node), 0, 'nothing is in flight when all leases are released');
+verified($node, 'when all leases are released');
 
 # While somebody holds the live tables there is no moment without changes, and who waits for it does not stop others
 my $holder = $node->background_psql('postgres');

@@ -73,6 +73,18 @@ cell_write(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
+/* The bucket that most can be taken from. */
+static int64 *
+largest_bucket(LlmqWindow *window)
+{
+	int64	   *largest = window->bucket;
+
+	for (int i = 1; i < LLMQ_BUCKETS; i++)
+		if (window->bucket[i] > *largest)
+			largest = &window->bucket[i];
+	return largest;
+}
+
 /* window_add(meter int, quota bigint, amount bigint): makes a window wrong and everything else right */
 Datum
 window_add(PG_FUNCTION_ARGS)
@@ -90,7 +102,7 @@ window_add(PG_FUNCTION_ARGS)
 			continue;
 		window->sum += PG_GETARG_INT64(2);
 		if (window->kind == LLMQ_WINDOW_SLIDING)
-			window->bucket[window->head % LLMQ_BUCKETS] += PG_GETARG_INT64(2);
+			*largest_bucket(window) += PG_GETARG_INT64(2);
 	}
 	state->cell.crc = llmq_cell_crc(&state->cell);
 	MarkBufferDirty(buffer);

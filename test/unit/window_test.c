@@ -20,7 +20,7 @@ enum
 {
 	EDGES, CLOSED, UTILISED, STILL, FORWARD, SLIGHTLY_BACK, FAR_BACK, BACK_LATE, VOIDED, SMALL_REFUND, OWN_BUCKET,
 	DEBT, SINCE, CALENDAR, CALENDAR_BACK, SETTLER, CONCURRENCY, WHEN, ZERO, LEFT, OVERFLOWING, END_OF_TIME, SHAPES,
-	STALE, SPAN, BARE, REFUSALS, PROMISES
+	STALE, SPAN, BARE, REFUSALS, EARLIER, EARLIER_MOVED, LOOSE, LOOSE_CALENDAR, PROMISES
 };
 
 static Promise promises[PROMISES] = {
@@ -51,6 +51,10 @@ static Promise promises[PROMISES] = {
 	[SPAN] = {"a bucket is a sixtieth of length and slack, rounded up"},
 	[BARE] = {"windows without buckets never touch them"},
 	[REFUSALS] = {"refusals and would-be refusals are counted apart, up to 2^63 - 1"},
+	[EARLIER] = {"what was used earlier goes to the bucket or period of its time, and nowhere when that is gone"},
+	[EARLIER_MOVED] = {"where the ring has moved since, it counts as used now"},
+	[LOOSE] = {"a sliding window is loose until all that it held then has left, and after a move as long as before it"},
+	[LOOSE_CALENDAR] = {"a calendar window is loose from a clock before its period to the end of the period"},
 };
 
 /* A sliding window of 60 s: its buckets are the seconds. */
@@ -563,6 +567,75 @@ test_refusals(void)
 	CHECK(&promises[REFUSALS], window.refused == PG_INT64_MAX, INT64_FORMAT, window.refused);
 }
 
+static void
+test_earlier(void)
+{
+	LlmqWindow	window = new_window(&sixty_seconds, 100 * SECOND);
+	LlmqWindow	day = new_window(&daily, 100 * DAY + HOUR);
+	LlmqWindow	calls = new_window(&in_flight, 0);
+
+	CHECK(&promises[EARLIER], llmq_window_add_earlier(&window, 70 * SECOND, 5) == 5, "%d", 0);
+	CHECK(&promises[EARLIER], llmq_window_add_earlier(&window, 40 * SECOND, 3) == 3, "%d", 0);
+	CHECK(&promises[EARLIER], llmq_window_add_earlier(&window, 40 * SECOND - 1, 7) == 0, "%d", 0);
+	CHECK(&promises[EARLIER], llmq_window_add_earlier(&window, 70 * SECOND, -1) == 0, "%d", 0);
+	CHECK(&promises[EARLIER], window.sum == 8, INT64_FORMAT, window.sum);
+	(void) llmq_window_advance(&window, &sixty_seconds, 131 * SECOND - 1, 1);
+	CHECK(&promises[EARLIER], window.sum == 5, INT64_FORMAT, window.sum);
+	(void) llmq_window_advance(&window, &sixty_seconds, 131 * SECOND, 1);
+	CHECK(&promises[EARLIER], window.sum == 0, INT64_FORMAT, window.sum);
+
+	CHECK(&promises[EARLIER], llmq_window_add_earlier(&day, 100 * DAY, 2) == 2, "%d", 0);
+	CHECK(&promises[EARLIER], llmq_window_add_earlier(&day, 100 * DAY - 1, 2) == 0, "%d", 0);
+	CHECK(&promises[EARLIER], llmq_window_add_earlier(&calls, 0, 1) == 1 && calls.sum == 1, INT64_FORMAT, calls.sum);
+}
+
+static void
+test_earlier_moved(void)
+{
+	LlmqWindow	window = new_window(&sixty_seconds, 100 * SECOND);
+
+	(void) llmq_window_advance(&window, &sixty_seconds, 50 * SECOND, 1);
+	CHECK(&promises[EARLIER_MOVED], llmq_window_add_earlier(&window, 20 * SECOND, 5) == 5, "%d", 0);
+	CHECK(&promises[EARLIER_MOVED], window.bucket[window.head % LLMQ_BUCKETS] == 5, INT64_FORMAT, window.head);
+}
+
+static bool
+is_loose(LlmqWindow *window, const LlmqWindowShape *shape, int64 now)
+{
+	(void) llmq_window_advance(window, shape, now, 1);
+	return (window->flags & LLMQ_WINDOW_LOOSE) != 0;
+}
+
+static void
+test_loose(void)
+{
+	LlmqWindow	window = new_window(&sixty_seconds, 100 * SECOND);
+
+	CHECK(&promises[LOOSE], !is_loose(&window, &sixty_seconds, 101 * SECOND), "%d", 0);
+	llmq_window_loosen(&window);
+	CHECK(&promises[LOOSE], is_loose(&window, &sixty_seconds, 162 * SECOND - 1), "%d", 0);
+	CHECK(&promises[LOOSE], !is_loose(&window, &sixty_seconds, 162 * SECOND), "%d", 0);
+	/* the clock steps back by 100 seconds: what was picked in what is now the future must have passed, too */
+	CHECK(&promises[LOOSE], is_loose(&window, &sixty_seconds, 62 * SECOND), "%d", 0);
+	CHECK(&promises[LOOSE], is_loose(&window, &sixty_seconds, 223 * SECOND - 1), "%d", 0);
+	CHECK(&promises[LOOSE], !is_loose(&window, &sixty_seconds, 223 * SECOND), "%d", 0);
+}
+
+static void
+test_loose_calendar(void)
+{
+	LlmqWindowShape before = daily;
+	LlmqWindowShape after = daily;
+	LlmqWindow	day = new_window(&daily, 100 * DAY + HOUR);
+
+	before.period = (LlmqPeriod) {99 * DAY, 100 * DAY, 101 * DAY};
+	after.period = (LlmqPeriod) {101 * DAY, 102 * DAY + HOUR, 103 * DAY};
+	CHECK(&promises[LOOSE_CALENDAR], !is_loose(&day, &daily, 100 * DAY + 2 * HOUR), "%d", 0);
+	CHECK(&promises[LOOSE_CALENDAR], is_loose(&day, &before, 100 * DAY - 1), "%d", 0);
+	CHECK(&promises[LOOSE_CALENDAR], is_loose(&day, &daily, 100 * DAY + 3 * HOUR), "%d", 0);
+	CHECK(&promises[LOOSE_CALENDAR], !is_loose(&day, &after, 101 * DAY), "%d", 0);
+}
+
 int
 main(void)
 {
@@ -592,5 +665,9 @@ main(void)
 	test_span();
 	test_bare();
 	test_refusals();
+	test_earlier();
+	test_earlier_moved();
+	test_loose();
+	test_loose_calendar();
 	return promises_report(promises, PROMISES);
 }

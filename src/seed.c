@@ -1,0 +1,172 @@
+/*
+ * seed.c
+ *	  Completes windows that are new, or have a new shape: the step of maintenance that tells them what was used before
+ *	  they began.
+ *
+ * A window begins at zero, marked seeding. What was used before is added up first, with no page locked; then, under the
+ * meter's page lock, it is added if the window is still the same one and still marked, and the mark goes in the same
+ * record. So it happens exactly once, whatever fails, and a pick waits no longer than for another pick. Concurrency
+ * windows are completed lease by lease (seed_lease.c), after the others of their meter.
+ */
+#include "postgres.h"
+
+#include "miscadmin.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "seed.h"
+
+/* How many meters one look finds; the next round finds more. */
+#define METERS_AT_ONCE 1000
+
+/* How often a page may move before a window is left to the next maintenance. */
+#define MAX_ATTEMPTS 100
+
+/* The meters that are to be completed. */
+typedef struct SeedMeters
+{
+	int32		only;			/* this meter, 0: all */
+	int			n;
+	LlmqSeedMeter *meter;
+	MemoryContext context;
+} SeedMeters;
+
+/* Notes a meter that has windows to be completed. */
+static void
+find_seeding(const LlmqCellHeader *cell, HeapTuple tuple, void *argument)
+{
+	const LlmqMeterState *state = (const LlmqMeterState *) cell;
+	SeedMeters *meters = argument;
+	bool		seeding = false;
+
+	for (const LlmqWindow *window = llmq_meter_first(state); window != NULL; window = llmq_meter_next(state, window))
+		seeding |= (window->flags & LLMQ_WINDOW_SEEDING) != 0;
+	if (!seeding || meters->n == METERS_AT_ONCE || (meters->only != 0 && cell->id != meters->only))
+		return;
+	meters->meter[meters->n].id = cell->id;
+	llmq_cell_meter_key(tuple, &meters->meter[meters->n].key);
+	meters->meter[meters->n].state = MemoryContextAlloc(meters->context, cell->length);
+	memcpy(meters->meter[meters->n].state, state, cell->length);
+	meters->n++;
+}
+
+/* The same window in another copy of its meter, if it is still there and to be completed. */
+LlmqWindow *
+llmq_seed_window(LlmqMeterState *state, const LlmqWindow *wanted)
+{
+	for (LlmqWindow *window = llmq_meter_first(state); window != NULL; window = llmq_meter_next(state, window))
+		if (window->quota == wanted->quota && window->kind == wanted->kind && window->since == wanted->since &&
+			window->began_at == wanted->began_at && (window->flags & LLMQ_WINDOW_SEEDING))
+			return window;
+	return NULL;
+}
+
+/* Under the lock: adds the sums, and takes the mark away. */
+static void
+change(LlmqWindow *window, const LlmqWindow *wanted, int64 first, const LlmqSeedSums *sums)
+{
+	for (int i = 0; sums != NULL && i < LLMQ_BUCKETS; i++)
+	{
+		int64		at = window->kind == LLMQ_WINDOW_SLIDING ? (first + i) * window->span : wanted->head;
+
+		(void) llmq_window_add_earlier(window, at, sums->bucket[i]);
+	}
+	window->flags &= ~LLMQ_WINDOW_SEEDING;
+	if (sums != NULL && sums->loose)
+		llmq_window_loosen(window);
+}
+
+/* Completes one window with its sums (none for concurrency). False when it has changed meanwhile, or is complete. */
+static bool
+complete(LlmqLive *live, int32 meter, const LlmqWindow *wanted, int64 first, const LlmqSeedSums *sums)
+{
+	LlmqCellSet set;
+	LlmqWindow *window = NULL;
+	bool		locked = false;
+	int			cell;
+
+	for (int attempt = 0; !locked && attempt < MAX_ATTEMPTS; attempt++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		llmq_set_init(&set, live);
+		cell = llmq_set_add(&set, LLMQ_LIVE_METER, meter);
+		locked = llmq_set_lock(&set) == LLMQ_LOCKED;
+	}
+	if (!locked)
+		return false;
+	window = llmq_seed_window(llmq_set_change(&set, cell), wanted);
+	if (window != NULL)
+	{
+		change(window, wanted, first, sums);
+		llmq_set_log(&set, 0);
+	}
+	llmq_set_unlock(&set);
+	llmq_cell_make_durable(set.lsn);
+	return window != NULL;
+}
+
+/* Completes the windows of one meter; how many. */
+static int64
+seed_meter(LlmqLive *live, const LlmqSeedMeter *meter, const LlmqOpenLeases *leases, TimestampTz now)
+{
+	LlmqSeedSums sums;
+	int64		done = 0;
+	bool		concurrency = false;
+	LlmqWindow *window;
+
+	for (window = llmq_meter_first(meter->state); window != NULL; window = llmq_meter_next(meter->state, window))
+	{
+		if (!(window->flags & LLMQ_WINDOW_SEEDING))
+			continue;
+		if (window->kind == LLMQ_WINDOW_CONCURRENCY)
+		{
+			concurrency = true;
+			continue;
+		}
+		llmq_seed_sums(meter, window, leases, now, &sums);
+		done += complete(live, meter->id, window, llmq_seed_first_bucket(window, now), &sums);
+	}
+	if (!concurrency || !llmq_leases_adopt(live, meter, leases))
+		return done;
+	for (window = llmq_meter_first(meter->state); window != NULL; window = llmq_meter_next(meter->state, window))
+		if (window->kind == LLMQ_WINDOW_CONCURRENCY && (window->flags & LLMQ_WINDOW_SEEDING))
+			done += complete(live, meter->id, window, 0, NULL);
+	return done;
+}
+
+/* Completes windows until the deadline, of all meters or of one; how many. */
+int64
+llmq_seed_meters(const LlmqMaintenance *maintenance, int32 only)
+{
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "llmquota seed", ALLOCSET_DEFAULT_SIZES);
+	MemoryContext caller = MemoryContextSwitchTo(context);
+	MemoryContext work = AllocSetContextCreate(context, "llmquota seed meter", ALLOCSET_DEFAULT_SIZES);
+	SeedMeters	meters = {.only = only,.context = context};
+	LlmqOpenLeases leases;
+	LlmqLive	live;
+	int64		done = 0;
+
+	llmq_live_open(&live, LLMQ_LIVE_LEASE + 1, RowExclusiveLock);
+	meters.meter = palloc(sizeof(LlmqSeedMeter) * METERS_AT_ONCE);
+	llmq_cell_walk(&live, LLMQ_LIVE_METER, find_seeding, &meters);
+	if (meters.n > 0)
+		llmq_open_leases_find(&live, &leases);
+	for (int i = 0; i < meters.n && (i == 0 || !llmq_maintenance_late(maintenance)); i++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		MemoryContextSwitchTo(work);
+		done += seed_meter(&live, &meters.meter[i], &leases, GetCurrentTimestamp());
+		MemoryContextReset(work);
+	}
+	llmq_live_close(&live);
+	MemoryContextSwitchTo(caller);
+	MemoryContextDelete(context);
+	return done;
+}
+
+/* The step of maintenance. */
+int64
+llmq_seed_step(const LlmqMaintenance *maintenance)
+{
+	return llmq_seed_meters(maintenance, 0);
+}
