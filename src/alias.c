@@ -44,7 +44,7 @@ llmq_alias_create(char kind, const char *name, const char *cell, int32 generatio
 	return alias;
 }
 
-/* Adds an alias to the configuration: whether the name still stands for its bearer, and whether it is the one of now. */
+/* Adds an alias to the configuration: does the name still stand for its bearer, and is it the one of now? */
 void
 llmq_alias_add(LlmqCatalog *catalog, LlmqAlias *alias, bool stands, bool is_current)
 {

@@ -405,8 +405,8 @@ llmq_cell_last_id(LlmqLive *live, LlmqLiveTable table)
 }
 
 /*
- * Calls `visit` with the rows in a part of a table's file, dead ones too, as they stand in the page: nobody keeps others
- * from changing what it sees, so whatever is concluded has to be checked again. Rows may be deleted meanwhile.
+ * Calls `visit` with the rows in a part of a table's file, dead ones too, as they stand in the page: nobody keeps
+ * others from changing what it sees, so whatever is concluded has to be checked again. Rows may be deleted meanwhile.
  */
 void
 llmq_cell_scan(LlmqLive *live, const LlmqCellRange *range, LlmqCellVisitor visit, void *argument)

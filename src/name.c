@@ -76,8 +76,8 @@ static ids_hash *known_ids;
 static texts_hash *known_texts;
 
 /*
- * Forgets all ids and texts. Called by the relation cache at any time: names may have been retired, and the table may be
- * another one now (DROP EXTENSION); and when the configuration has been loaded, because something may have been renamed.
+ * Forgets all ids and texts. Called by the relation cache at any time: names may have been retired, and the table may
+ * be another one now (DROP EXTENSION); and when the configuration has been loaded: something may have been renamed.
  */
 void
 llmq_name_invalidate(void)

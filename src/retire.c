@@ -2,20 +2,20 @@
  * retire.c
  *	  The step of maintenance that retires what nobody has used for a day: meters, names, and slots of old leases.
  *
- * An org that is not listed is a name that a caller chose, and a meter is a page; so what is idle goes, and max_subjects
- * bounds what is left. Nothing here blocks a pick or a record for longer than a page lock or a birth.
+ * An org that is not listed is a name that a caller chose, and a meter is a page; so what is idle goes, and
+ * max_subjects bounds what is left. Nothing here blocks a pick or a record for longer than a page lock or a birth.
  *
- * Meters. One that was not used for a day, held nothing a day ago, and is named by no slot of a lease is marked retired.
- * The order makes that safe: candidates, then the slots, then each candidate again under its page lock. A lease that was
- * granted after the slots were read has used its meters since, and the last look sees that. Whoever knew the meter finds
- * it gone and creates it anew (grant.c); a settlement has nothing to correct there (settle.c).
+ * Meters. One that was not used for a day, held nothing a day ago, and is named by no slot of a lease is marked
+ * retired. The order makes that safe: candidates, then the slots, then each candidate again under its page lock. A
+ * lease that was granted after the slots were read has used its meters since, and the last look sees that. Whoever
+ * knew the meter finds it gone and creates it anew (grant.c); a settlement has nothing to correct there (settle.c).
  *
- * Names. One that is a day old, that the configuration does not have, and that no meter and no slot refers to is marked
- * retired, under the creation lock of the meters, so that no meter is born for it meanwhile; and a meter is not born for
- * a retired name. From the mark on the name is not found any more, and the next use makes a new one. Backends remember
- * ids of names, so they are told, by a message that does not wait for the end of this transaction. A call that was under
- * way may still put the retired id into its slot: so the row can be read by its id, for the ledger, for another day and
- * until no slot refers to it. Only then it is deleted.
+ * Names. One that is a day old, that the configuration does not have, and that no meter and no slot refers to is
+ * marked retired, under the creation lock of the meters, so that no meter is born for it meanwhile; and a meter is not
+ * born for a retired name. From the mark on the name is not found any more, and the next use makes a new one. Backends
+ * remember ids of names, so they are told, by a message that does not wait for the end of this transaction. A call
+ * that was under way may still put the retired id into its slot: so the row can be read by its id, for the ledger, for
+ * another day and until no slot refers to it. Only then it is deleted.
  *
  * Slots of leases that have been in the ledger for a day are freed, so that they refer to nothing; a record that comes
  * even later finds the ledger's row.
