@@ -8,7 +8,7 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $rounds = 30;
+my $rounds = 12;
 my $node = new_node('verify');
 
 # Windows that turn round often, and of every kind. The configuration stays as it is, and is taken to have been so for
@@ -47,9 +47,9 @@ for my $round (1 .. $rounds)
 {
 	my $answers = $load->answers;
 
-	expire_some($round) if $round % 5 == 0;
+	expire_some($round) if $round % 3 == 0;
 	push @found, sql($node, 'SELECT * FROM llmquota_verify()');
-	ok($load->wait_for_answers($answers + 20), 'the clients go on') if $round % 10 == 0;
+	ok($load->wait_for_answers($answers + 20), 'the clients go on') if $round % 4 == 0;
 }
 is(join("\n", grep { $_ ne '' } @found), '', "nothing is found, $rounds times");
 
