@@ -371,8 +371,7 @@ CREATE TABLE llmquota.usage_default PARTITION OF llmquota.usage DEFAULT;
 COMMENT ON TABLE llmquota.usage_default IS 'ledger rows of days without a partition of their own, until llmquota_maintain makes one';
 CREATE UNIQUE INDEX usage_default_lease ON llmquota.usage_default (lease, picked_at);
 CREATE INDEX usage_default_picked_at ON llmquota.usage_default (picked_at);
-CREATE INDEX usage_default_recorded ON llmquota.usage_default USING brin (recorded_in) WITH (autosummarize = on);
-CREATE INDEX usage_default_org ON llmquota.usage_default (org, picked_at);
+CREATE INDEX usage_default_recorded ON llmquota.usage_default USING brin (recorded_in, picked_at) WITH (autosummarize = on);
 
 --
 -- Tables: the ledger by hours. llmquota_roll_up says how they are kept; they are not dumped, because the ledger is, and
@@ -459,6 +458,64 @@ COMMENT ON COLUMN llmquota.usage_undone.reasoning_tokens IS 'its reasoning token
 COMMENT ON COLUMN llmquota.usage_undone.latency_ms IS 'its latency; NULL: not known';
 
 --
+-- Tables: refusals. Maintenance writes them from llmquota.refusal_page.
+--
+
+CREATE TABLE llmquota.refusal_hourly (
+	hour timestamptz NOT NULL,
+	org text,
+	route text,
+	status text NOT NULL,
+	quota bigint,
+	count bigint NOT NULL,
+	tokens bigint NOT NULL,
+	first_at timestamptz NOT NULL,
+	last_at timestamptz NOT NULL,
+	CONSTRAINT refusal_hourly_unique UNIQUE NULLS NOT DISTINCT (org, hour, route, status, quota)
+) WITH (fillfactor = 50);
+CREATE INDEX refusal_hourly_hour ON llmquota.refusal_hourly USING brin (hour) WITH (pages_per_range = 8, autosummarize = on);
+COMMENT ON TABLE llmquota.refusal_hourly IS 'picks that were refused, by hour, org, route, status and quota, as of the last maintenance; kept for the setting refusal_retention';
+COMMENT ON COLUMN llmquota.refusal_hourly.hour IS 'when the UTC hour began';
+COMMENT ON COLUMN llmquota.refusal_hourly.org IS 'the org; NULL: more was refused at once than live state has room for, and only the status is known';
+COMMENT ON COLUMN llmquota.refusal_hourly.route IS 'the route that was asked for; NULL: as for org';
+COMMENT ON COLUMN llmquota.refusal_hourly.status IS 'status that llmquota_pick answered';
+COMMENT ON COLUMN llmquota.refusal_hourly.quota IS 'id of the quota that refused; NULL: none did, the status says why; or as for org';
+COMMENT ON COLUMN llmquota.refusal_hourly.count IS 'picks refused';
+COMMENT ON COLUMN llmquota.refusal_hourly.tokens IS 'tokens, input and output, that they asked for';
+COMMENT ON COLUMN llmquota.refusal_hourly.first_at IS 'when the first was refused';
+COMMENT ON COLUMN llmquota.refusal_hourly.last_at IS 'when the last was refused';
+
+CREATE TABLE llmquota.refusal_sample (
+	minute timestamptz NOT NULL,
+	org text NOT NULL,
+	quota bigint,
+	status text NOT NULL,
+	refused_at timestamptz NOT NULL,
+	route text NOT NULL,
+	priority text NOT NULL,
+	input_tokens int,
+	max_output_tokens int,
+	request_id text,
+	refusal jsonb,
+	subject text,
+	CONSTRAINT refusal_sample_unique UNIQUE NULLS NOT DISTINCT (org, minute, quota, status)
+);
+CREATE INDEX refusal_sample_minute ON llmquota.refusal_sample USING brin (minute) WITH (pages_per_range = 8, autosummarize = on);
+COMMENT ON TABLE llmquota.refusal_sample IS 'the first refusal of each org, quota and status in each minute, as of the last maintenance; kept for the setting refusal_sample_retention';
+COMMENT ON COLUMN llmquota.refusal_sample.minute IS 'when the minute began';
+COMMENT ON COLUMN llmquota.refusal_sample.org IS 'the org';
+COMMENT ON COLUMN llmquota.refusal_sample.quota IS 'id of the quota that refused; NULL: none did, the status says why';
+COMMENT ON COLUMN llmquota.refusal_sample.status IS 'status that llmquota_pick answered';
+COMMENT ON COLUMN llmquota.refusal_sample.refused_at IS 'when it was refused';
+COMMENT ON COLUMN llmquota.refusal_sample.route IS 'the route that was asked for';
+COMMENT ON COLUMN llmquota.refusal_sample.priority IS 'priority of the request: normal or high';
+COMMENT ON COLUMN llmquota.refusal_sample.input_tokens IS 'input_tokens given to the pick; NULL: none';
+COMMENT ON COLUMN llmquota.refusal_sample.max_output_tokens IS 'max_output_tokens given to the pick; NULL: none';
+COMMENT ON COLUMN llmquota.refusal_sample.request_id IS 'request_id given to the pick; NULL: none';
+COMMENT ON COLUMN llmquota.refusal_sample.refusal IS 'the limit that refused, as the pick answered it, a shared account or key not named; NULL: no quota did';
+COMMENT ON COLUMN llmquota.refusal_sample.subject IS 'whose use the quota limits, named also if it is a shared account or key, and therefore not for analysts of one org; NULL: no quota refused';
+
+--
 -- Tables: live state ("cells"). Rows are born frozen and edited in place by the functions below, never by hand. The
 -- low fillfactor gives each row a page of its own; state must never be compressed or moved out of line.
 --
@@ -509,6 +566,16 @@ COMMENT ON COLUMN llmquota.name.name IS 'the name, at most 128 bytes';
 
 CREATE SEQUENCE llmquota.config_time;
 COMMENT ON SEQUENCE llmquota.config_time IS 'when the configuration last changed, in microseconds since 2000, kept by a trigger';
+
+CREATE TABLE llmquota.refusal_page (
+	id int4 NOT NULL,
+	state bytea NOT NULL
+) USING heap WITH (fillfactor = 10, vacuum_truncate = false);
+ALTER TABLE llmquota.refusal_page ALTER COLUMN state SET STORAGE PLAIN;
+CREATE INDEX refusal_page_id ON llmquota.refusal_page (id);
+COMMENT ON TABLE llmquota.refusal_page IS 'refusals on their way into llmquota.refusal_hourly and llmquota.refusal_sample';
+COMMENT ON COLUMN llmquota.refusal_page.id IS 'number of the page';
+COMMENT ON COLUMN llmquota.refusal_page.state IS 'counts by minute, edited in place';
 
 --
 -- Functions: calls of applications
@@ -572,6 +639,8 @@ CREATE FUNCTION @extschema@.llmquota_maintain(
 	OUT unborn_deleted bigint,
 	OUT rows_counted bigint,
 	OUT windows_completed bigint,
+	OUT refusals_kept bigint,
+	OUT history_dropped bigint,
 	OUT rows_moved bigint,
 	OUT partitions_created bigint,
 	OUT partitions_dropped bigint)
@@ -579,7 +648,7 @@ RETURNS record
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'llmquota_maintain';
 COMMENT ON FUNCTION @extschema@.llmquota_maintain() IS
-'Ends leases that have expired, makes the partitions of the coming days, moves ledger rows out of the default partition, drops partitions past their retention, retires what nobody has used for a day, deletes rows of live state that nobody needs, and counts the ledger by hours. Answers how many of each (NULL: that step failed, a warning says why), and whether time ran out before all was done. To be called regularly';
+'Ends leases that have expired, makes the partitions of the coming days, moves ledger rows out of the default partition, drops partitions past their retention, retires what nobody has used for a day, deletes rows of live state that nobody needs, counts the ledger by hours, and keeps refusals for as long as they are to be kept. Answers how many of each (NULL: that step failed, a warning says why), and whether time ran out before all was done. To be called regularly';
 
 -- The database whose pg_cron can be asked; raises when there is none.
 CREATE FUNCTION @extschema@.llmquota_cron_database()
@@ -926,6 +995,96 @@ END
 $$;
 COMMENT ON FUNCTION @extschema@.llmquota_roll_up(timestamptz) IS 'internal, a step of llmquota_maintain: brings llmquota.usage_hourly up to date, until the deadline; answers how many rows of the ledger were counted or taken off';
 
+--
+-- Functions: refusals
+--
+
+CREATE FUNCTION @extschema@.llmquota_drain_refusals(
+	OUT org text,
+	OUT route text,
+	OUT status text,
+	OUT quota bigint,
+	OUT count bigint,
+	OUT tokens bigint,
+	OUT first_at timestamptz,
+	OUT last_at timestamptz,
+	OUT minute timestamptz,
+	OUT priority text,
+	OUT input_tokens int,
+	OUT max_output_tokens int,
+	OUT request_id text,
+	OUT subject text,
+	OUT refusal jsonb)
+RETURNS SETOF record
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'llmquota_drain_refusals';
+COMMENT ON FUNCTION @extschema@.llmquota_drain_refusals() IS 'internal: refusals that are in live state and not yet in history, which the current transaction now has to insert';
+
+CREATE FUNCTION @extschema@.llmquota_keep_refusals(deadline timestamptz)
+RETURNS bigint
+LANGUAGE sql VOLATILE PARALLEL UNSAFE
+BEGIN ATOMIC
+	WITH drained AS MATERIALIZED (
+		SELECT d.* FROM @extschema@.llmquota_drain_refusals() d
+	), hourly AS (
+		INSERT INTO llmquota.refusal_hourly AS h (hour, org, route, status, quota, count, tokens, first_at, last_at)
+		SELECT pg_catalog.date_trunc('hour', d.first_at, 'UTC'), d.org, d.route, d.status, d.quota,
+			   pg_catalog.sum(d.count), pg_catalog.sum(d.tokens), pg_catalog.min(d.first_at), pg_catalog.max(d.last_at)
+		  FROM drained d
+		 GROUP BY 1, 2, 3, 4, 5
+		ON CONFLICT (org, hour, route, status, quota) DO UPDATE SET
+			count = h.count OPERATOR(pg_catalog.+) EXCLUDED.count,
+			tokens = h.tokens OPERATOR(pg_catalog.+) EXCLUDED.tokens,
+			first_at = LEAST(h.first_at, EXCLUDED.first_at),
+			last_at = GREATEST(h.last_at, EXCLUDED.last_at)
+	), sample AS (
+		INSERT INTO llmquota.refusal_sample AS s (minute, org, quota, status, refused_at, route, priority, input_tokens, max_output_tokens, request_id, refusal, subject)
+		SELECT DISTINCT ON (d.org, d.minute, d.quota, d.status)
+			   d.minute, d.org, d.quota, d.status, d.first_at, d.route, d.priority, d.input_tokens, d.max_output_tokens, d.request_id, d.refusal, d.subject
+		  FROM drained d
+		 WHERE d.minute IS NOT NULL
+		 ORDER BY d.org, d.minute, d.quota, d.status, d.first_at
+		ON CONFLICT (org, minute, quota, status) DO UPDATE SET
+			(refused_at, route, priority, input_tokens, max_output_tokens, request_id, refusal, subject) =
+			ROW(EXCLUDED.refused_at, EXCLUDED.route, EXCLUDED.priority, EXCLUDED.input_tokens, EXCLUDED.max_output_tokens, EXCLUDED.request_id, EXCLUDED.refusal, EXCLUDED.subject)
+		 WHERE EXCLUDED.refused_at OPERATOR(pg_catalog.<) s.refused_at
+	)
+	SELECT COALESCE(pg_catalog.sum(d.count), 0)::bigint FROM drained d;
+END;
+COMMENT ON FUNCTION @extschema@.llmquota_keep_refusals(timestamptz) IS 'internal, a step of llmquota_maintain: writes refusals into history; answers how many. It goes on past the deadline, because there are never many pages';
+
+CREATE FUNCTION @extschema@.llmquota_drop_history(deadline timestamptz)
+RETURNS bigint
+LANGUAGE sql VOLATILE PARALLEL UNSAFE
+BEGIN ATOMIC
+	WITH retention AS (
+		SELECT pg_catalog.now() OPERATOR(pg_catalog.-) pg_catalog.make_interval(days => COALESCE(
+				   (SELECT s.value::int FROM llmquota.setting s WHERE s.name OPERATOR(pg_catalog.=) 'refusal_retention'), 400)) AS hourly,
+			   pg_catalog.now() OPERATOR(pg_catalog.-) pg_catalog.make_interval(days => COALESCE(
+				   (SELECT s.value::int FROM llmquota.setting s WHERE s.name OPERATOR(pg_catalog.=) 'refusal_sample_retention'), 30)) AS sample,
+			   pg_catalog.now() OPERATOR(pg_catalog.-) pg_catalog.make_interval(days => 1 OPERATOR(pg_catalog.+) COALESCE(
+				   (SELECT s.value::int FROM llmquota.setting s WHERE s.name OPERATOR(pg_catalog.=) 'usage_retention'), 400)) AS usage
+	), usage AS (
+		DELETE FROM llmquota.usage_hourly h
+		 WHERE h.ctid OPERATOR(pg_catalog.=) ANY (ARRAY(
+				SELECT o.ctid FROM llmquota.usage_hourly o WHERE o.hour OPERATOR(pg_catalog.<) (SELECT r.usage FROM retention r) LIMIT 10000))
+		RETURNING 1
+	), hourly AS (
+		DELETE FROM llmquota.refusal_hourly h
+		 WHERE h.ctid OPERATOR(pg_catalog.=) ANY (ARRAY(
+				SELECT o.ctid FROM llmquota.refusal_hourly o WHERE o.hour OPERATOR(pg_catalog.<) (SELECT r.hourly FROM retention r) LIMIT 10000))
+		RETURNING 1
+	), sample AS (
+		DELETE FROM llmquota.refusal_sample m
+		 WHERE m.ctid OPERATOR(pg_catalog.=) ANY (ARRAY(
+				SELECT o.ctid FROM llmquota.refusal_sample o WHERE o.minute OPERATOR(pg_catalog.<) (SELECT r.sample FROM retention r) LIMIT 10000))
+		RETURNING 1
+	)
+	SELECT (SELECT pg_catalog.count(*) FROM usage) OPERATOR(pg_catalog.+) (SELECT pg_catalog.count(*) FROM hourly)
+		   OPERATOR(pg_catalog.+) (SELECT pg_catalog.count(*) FROM sample);
+END;
+COMMENT ON FUNCTION @extschema@.llmquota_drop_history(timestamptz) IS 'internal, a step of llmquota_maintain: deletes rows of llmquota.usage_hourly, llmquota.refusal_hourly and llmquota.refusal_sample past their retention, at most 10000 of each; answers how many';
+
 -- Says which rows of the ledger a role sees: all, those of its orgs, or none. The policies are the roles' own, so that
 -- they are dumped as their privileges are, and that they name the orgs: an index on the org can be used. Policies change
 -- under a lock that keeps readers of the whole ledger out, so it is not waited for long.
@@ -951,7 +1110,7 @@ DECLARE
 										 WHERE g.role OPERATOR(pg_catalog.=) $1 AND g.kind OPERATOR(pg_catalog.=) 'analyst');
 	target pg_catalog.text;
 BEGIN
-	FOREACH target IN ARRAY '{usage,usage_hourly}'::pg_catalog.text[] LOOP
+	FOREACH target IN ARRAY '{usage,usage_hourly,refusal_hourly,refusal_sample}'::pg_catalog.text[] LOOP
 		IF EXISTS (SELECT FROM pg_catalog.pg_policy p
 					WHERE p.polrelid OPERATOR(pg_catalog.=) pg_catalog.format('llmquota.%I', target)::pg_catalog.regclass
 					  AND p.polname::pg_catalog.text OPERATOR(pg_catalog.=) role) THEN
@@ -992,11 +1151,13 @@ DECLARE
 		'@extschema@.llmquota_rebuild(), '
 		'@extschema@.llmquota_lease_rows(), '
 		'@extschema@.llmquota_meter_rows(), '
+		'@extschema@.llmquota_live_counts(), '
+		'@extschema@.llmquota_metrics(), '
 		'@extschema@.llmquota_worker_rows(), '
 		'@extschema@.llmquota_names_valid(pg_catalog.text[]), '
 		'@extschema@.llmquota_zone_exists(pg_catalog.text)';
 	configuration CONSTANT pg_catalog.text := 'llmquota.provider, llmquota.account, llmquota.key, llmquota.model, llmquota.route, llmquota.org, llmquota.quota, llmquota.setting';
-	spend CONSTANT pg_catalog.text := 'llmquota.usage, llmquota.usage_hourly';
+	spend CONSTANT pg_catalog.text := 'llmquota.usage, llmquota.usage_hourly, llmquota.refusal_hourly';
 	histograms CONSTANT pg_catalog.text := '@extschema@.llmquota_percentile(bigint[], float8), '
 		'@extschema@.llmquota_histogram(int, bigint), '
 		'@extschema@.llmquota_histogram_sum(bigint[])';
@@ -1005,6 +1166,9 @@ DECLARE
 										WHERE g.role OPERATOR(pg_catalog.=) $1 AND g.kind OPERATOR(pg_catalog.=) ANY ('{app,admin}'::pg_catalog.text[]));
 	is_reader CONSTANT boolean := EXISTS (SELECT FROM llmquota.role_grant g
 										   WHERE g.role OPERATOR(pg_catalog.=) $1 AND g.kind OPERATOR(pg_catalog.=) ANY ('{analyst,admin}'::pg_catalog.text[]));
+	sees_all CONSTANT boolean := EXISTS (SELECT FROM llmquota.role_grant g
+										  WHERE g.role OPERATOR(pg_catalog.=) $1
+											AND (g.kind OPERATOR(pg_catalog.=) 'admin' OR g.kind OPERATOR(pg_catalog.=) 'analyst' AND g.org IS NULL));
 	is_admin CONSTANT boolean := EXISTS (SELECT FROM llmquota.role_grant g
 										  WHERE g.role OPERATOR(pg_catalog.=) $1 AND g.kind OPERATOR(pg_catalog.=) 'admin');
 BEGIN
@@ -1029,6 +1193,14 @@ BEGIN
 	ELSE
 		EXECUTE pg_catalog.format('REVOKE ALL ON FUNCTION %s FROM %I', administration, role);
 		EXECUTE pg_catalog.format('REVOKE ALL ON %s, %s FROM %I', configuration, reading, role);
+	END IF;
+	-- the names of shared accounts and keys are not for who sees one org only
+	EXECUTE pg_catalog.format('REVOKE ALL ON llmquota.refusal_sample FROM %I', role);
+	IF sees_all THEN
+		EXECUTE pg_catalog.format('GRANT SELECT ON llmquota.refusal_sample TO %I', role);
+	ELSIF is_reader THEN
+		EXECUTE pg_catalog.format('GRANT SELECT (minute, org, quota, status, refused_at, route, priority, input_tokens, max_output_tokens, request_id, refusal) '
+								  'ON llmquota.refusal_sample TO %I', role);
 	END IF;
 	PERFORM @extschema@.llmquota_apply_policies(role);
 END
@@ -1353,6 +1525,68 @@ LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'llmquota_meter_rows';
 COMMENT ON FUNCTION @extschema@.llmquota_meter_rows() IS 'internal: the windows of all meters, for llmquota.meter_window';
 
+CREATE FUNCTION @extschema@.llmquota_live_counts(
+	OUT name text,
+	OUT status text,
+	OUT value float8)
+RETURNS SETOF record
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'llmquota_live_counts';
+COMMENT ON FUNCTION @extschema@.llmquota_live_counts() IS 'internal: what is counted in live state, for llmquota_metrics';
+
+--
+-- Functions: monitoring
+--
+
+CREATE FUNCTION @extschema@.llmquota_metrics(
+	OUT name text,
+	OUT labels jsonb,
+	OUT value float8)
+RETURNS SETOF record
+LANGUAGE sql VOLATILE PARALLEL UNSAFE
+BEGIN ATOMIC
+	SELECT 'llmquota_' OPERATOR(pg_catalog.||) c.name,
+		   CASE WHEN c.status IS NULL THEN '{}'::jsonb ELSE pg_catalog.jsonb_build_object('status', c.status) END,
+		   c.value
+	  FROM @extschema@.llmquota_live_counts() c
+	UNION ALL
+	SELECT 'llmquota_leases_max', '{}'::jsonb,
+		   COALESCE((SELECT s.value::float8 FROM llmquota.setting s WHERE s.name OPERATOR(pg_catalog.=) 'max_leases'), 100000)
+	UNION ALL
+	SELECT m.name, m.labels, m.value
+	  FROM (SELECT r.used, r.amount, r.refused, r.would_refuse,
+				   pg_catalog.jsonb_strip_nulls(pg_catalog.jsonb_build_object(
+						'quota', r.quota, 'scope', r.scope, 'subject', r.subject, r.part_kind_or_not, r.part,
+						'metric', r.metric, 'period', r.period)) AS labels
+			  FROM (SELECT w.*, COALESCE(w.part_kind, 'model') AS part_kind_or_not FROM @extschema@.llmquota_meter_rows() w) r) r
+	 CROSS JOIN LATERAL (VALUES
+			('llmquota_quota_used', r.labels, r.used::float8),
+			('llmquota_quota_limit', r.labels, r.amount::float8),
+			('llmquota_quota_refused_total', r.labels, r.refused::float8),
+			('llmquota_quota_would_refuse_total', r.labels, r.would_refuse::float8)) m (name, labels, value)
+	 WHERE m.value IS NOT NULL
+	   AND (m.name OPERATOR(pg_catalog.=) ANY ('{llmquota_quota_used,llmquota_quota_limit}') OR m.value OPERATOR(pg_catalog.>) 0)
+	UNION ALL
+	SELECT m.name, '{}'::jsonb, m.value
+	  FROM @extschema@.llmquota_worker_rows() w
+	 CROSS JOIN LATERAL (VALUES
+			('llmquota_worker_up', CASE WHEN w.pid IS NULL THEN 0::float8 ELSE 1::float8 END),
+			('llmquota_maintenance_rounds_total', w.rounds::float8),
+			('llmquota_maintenance_failures', w.failures::float8),
+			('llmquota_maintenance_duration_seconds', w.last_run_ms::float8 OPERATOR(pg_catalog./) 1000::float8),
+			('llmquota_maintenance_age_seconds', EXTRACT(epoch FROM pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) w.last_run)::float8)) m (name, value)
+	 WHERE m.value IS NOT NULL
+	UNION ALL
+	SELECT 'llmquota_ledger_days_ahead', '{}'::jsonb,
+		   pg_catalog.count(*) FILTER (WHERE c.relname::text OPERATOR(pg_catalog.>) pg_catalog.to_char(pg_catalog.now() AT TIME ZONE 'UTC', '"usage_"YYYYMMDD')
+										 AND c.relname OPERATOR(pg_catalog.<>) 'usage_default')
+	  FROM pg_catalog.pg_inherits i
+	  JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) i.inhrelid
+	 WHERE i.inhparent OPERATOR(pg_catalog.=) 'llmquota.usage'::regclass;
+END;
+COMMENT ON FUNCTION @extschema@.llmquota_metrics() IS
+'What monitoring asks for: a row for each series, with its name, its labels, and its value now. Names that end in _total only grow. The reference lists them';
+
 --
 -- Functions: checks of what is written to the tables
 --
@@ -1403,6 +1637,8 @@ BEGIN
 			('max_leases', '^[0-9]{1,9}$', 1, 10000000),
 			('max_subjects', '^[0-9]{1,9}$', 1, 10000000),
 			('partitions_ahead', '^[0-9]{1,9}$', 1, 90),
+			('refusal_retention', '^[0-9]{1,9}$', 1, 36500),
+			('refusal_sample_retention', '^[0-9]{1,9}$', 1, 36500),
 			('refusal_spread', '^[0-9](\.[0-9]{1,9})?$', 0, 1),
 			('unknown_org', '^(allow|refuse)$', NULL, NULL),
 			('usage_retention', '^[0-9]{1,9}$', 1, 36500)
@@ -1719,7 +1955,7 @@ BEGIN
 			'FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.llmquota_reuse_name()', target);
 		EXECUTE pg_catalog.format('ALTER TABLE llmquota.%I ENABLE ALWAYS TRIGGER reuse_name', target);
 	END LOOP;
-	FOREACH target IN ARRAY '{meter,lease_page,name}'::pg_catalog.text[] LOOP
+	FOREACH target IN ARRAY '{meter,lease_page,name,refusal_page}'::pg_catalog.text[] LOOP
 		EXECUTE pg_catalog.format('CREATE TRIGGER refuse_write BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON llmquota.%I '
 			'FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.llmquota_refuse_write()', target);
 		EXECUTE pg_catalog.format('ALTER TABLE llmquota.%I ENABLE ALWAYS TRIGGER refuse_write', target);
@@ -1734,6 +1970,8 @@ INSERT INTO llmquota.setting (name, value, unit, description) VALUES
 	('max_leases', '100000', 'leases', 'how many leases can be in flight; beyond it a pick is refused with the status no_lease_slot'),
 	('max_subjects', '100000', 'subjects', 'how many names and meters are kept; beyond it a pick for a new one is an error'),
 	('partitions_ahead', '7', 'days', 'for how many coming days llmquota_maintain prepares partitions of the ledger'),
+	('refusal_retention', '400', 'days', 'how long llmquota.refusal_hourly keeps a row'),
+	('refusal_sample_retention', '30', 'days', 'how long llmquota.refusal_sample keeps a row'),
 	('refusal_spread', '0.25', 'fraction', 'by how much of the wait retry_after_ms is spread, so that refused callers do not return all at once'),
 	('unknown_org', 'allow', NULL, 'picks for an org that llmquota.org does not list: allow, or refuse'),
 	('usage_retention', '400', 'days', 'how long the ledger is kept: partitions of earlier days are dropped');
@@ -1743,6 +1981,8 @@ INSERT INTO llmquota.setting (name, value, unit, description) VALUES
 ALTER TABLE llmquota.usage ENABLE ROW LEVEL SECURITY;
 ALTER TABLE llmquota.usage_default ENABLE ROW LEVEL SECURITY;
 ALTER TABLE llmquota.usage_hourly ENABLE ROW LEVEL SECURITY;
+ALTER TABLE llmquota.refusal_hourly ENABLE ROW LEVEL SECURITY;
+ALTER TABLE llmquota.refusal_sample ENABLE ROW LEVEL SECURITY;
 
 --
 -- Views
@@ -1886,6 +2126,9 @@ REVOKE ALL ON FUNCTION
 	@extschema@.llmquota_roll_up_leaf(oid),
 	@extschema@.llmquota_leaves_to_roll_up(),
 	@extschema@.llmquota_roll_up(timestamptz),
+	@extschema@.llmquota_drain_refusals(),
+	@extschema@.llmquota_keep_refusals(timestamptz),
+	@extschema@.llmquota_drop_history(timestamptz),
 	@extschema@.llmquota_apply_policies(text),
 	@extschema@.llmquota_apply_grants(text),
 	@extschema@.llmquota_check_grant(text, text, text),
@@ -1893,6 +2136,8 @@ REVOKE ALL ON FUNCTION
 	@extschema@.llmquota_revoke(text, text, text),
 	@extschema@.llmquota_lease_rows(),
 	@extschema@.llmquota_meter_rows(),
+	@extschema@.llmquota_live_counts(),
+	@extschema@.llmquota_metrics(),
 	@extschema@.llmquota_worker_rows(),
 	@extschema@.llmquota_zone_exists(text),
 	@extschema@.llmquota_names_valid(text[]),
@@ -1925,5 +2170,7 @@ SELECT pg_catalog.pg_extension_config_dump('llmquota.quota_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('llmquota.setting', '');
 SELECT pg_catalog.pg_extension_config_dump('llmquota.role_grant', '');
 SELECT pg_catalog.pg_extension_config_dump('llmquota.alias', '');
+SELECT pg_catalog.pg_extension_config_dump('llmquota.refusal_hourly', '');
+SELECT pg_catalog.pg_extension_config_dump('llmquota.refusal_sample', '');
 SELECT pg_catalog.pg_extension_config_dump('llmquota.change', '');
 SELECT pg_catalog.pg_extension_config_dump('llmquota.usage_default', '');

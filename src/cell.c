@@ -2,7 +2,7 @@
  * cell.c
  *	  Changes live state in place: the page protocol.
  *
- * A cell is a row of a live table (meter, lease_page, name), born frozen and never updated, whose `state` bytes are
+ * A cell is a row of a live table (meter, lease_page, name, refusal_page), born frozen and never updated, whose `state` bytes are
  * edited where they are, as sequence.c edits its one tuple. Nothing here is undone by a rollback.
  *
  * The protocol of a change:
@@ -59,6 +59,7 @@ static const LlmqRelation live_relations[LLMQ_LIVE_COUNT] = {
 	[LLMQ_LIVE_METER] = LLMQ_REL_METER,
 	[LLMQ_LIVE_LEASE] = LLMQ_REL_LEASE_PAGE,
 	[LLMQ_LIVE_NAME] = LLMQ_REL_NAME,
+	[LLMQ_LIVE_REFUSAL] = LLMQ_REL_REFUSAL_PAGE,
 };
 
 /*

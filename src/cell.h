@@ -22,10 +22,11 @@ typedef enum LlmqLiveTable
 {
 	LLMQ_LIVE_METER,
 	LLMQ_LIVE_LEASE,
-	LLMQ_LIVE_NAME
+	LLMQ_LIVE_NAME,
+	LLMQ_LIVE_REFUSAL
 } LlmqLiveTable;
 
-#define LLMQ_LIVE_COUNT (LLMQ_LIVE_NAME + 1)
+#define LLMQ_LIVE_COUNT (LLMQ_LIVE_REFUSAL + 1)
 
 /* Eleven meters and a lease page: design.md bounds what one pick may touch. */
 #define LLMQ_MAX_CELLS 12
@@ -206,7 +207,6 @@ typedef struct LlmqTally
 	int64		retired[LLMQ_LIVE_COUNT];	/* cells, since the extension was created */
 	int64		swept_at[LLMQ_LIVE_COUNT];
 	uint32		next_block[LLMQ_LIVE_COUNT];	/* where the sweep over a table goes on */
-	uint32		reserved;
 } LlmqTally;
 
 extern int32 llmq_tally_id(LlmqLive *live);

@@ -174,7 +174,8 @@ next_id(LlmqLive *live, LlmqLiveTable table, int32 max_cells)
 
 	if (last == PG_INT32_MAX)
 		return LLMQ_CELL_TOO_MANY;
-	if (last >= max_cells && (table == LLMQ_LIVE_LEASE || last - llmq_tally_retired(live, table) >= max_cells))
+	if (last >= max_cells && (table == LLMQ_LIVE_LEASE || table == LLMQ_LIVE_REFUSAL ||
+							  last - llmq_tally_retired(live, table) >= max_cells))
 		return LLMQ_CELL_TOO_MANY;
 	return last + 1;
 }
@@ -211,7 +212,7 @@ llmq_cell_create(LlmqLive *live, const LlmqCellKey *key, LlmqCellHeader *state, 
 
 	llmq_live_open(&names, LLMQ_LIVE_COUNT, RowExclusiveLock);
 	lock_creation(rel);
-	id = key->table == LLMQ_LIVE_LEASE ? 0 : llmq_cell_find(&names, key);
+	id = key->table == LLMQ_LIVE_LEASE || key->table == LLMQ_LIVE_REFUSAL ? 0 : llmq_cell_find(&names, key);
 	if (id == 0)
 		id = create(&names, key, state, max_cells);
 	unlock_creation(rel);

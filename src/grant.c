@@ -286,6 +286,7 @@ charge(Granting *granting)
 			slot->charged |= 1 << i;
 		}
 		page->slot[pick->lease.slot] = *slot;
+		page->granted += record == 0;
 		llmq_set_log(set, record);
 		LLMQ_INJECT_CRASH("grant-record", set->lsn);
 	}

@@ -124,6 +124,7 @@ StaticAssertDecl(sizeof(LlmqSlot) % 8 == 0 &&
 typedef struct LlmqLeasePage
 {
 	LlmqCellHeader cell;
+	int64		granted;		/* leases, since the page was made */
 	LlmqSlot	slot[LLMQ_SLOTS];
 } LlmqLeasePage;
 

@@ -48,6 +48,8 @@ static const struct
 	{llmq_delete_dead_step, LLMQ_STEP_ROWS},	/* unborn_deleted */
 	{llmq_roll_up_step, LLMQ_STEP_ROWS},	/* rows_counted */
 	{llmq_seed_step, LLMQ_STEP_ROWS},	/* windows_completed */
+	{llmq_refusals_keep_step, LLMQ_STEP_ROWS},	/* refusals_kept */
+	{llmq_history_drop_step, LLMQ_STEP_ROWS},	/* history_dropped */
 	{llmq_rows_move_step, LLMQ_STEP_TABLES},	/* rows_moved */
 	{llmq_partitions_create_step, LLMQ_STEP_TABLES},	/* partitions_created */
 	{llmq_partitions_drop_step, LLMQ_STEP_TABLES},	/* partitions_dropped */

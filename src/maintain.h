@@ -67,5 +67,7 @@ extern int64 llmq_partitions_drop_step(const LlmqMaintenance *maintenance);
 
 /* rollup.c */
 extern int64 llmq_roll_up_step(const LlmqMaintenance *maintenance);
+extern int64 llmq_refusals_keep_step(const LlmqMaintenance *maintenance);
+extern int64 llmq_history_drop_step(const LlmqMaintenance *maintenance);
 
 #endif							/* LLMQ_MAINTAIN_H */

@@ -192,7 +192,7 @@ read_text(int32 id)
 	HeapTuple	tuple;
 	char	   *result = NULL;
 
-	llmq_live_open(&live, LLMQ_LIVE_COUNT, AccessShareLock);
+	llmq_live_open(&live, LLMQ_LIVE_NAME + 1, AccessShareLock);
 	ScanKeyInit(&key, ATT_ID, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(id));
 	scan = systable_beginscan(live.rel[LLMQ_LIVE_NAME], llmq_relation_oid(LLMQ_REL_NAME_ID), true, SnapshotSelf, 1,
 							  &key);

@@ -54,9 +54,8 @@ create_leaf(const char *leaf)
 	llmq_sql_run(psprintf("ALTER TABLE llmquota.%s ENABLE ROW LEVEL SECURITY", leaf), SPI_OK_UTILITY);
 	llmq_sql_run(psprintf("CREATE UNIQUE INDEX %s_lease ON llmquota.%s (lease, picked_at)", leaf, leaf),
 				 SPI_OK_UTILITY);
-	llmq_sql_run(psprintf("CREATE INDEX %s_recorded ON llmquota.%s USING brin (recorded_in)"
+	llmq_sql_run(psprintf("CREATE INDEX %s_recorded ON llmquota.%s USING brin (recorded_in, picked_at)"
 						  " WITH (autosummarize = on)", leaf, leaf), SPI_OK_UTILITY);
-	llmq_sql_run(psprintf("CREATE INDEX %s_org ON llmquota.%s (org, picked_at)", leaf, leaf), SPI_OK_UTILITY);
 }
 
 /* Attaches the table of a day to the ledger. The default partition is locked and has no rows of that day. */

@@ -230,7 +230,7 @@ refusal_columns(const LlmqPick *pick, Datum *values, bool *nulls)
 	int32		retry_ms = llmq_refusal_retry_ms(pick);
 
 	memset(nulls, true, sizeof(bool) * NCOLUMNS);
-	llmq_put_text(values, nulls, COL_STATUS, llmq_refusal_status(pick));
+	llmq_put_text(values, nulls, COL_STATUS, llmq_refusal_status_text(llmq_refusal_status(pick)));
 	values[COL_RETRY_AFTER] = Int32GetDatum(retry_ms);
 	nulls[COL_RETRY_AFTER] = retry_ms < 0;
 	values[COL_REFUSAL] = llmq_refusal_jsonb(pick);
@@ -243,15 +243,18 @@ run(LlmqPick *pick)
 {
 	bool		granted = false;
 
-	if (!pick->org->enabled)
-		return false;
-	pick->scratch = palloc(LLMQ_MAX_STATE);
-	llmq_live_open(&pick->live, LLMQ_LIVE_LEASE + 1, RowExclusiveLock);
-	granted = llmq_choose(pick);
-	if (!granted && !pick->no_slot)
-		llmq_refusal_count(pick, &pick->refusal);
-	llmq_live_close(&pick->live);
-	pfree(pick->scratch);
+	if (pick->org->enabled)
+	{
+		pick->scratch = palloc(LLMQ_MAX_STATE);
+		llmq_live_open(&pick->live, LLMQ_LIVE_LEASE + 1, RowExclusiveLock);
+		granted = llmq_choose(pick);
+		if (!granted && !pick->no_slot)
+			llmq_refusal_count_in_window(pick);
+		llmq_live_close(&pick->live);
+		pfree(pick->scratch);
+	}
+	if (!granted)
+		llmq_refusal_count(pick);
 	return granted;
 }
 

@@ -8,6 +8,7 @@
 #include "catalog.h"
 #include "lease.h"
 #include "meter.h"
+#include "refusal.h"
 
 /* A key that may serve a model, and until when this backend need not ask its meters. */
 typedef struct LlmqCandidate
@@ -88,10 +89,15 @@ extern bool llmq_look(LlmqPick *pick, LlmqMeters *meters, LlmqVerdict *verdict);
 
 /* refuse.c */
 extern void llmq_refusal_note(LlmqPick *pick, const LlmqVerdict *verdict);
-extern void llmq_refusal_count(LlmqPick *pick, const LlmqVerdict *verdict);
-extern void llmq_refusals_flush(void);
-extern const char *llmq_refusal_status(const LlmqPick *pick);
+extern LlmqRefusalStatus llmq_refusal_status(const LlmqPick *pick);
+extern bool llmq_refusal_has_limit(const LlmqPick *pick);
+extern bool llmq_refusal_is_shared(const LlmqPick *pick);
 extern int32 llmq_refusal_retry_ms(const LlmqPick *pick);
 extern Datum llmq_refusal_jsonb(const LlmqPick *pick);
+
+/* refusal_count.c */
+extern void llmq_refusal_count_in_window(LlmqPick *pick);
+extern void llmq_refusal_count(LlmqPick *pick);
+extern void llmq_refusals_flush(void);
 
 #endif							/* LLMQ_PICK_H */

@@ -1,11 +1,11 @@
 /*
  * rollup.c
- *	  The ledger by hours: which transaction wrote a row, and the step of maintenance that counts rows.
+ *	  History by hours: which transaction wrote a row of the ledger, and the steps of maintenance that count.
  *
  * A trigger writes the transaction into every row of the ledger, whoever writes it: a call, maintenance, a DBA, a
  * restore. What has been counted is known by transactions, so a row counts once and for all when its transaction has
- * ended, in whatever order transactions end. The counting is SQL (llmquota_roll_up and what it calls), in maintenance's
- * own transaction and as the owner; it takes no locks that a call could meet.
+ * ended, in whatever order transactions end. The counting is SQL (llmquota_roll_up and what it calls, and for refusals
+ * llmquota_keep_refusals), in maintenance's own transaction and as the owner; it takes no locks that a call could meet.
  */
 #include "postgres.h"
 
@@ -55,4 +55,18 @@ llmq_roll_up_step(const LlmqMaintenance *maintenance)
 
 	(void) llmq_maintenance_late(maintenance);
 	return counted;
+}
+
+/* Takes refusals from live state into history. Answers how many. */
+int64
+llmq_refusals_keep_step(const LlmqMaintenance *maintenance)
+{
+	return llmq_sql_step("llmquota_keep_refusals", maintenance->deadline);
+}
+
+/* Deletes hours and refusals that have been kept long enough. Answers how many rows. */
+int64
+llmq_history_drop_step(const LlmqMaintenance *maintenance)
+{
+	return llmq_sql_step("llmquota_drop_history", maintenance->deadline);
 }

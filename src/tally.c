@@ -19,10 +19,10 @@
 #define TALLY_NAME "tally"
 
 /* Tables up to these are looked at whole; and the most that one run takes of a larger one. Blocks. */
-static const BlockNumber small_table[LLMQ_LIVE_COUNT] = {256, 256, 8};
+static const BlockNumber small_table[LLMQ_LIVE_COUNT] = {256, 256, 8, 64};
 #define LARGEST_PART 20000
 
-StaticAssertDecl(sizeof(LlmqTally) == 88, "LlmqTally has no padding");
+StaticAssertDecl(sizeof(LlmqTally) == 104, "LlmqTally has no padding");
 
 static const LlmqCellKey tally_key = {.table = LLMQ_LIVE_NAME,.kind = TALLY_KIND,.name = TALLY_NAME};
 

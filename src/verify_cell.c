@@ -12,6 +12,7 @@
 #include "lease.h"
 #include "meter.h"
 #include "name.h"
+#include "refusal.h"
 #include "verify.h"
 
 /* Says what is wrong; true, so that a check can return it. */
@@ -148,6 +149,34 @@ lease_page_fault(const LlmqLeasePage *page, LlmqFault *found)
 	return false;
 }
 
+static bool
+refusal_page_fault(const LlmqRefusalPage *page, LlmqFault *found)
+{
+	uint32		at = 0;
+
+	if (page->cell.length != sizeof(LlmqRefusalPage))
+		return fault(found, "length", sizeof(LlmqRefusalPage), page->cell.length);
+	if (page->used > LLMQ_REFUSAL_ROOM)
+		return fault(found, "used bytes", LLMQ_REFUSAL_ROOM, page->used);
+	while (at < page->used)
+	{
+		const LlmqRefusalEntry *entry = (const LlmqRefusalEntry *) (page->entries + at);
+		int			size = offsetof(LlmqRefusalEntry, text);
+
+		if (page->used - at < (uint32) size)
+			return fault(found, "used bytes", at, page->used);
+		for (int i = 0; i < LLMQ_REFUSAL_TEXTS; i++)
+			size += entry->length[i];
+		size = TYPEALIGN(sizeof(int64), size);
+		if (entry->size != size || page->used - at < (uint32) size)
+			return fault(found, "size of an entry", size, entry->size);
+		if (entry->status >= LLMQ_REFUSAL_STATUSES)
+			return fault(found, "status of a refusal", LLMQ_REFUSAL_STATUSES - 1, entry->status);
+		at += size;
+	}
+	return false;
+}
+
 /*
  * Is anything wrong with the state of the cell `id`, which has `size` bytes, 8-aligned? Says what in `found`, the first
  * thing only.
@@ -168,6 +197,8 @@ llmq_cell_fault(LlmqLiveTable table, const LlmqCellHeader *state, Size size, int
 			if (size < sizeof(LlmqNameState))
 				return fault(found, "length", sizeof(LlmqNameState), size);
 			break;
+		case LLMQ_LIVE_REFUSAL:
+			return refusal_page_fault((const LlmqRefusalPage *) state, found);
 	}
 	return false;
 }
