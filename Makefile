@@ -18,7 +18,7 @@ PGXS := $(wildcard $(shell $(PG_CONFIG) --pgxs 2>/dev/null))
 override with_llvm = no
 
 .DEFAULT_GOAL := all
-.PHONY: all install clean help deps test torture asan test-asan coverage test-major test-upgrade deb test-deb bench demo demo-stop testing installed check-version FORCE
+.PHONY: all install clean help deps test subjects torture asan test-asan coverage test-major test-upgrade deb test-deb bench demo demo-stop testing installed check-version FORCE
 
 all:		## builds the extension
 install:	## installs it, with sudo where the directories ask for it
@@ -74,6 +74,11 @@ bench:		## measures against Redis, PL/pgSQL and bare PostgreSQL
 	@test/deps bench
 	@$(MAKE) -s --no-print-directory all installed
 	@test/as-postgres test/bench/run
+
+subjects:	## sees a million orgs once each, and that live state stays bounded; ORGS=10000 for fewer
+	@test/deps test
+	@$(MAKE) -s --no-print-directory all testing installed
+	@test/as-postgres test/subjects $(ORGS)
 
 demo:		## plays a service of 500 clinics in its peak hour on a private cluster
 	@test/deps demo
