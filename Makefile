@@ -125,13 +125,15 @@ installed: all
 
 # What tests run on is built below build/FLAVOUR: `testing` has assertions and injection points, every warning an error;
 # `asan` has sanitizers besides, `coverage` counts lines. The server's headers are not ours to judge (-isystem), nor is
-# the number of arguments that the server passes to a callback.
+# the number of arguments that the server passes to a callback. Test modules call functions of the library, which from 16
+# on would be hidden.
 FLAVOUR ?= testing
 export FLAVOUR
 flavour = build/$(FLAVOUR)
 cflags_asan = -U_FORTIFY_SOURCE -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 cflags_coverage = -U_FORTIFY_SOURCE -O0 --coverage
-TEST_CFLAGS = $(CFLAGS) $(CFLAGS_SL) -O1 -g -DLLMQ_TESTING -Wall -Wextra -Werror -Wno-unused-parameter
+TEST_CFLAGS = $(CFLAGS) $(CFLAGS_SL) -O1 -g -DLLMQ_TESTING -Wall -Wextra -Werror -Wno-unused-parameter \
+	-fvisibility=default
 TEST_CPPFLAGS = -Isrc $(CPPFLAGS) -isystem $(includedir_server) $(cflags_$(FLAVOUR))
 TEST_OBJS = $(OBJS:src/%.o=$(flavour)/%.o)
 
