@@ -198,6 +198,8 @@ llmquota_maintain(PG_FUNCTION_ARGS)
 		run_steps(LLMQ_STEP_ROWS, &maintenance, values + 1, nulls + 1);
 		run_steps(LLMQ_STEP_TABLES, &maintenance, values + 1, nulls + 1);
 	}
+	else
+		next.work_left = true;	/* whoever is at it may have passed what is due now */
 	llmq_worker_look(DT_NOEND);
 	values[0] = BoolGetDatum(next.work_left);
 	return llmq_result_row(fcinfo, values, nulls, lengthof(values));
