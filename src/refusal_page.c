@@ -9,7 +9,7 @@
  * the next maintenance, removes it; when it has failed the next maintenance takes the entry again. So an entry is in
  * history exactly once, whatever rolls back or crashes.
  *
- * Pages are few. What finds no room is added to an entry that has only the status (minute is 0): room is kept for these.
+ * Pages are few. What finds no room is added to an entry that has only the status (minute is 0): room is kept for it.
  * Ends of transactions are looked up on a copy, before the page is locked.
  */
 #include "postgres.h"
@@ -232,7 +232,7 @@ write_anywhere(LlmqLive *live, int32 npages, char *entries, uint32 *used)
 		write_page(live, page, npages, true, entries, used);
 }
 
-/* Writes each entry of the list to the page that its hash says, so that those of all backends meet; if there is room. */
+/* Writes each entry of the list to the page that its hash says, so that those of all backends meet, if it has room. */
 static void
 write_home(LlmqLive *live, int32 npages, char *entries, uint32 *used)
 {
