@@ -65,7 +65,7 @@ def during_maintenance(bench):
     """Pairs of pick and record in a second: before maintenance has anything to do, and while it expires all leases and
     drops the partition. Both come from one run, so that nothing else differs."""
     make_old_partition(bench, ROWS)
-    seconds = LIVE_SECONDS + max(30, LEASES // 1000)
+    seconds = LIVE_SECONDS + max(90, LEASES // 500)
     expire_at = time.time() + LIVE_SECONDS
     bench.picks(DATABASE, LEASES, ttl_ms=LIVE_SECONDS * 1000)
     load = pairs(bench, "pairs_maintained", seconds)
