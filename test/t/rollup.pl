@@ -92,7 +92,7 @@ sub traffic
 
 	for my $name (sort keys %traffic)
 	{
-		my $file = "$PostgreSQL::Test::Utils::tmp_check/$name.sql";
+		my $file = "$PostgreSQL::Test::Utils::tmp_check/rollup_$name.sql";
 		my $ttl = $name eq 'late' ? 1 : 60000;
 		my $weight = $name eq 'call' ? 5 : 1;
 		PostgreSQL::Test::Utils::append_to_file($file, $set . $traffic{$name} =~ s/TTL/$ttl/gr =~ s/\n\t+/ /gr . "\n")
