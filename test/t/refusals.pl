@@ -29,7 +29,7 @@ sub load
 
 	for my $name (sort keys %scripts)
 	{
-		my $file = "$PostgreSQL::Test::Utils::tmp_check/$name.sql";
+		my $file = "$PostgreSQL::Test::Utils::tmp_check/refusals_$name.sql";
 		append_to_file($file, "\\set org random(1, 40)\n\\set model random(1, 3)\n$scripts{$name}\n");
 		push @files, '-f', $file;
 	}
