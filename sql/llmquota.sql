@@ -1460,6 +1460,23 @@ BEGIN
 		   AND NOT EXISTS (SELECT FROM llmquota.usage_default d
 							WHERE d.picked_at OPERATOR(pg_catalog.>=) h.hour
 							  AND d.picked_at OPERATOR(pg_catalog.<) (h.hour OPERATOR(pg_catalog.+) '1 hour'::pg_catalog.interval));
+		-- two names of the org may have refusals in one hour, which are one name's now
+		WITH gone AS (
+			DELETE FROM llmquota.refusal_hourly r
+			 WHERE r.org OPERATOR(pg_catalog.=) bearer
+				OR EXISTS (SELECT FROM llmquota.former_name f
+							WHERE f.kind OPERATOR(pg_catalog.=) 'org' AND f.name OPERATOR(pg_catalog.=) r.org AND f.now_called OPERATOR(pg_catalog.=) bearer
+							  AND r.hour OPERATOR(pg_catalog.>=) f.picked_from AND r.hour OPERATOR(pg_catalog.<) f.until)
+			RETURNING r.*)
+		INSERT INTO llmquota.refusal_hourly (hour, org, route, status, quota, count, tokens, first_at, last_at)
+		SELECT g.hour, $3, g.route, g.status, g.quota, pg_catalog.sum(g.count), pg_catalog.sum(g.tokens),
+			   pg_catalog.min(g.first_at), pg_catalog.max(g.last_at)
+		  FROM gone g GROUP BY g.hour, g.route, g.status, g.quota;
+		DELETE FROM llmquota.refusal_sample r
+		 WHERE r.org OPERATOR(pg_catalog.=) bearer
+			OR EXISTS (SELECT FROM llmquota.former_name f
+						WHERE f.kind OPERATOR(pg_catalog.=) 'org' AND f.name OPERATOR(pg_catalog.=) r.org AND f.now_called OPERATOR(pg_catalog.=) bearer
+						  AND r.minute OPERATOR(pg_catalog.>=) f.picked_from AND r.minute OPERATOR(pg_catalog.<) f.until);
 	END IF;
 END
 $$;

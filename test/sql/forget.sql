@@ -66,6 +66,15 @@ SELECT FROM llmquota_maintain();
 SELECT CASE WHEN org ~ '^forgotten' THEN 'forgotten' ELSE org END AS org, sum(calls) AS calls, sum(output_tokens) AS output
   FROM llmquota.usage_hourly GROUP BY 1 ORDER BY 1;
 
+-- refusals of an org stay as counts, and no others change
+INSERT INTO llmquota.quota (scope, subject, metric, amount, per) VALUES ('org', 'spent', 'requests', 0, '1 hour');
+SELECT status FROM llmquota_pick('m', 'spent', 10, 20, request_id => 'r10');
+SELECT FROM llmquota_maintain();
+INSERT INTO llmquota.refusal_hourly SELECT hour, 'unrelated', route, status, quota, count, tokens, first_at, last_at FROM llmquota.refusal_hourly;
+SELECT ledger_rows, pending FROM llmquota_forget('spent');
+SELECT CASE WHEN org ~ '^forgotten' THEN 'forgotten' ELSE org END AS org, route, status, count, tokens FROM llmquota.refusal_hourly ORDER BY 1;
+SELECT count(*) FROM llmquota.refusal_sample;
+
 -- nobody, and wrong calls
 SELECT ledger_rows, pending FROM llmquota_forget('nobody');
 SELECT ledger_rows, pending FROM llmquota_forget('other', 'nobody');
