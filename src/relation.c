@@ -37,6 +37,7 @@ static const char *const relation_names[LLMQ_REL_COUNT] = {
 	[LLMQ_REL_SETTING] = "setting",
 	[LLMQ_REL_ROLE_GRANT] = "role_grant",
 	[LLMQ_REL_ALIAS] = "alias",
+	[LLMQ_REL_CONFIG_TIME] = "config_time",
 	[LLMQ_REL_USAGE] = "usage",
 	[LLMQ_REL_USAGE_DEFAULT] = "usage_default",
 };

@@ -31,13 +31,14 @@ typedef enum LlmqRelation
 	LLMQ_REL_SETTING,
 	LLMQ_REL_ROLE_GRANT,
 	LLMQ_REL_ALIAS,
+	LLMQ_REL_CONFIG_TIME,
 	LLMQ_REL_USAGE,
 	LLMQ_REL_USAGE_DEFAULT
 } LlmqRelation;
 
-/* The tables whose contents src/catalog.c keeps in memory. */
+/* The tables whose contents src/catalog.c keeps in memory, and the sequence that stands for all of them. */
 #define LLMQ_FIRST_CONFIG_REL LLMQ_REL_PROVIDER
-#define LLMQ_LAST_CONFIG_REL LLMQ_REL_ALIAS
+#define LLMQ_LAST_CONFIG_REL LLMQ_REL_CONFIG_TIME
 #define LLMQ_REL_COUNT (LLMQ_REL_USAGE_DEFAULT + 1)
 
 extern void llmq_relation_init(void);

@@ -18,8 +18,11 @@ sub inject
 {
 	my ($point) = @_;
 
-	in_db($node, 'postgres', "ALTER SYSTEM SET llmquota.inject = '$point'");
-	in_db($node, 'postgres', 'SELECT pg_reload_conf()');
+	# the server may be just about to crash again
+	for my $command ("ALTER SYSTEM SET llmquota.inject = '$point'", 'SELECT pg_reload_conf()')
+	{
+		poll(sub { ($node->psql('postgres', $command))[0] == 0 }) or die "not done: $command";
+	}
 	return;
 }
 
@@ -49,13 +52,14 @@ ok(poll(sub { status($node, 'one', 'failures') == 0 }), 'the next one goes well'
 # A round that ends the server: the worker waits longer before each other one
 inject('round-crash');
 pick_in($node, 'one', 1);
+my $last_error;
 ok( poll(
 		sub {
-			my ($failed, $failures) = $node->psql('one', 'SELECT failures FROM llmquota.worker_status');
-			return $failed == 0 && $failures >= 2;
+			(my $failed, $last_error) = $node->psql('one', 'SELECT last_error FROM llmquota.worker_status WHERE failures >= 2');
+			return $failed == 0 && $last_error;
 		}),
 	'a round that ends the server is counted');
-like(status($node, 'one', 'last_error'), qr/did not come to its end/, 'and worker_status says so');
+like($last_error, qr/did not come to its end/, 'and worker_status says so');
 inject('');
 ok( poll(
 		sub {
