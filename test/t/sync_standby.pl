@@ -43,6 +43,10 @@ sub waits
 # The cells are born before, which would wait, too
 sql($node, "SELECT llmquota_release(lease) FROM llmquota_pick('large', '$_') p")
   for 'cancelled', 'timed out', 'terminated', 'gone', 'recorded', 'released';
+# ... those of every key, too, among which chance decides
+sql($node, q{
+	SELECT count(llmquota_release((SELECT lease FROM llmquota_pick('large', 'cancelled', request_id => i::text))))
+	  FROM generate_series(1, 100) i});
 my %lease = map { $_ => sql($node, "SELECT lease FROM llmquota_pick('large', '$_')") } 'recorded', 'released';
 my $receiver = sql($standby, 'SELECT pid FROM pg_stat_wal_receiver');
 kill 'STOP', $receiver;
