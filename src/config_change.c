@@ -4,7 +4,8 @@
  *
  * It tells every backend, this one included, that what it keeps in memory is old; the message is sent when the
  * transaction commits. It names the sequence below and not the table: every backend would have to rebuild what
- * PostgreSQL itself keeps of a table, its triggers and constraints, which takes longer than to read 10,000 keys. Until then this backend alone sees the change, and it may yet be rolled back.
+ * PostgreSQL itself keeps of a table, its triggers and constraints, which takes longer than to read 10,000 keys.
+ * Until then this backend alone sees the change, and it may yet be rolled back.
  *
  * The time of the last change is kept in a sequence, just before the change is committed: a sequence is not rolled
  * back, and nobody waits for it. llmquota_verify() and the completion of new windows need to know since when all calls

@@ -2,9 +2,10 @@
  * lease_find.c
  *	  Finds a free slot for a new lease.
  *
- * Looks at copies of pages and locks nothing: the caller checks again under the page's lock. First the page where this
- * backend last found one and the next, then others at random: when leases take 95 of 100 slots at least one page in twenty has a
- * free one, wherever the free ones are, so a few looks do. When they do not, the pool grows by a page.
+ * Looks at copies of pages and locks nothing: the caller checks again under the page's lock. First the page where
+ * this backend last found one and the next, then others at random: when leases take 95 of 100 slots at least one page
+ * in twenty has a free one, wherever the free ones are, so a few looks do. When they do not, the pool grows by a
+ * page.
  *
  * At the bound of max_leases more pages are looked at, in the end all of them, and a few leases past their time are
  * noted. When the pick has its answer and holds nothing any more, it ends those as maintenance would: their ledger

@@ -178,6 +178,8 @@ open_target(Relation leaf, EState *estate)
 	ResultRelInfo *target = makeNode(ResultRelInfo);
 
 	InitResultRelInfo(target, leaf, 0, NULL, 0);
+	/* triggers lock a row as of this command: this transaction itself may have written it in an earlier one */
+	estate->es_output_cid = GetCurrentCommandId(true);
 	/* where triggers look for the table before they open it themselves */
 	estate->es_opened_result_relations = lappend(estate->es_opened_result_relations, target);
 	ExecOpenIndices(target, false);

@@ -106,6 +106,13 @@ CALL expire(0);
 SELECT expired FROM llmquota_maintain();
 SELECT request_id FROM llmquota.lease ORDER BY request_id;
 SELECT status FROM llmquota_record(lease_of('stream'), 1, 1);
+-- a record in the transaction that has just ended the lease
+CALL pick('ended by ourselves', 1);
+BEGIN;
+CALL expire(1);
+SELECT status, usage_source FROM llmquota_record(lease_of('ended by ourselves'), 120, 60);
+COMMIT;
+SELECT * FROM ledger WHERE request_id = 'ended by ourselves';
 -- a late record still finds its row when other leases have taken the slot
 UPDATE llmquota.setting SET value = '8' WHERE name = 'max_leases';
 CALL pick('taken', 1);
