@@ -1356,7 +1356,8 @@ AS $$
 DECLARE
 	bearer record;
 BEGIN
-	LOCK TABLE llmquota.alias IN SHARE ROW EXCLUSIVE MODE;
+	-- nobody gives anything a name meanwhile; all at once and in one order, because all of them may be changed below
+	LOCK TABLE llmquota.org, llmquota.account, llmquota.key, llmquota.model, llmquota.alias IN SHARE ROW EXCLUSIVE MODE;
 	PERFORM @extschema@.llmquota_check_rename(kind, old_name, new_name);
 
 	-- who bears the old name: nobody has been renamed to it, or somebody has

@@ -200,10 +200,35 @@ llmq_catalog_org(LlmqCatalog *catalog, const char *caller_name)
 	return org;
 }
 
-/* Whatever quotas of a scope can be on; NULL when it is not, or no longer, configured. */
+/* A key, by any name that stands for it; NULL when it is not, or no longer, configured. */
+LlmqKey *
+llmq_catalog_key(LlmqCatalog *catalog, const char *name)
+{
+	/* calls walk over all keys and know no names of them: so these are only gathered when somebody asks */
+	if (catalog->keys == NULL)
+	{
+		catalog->keys = llmq_names_create(catalog->context);
+		for (int i = 0; i < catalog->nkeys; i++)
+			llmq_names_put(catalog->keys, catalog->key[i]->subject.name, catalog->key[i]);
+	}
+	return llmq_names_find(catalog->keys, llmq_alias_now(catalog, LLMQ_NAME_KEY, name));
+}
+
+/* A model, by any name that stands for it; NULL when it is not, or no longer, configured. */
+LlmqModel *
+llmq_catalog_model(const LlmqCatalog *catalog, const char *name)
+{
+	LlmqModel  *model = llmq_names_find(catalog->models, name);
+
+	return model != NULL ? model : llmq_names_find(catalog->models, llmq_alias_now(catalog, LLMQ_NAME_MODEL, name));
+}
+
+/* Whatever quotas of a scope can be on, by any name that stands for it; NULL when it is not, or no longer, configured. */
 LlmqSubject *
 llmq_catalog_subject(LlmqCatalog *catalog, LlmqScope scope, const char *name)
 {
+	LlmqKey    *key;
+
 	switch (scope)
 	{
 		case LLMQ_SCOPE_GLOBAL:
@@ -211,35 +236,14 @@ llmq_catalog_subject(LlmqCatalog *catalog, LlmqScope scope, const char *name)
 		case LLMQ_SCOPE_PROVIDER:
 			return llmq_names_find(catalog->providers, name);
 		case LLMQ_SCOPE_ACCOUNT:
-			return llmq_names_find(catalog->accounts, name);
+			return llmq_names_find(catalog->accounts, llmq_alias_now(catalog, LLMQ_NAME_ACCOUNT, name));
 		case LLMQ_SCOPE_KEY:
-			for (int i = 0; i < catalog->nkeys; i++)
-				if (strcmp(catalog->key[i]->subject.name, name) == 0)
-					return &catalog->key[i]->subject;
-			return NULL;
+			key = llmq_catalog_key(catalog, name);
+			return key != NULL ? &key->subject : NULL;
 		case LLMQ_SCOPE_ORG:
 			return &llmq_catalog_org(catalog, name)->subject;
 	}
 	return NULL;
-}
-
-/* The names of the models of a family. */
-List *
-llmq_catalog_family(const LlmqCatalog *catalog, const char *family)
-{
-	names_iterator iterator;
-	NameEntry  *entry;
-	List	   *models = NIL;
-
-	names_start_iterate(catalog->models, &iterator);
-	while ((entry = names_iterate(catalog->models, &iterator)) != NULL)
-	{
-		LlmqModel  *model = entry->object;
-
-		if (model->family != NULL && strcmp(model->family, family) == 0)
-			models = lappend(models, unconstify(char *, model->name));
-	}
-	return models;
 }
 
 /* The name under which an org's own definition of a route is kept: no two pairs have the same. */
@@ -266,8 +270,6 @@ llmq_catalog_route(LlmqCatalog *catalog, const char *name, const char *org)
 	if (route != NULL)
 		return route;
 
-	model = llmq_names_find(catalog->models, name);
-	if (model == NULL)
-		model = llmq_names_find(catalog->models, llmq_alias_now(catalog, LLMQ_NAME_MODEL, name));
+	model = llmq_catalog_model(catalog, name);
 	return model != NULL ? model->route : NULL;
 }

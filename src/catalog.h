@@ -197,6 +197,7 @@ typedef struct LlmqCatalog
 	LlmqSubject global;
 	int			nkeys;
 	LlmqKey   **key;
+	struct names_hash *keys;	/* by name; NULL until one is asked for */
 	LlmqQuota  *quotas[LLMQ_SCOPE_COUNT][LLMQ_PART_COUNT];
 	LlmqRoleGrant *role_grants;
 	struct names_hash *providers;
@@ -218,7 +219,8 @@ extern void llmq_catalog_invalidate(void);
 extern LlmqCatalog *llmq_catalog(void);
 extern const char *llmq_catalog_zone_name(LlmqCatalog *catalog, uint32 hash);
 extern LlmqSubject *llmq_catalog_subject(LlmqCatalog *catalog, LlmqScope scope, const char *name);
-extern List *llmq_catalog_family(const LlmqCatalog *catalog, const char *family);
+extern LlmqKey *llmq_catalog_key(LlmqCatalog *catalog, const char *name);
+extern LlmqModel *llmq_catalog_model(const LlmqCatalog *catalog, const char *name);
 extern LlmqOrg *llmq_catalog_org(LlmqCatalog *catalog, const char *name);
 extern char *llmq_own_route_name(const char *org, const char *route);
 extern LlmqRoute *llmq_catalog_route(LlmqCatalog *catalog, const char *name, const char *org);

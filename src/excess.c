@@ -43,15 +43,6 @@ typedef struct Excess
 	LlmqCorrection correction;
 } Excess;
 
-static LlmqKey *
-find_key(const LlmqCatalog *catalog, const char *name)
-{
-	for (int i = 0; i < catalog->nkeys; i++)
-		if (strcmp(catalog->key[i]->subject.name, name) == 0)
-			return catalog->key[i];
-	return NULL;
-}
-
 /* Adds the meters of one subject that exist; one that has never counted anything is not created for this. */
 static void
 add_meters(Excess *excess, LlmqSubject *subject, const LlmqModel *model)
@@ -68,8 +59,8 @@ static void
 add_all_meters(Excess *excess, const LlmqLedgerRow *row)
 {
 	LlmqCatalog *catalog = excess->catalog;
-	LlmqModel  *model = llmq_names_find(catalog->models, llmq_alias_now(catalog, LLMQ_NAME_MODEL, row->model));
-	LlmqKey    *key = find_key(catalog, llmq_alias_now(catalog, LLMQ_NAME_KEY, row->key));
+	LlmqModel  *model = llmq_catalog_model(catalog, row->model);
+	LlmqKey    *key = llmq_catalog_key(catalog, row->key);
 
 	llmq_set_init(&excess->set, &excess->live);
 	if (model == NULL)

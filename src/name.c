@@ -182,9 +182,9 @@ llmq_name_id(LlmqNameRef *ref, int32 max_names)
 	return id;
 }
 
-/* Reads a name by its id, retired or not, as it is called now, its kind before it; NULL when there is none. */
-static const char *
-read_text(int32 id)
+/* Reads what live state calls the name with this id, retired or not, its kind before it; NULL when there is none. */
+char *
+llmq_name_cell(int32 id)
 {
 	LlmqLive	live;
 	ScanKeyData key;
@@ -205,7 +205,7 @@ read_text(int32 id)
 	}
 	systable_endscan(scan);
 	llmq_live_close(&live);
-	return result == NULL ? NULL : llmq_catalog_name_now(result);
+	return result;
 }
 
 /* The remembered text of an id as it is called now, its kind before it; NULL for 0 or an id that is not there. */
@@ -224,8 +224,11 @@ find_text(int32 id)
 	if (entry != NULL)
 		return entry->text;
 	epoch = name_epoch;
-	text = read_text(id);
-	if (text == NULL || epoch != name_epoch)
+	text = llmq_name_cell(id);
+	if (text == NULL)
+		return NULL;
+	text = llmq_catalog_name_now(text);
+	if (epoch != name_epoch)
 		return text;
 	prepare_memory();
 	text = MemoryContextStrdup(name_context, text);

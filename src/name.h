@@ -46,6 +46,7 @@ typedef struct LlmqNameState
 
 extern int32 llmq_name_find(LlmqNameRef *ref);
 extern int32 llmq_name_id(LlmqNameRef *ref, int32 max_names);
+extern char *llmq_name_cell(int32 id);
 extern const char *llmq_name_text(int32 id);
 extern char llmq_name_kind(int32 id);
 extern void llmq_name_invalidate(void);

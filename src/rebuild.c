@@ -9,6 +9,7 @@
  */
 #include "postgres.h"
 
+#include "catalog/pg_inherits.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "fmgr.h"
@@ -19,6 +20,7 @@
 
 #include "catalog.h"
 #include "meter.h"
+#include "relation.h"
 #include "seed.h"
 #include "sql.h"
 
@@ -145,15 +147,17 @@ ensure_meters(LlmqLive *live)
 {
 	Oid			types[] = {TIMESTAMPTZOID};
 	Datum		values[] = {TimestampTzGetDatum(GetCurrentTimestamp() - LLMQ_LENGTH_MAX)};
-	LlmqCatalog *catalog = llmq_catalog();
+	LlmqCatalog *catalog;
 	LlmqSql		sql;
 
 	llmq_sql_begin(&sql);
 	if (SPI_execute_with_args(CALLERS_QUERY, lengthof(types), types, values, NULL, false, 0) != SPI_OK_SELECT)
 		elog(ERROR, "the ledger cannot be read");
+	/* after the query: it knows the names that the query found, whatever was renamed meanwhile */
+	catalog = llmq_catalog();
 	for (uint64 row = 0; row < SPI_processed; row++)
 	{
-		LlmqModel  *model = llmq_names_find(catalog->models, text_of(row, 5));
+		LlmqModel  *model = llmq_catalog_model(catalog, text_of(row, 5));
 
 		CHECK_FOR_INTERRUPTS();
 		ensure_subject(live, catalog, &catalog->global, model);
@@ -200,6 +204,8 @@ llmquota_rebuild(PG_FUNCTION_ARGS)
 	LlmqLive	live;
 
 	llmq_cell_refuse_if_read_only("llmquota_rebuild()");
+	/* whoever holds a part of the ledger is waited for before anything begins anew */
+	(void) find_all_inheritors(llmq_relation_oid(LLMQ_REL_USAGE), AccessShareLock, NULL);
 	llmq_live_open(&live, LLMQ_LIVE_COUNT, RowExclusiveLock);
 	restart_all(&live);
 	ensure_meters(&live);

@@ -62,7 +62,6 @@ typedef struct Retiring
 {
 	const LlmqMaintenance *maintenance;
 	LlmqCatalog *catalog;
-	struct names_hash *keys;	/* of the catalog, NULL until needed */
 	LlmqLive	live;
 	int64		before;			/* what was not used since then is idle */
 	Candidates	meters;
@@ -99,25 +98,10 @@ visit_meter(const LlmqCellHeader *state, HeapTuple tuple, void *argument)
 		add_candidate(&retiring->meters, (Candidate) {.id = state->id});
 }
 
-static bool
-is_configured_key(Retiring *retiring, const char *name)
-{
-	const LlmqCatalog *catalog = retiring->catalog;
-
-	if (retiring->keys == NULL)
-	{
-		retiring->keys = llmq_names_create(CurrentMemoryContext);
-		for (int i = 0; i < catalog->nkeys; i++)
-			llmq_names_put(retiring->keys, catalog->key[i]->subject.name, catalog->key[i]);
-	}
-	return llmq_names_find(retiring->keys, name) != NULL;
-}
-
 /* Does the configuration have something of this name? That it has not is no harm: then the name may come and go. */
 static bool
-is_configured(Retiring *retiring, const char *cell)
+is_configured(LlmqCatalog *catalog, const char *cell)
 {
-	const LlmqCatalog *catalog = retiring->catalog;
 	const char *name = llmq_alias_of_cell(catalog, cell);
 
 	switch (name[0])
@@ -132,7 +116,7 @@ is_configured(Retiring *retiring, const char *cell)
 			return llmq_names_find(catalog->routes, name + 1) != NULL ||
 				llmq_names_find(catalog->models, name + 1) != NULL;
 		case LLMQ_NAME_KEY:
-			return is_configured_key(retiring, name + 1);
+			return llmq_catalog_key(catalog, name + 1) != NULL;
 		default:
 			return false;
 	}
@@ -143,7 +127,7 @@ static bool
 is_idle_name(Retiring *retiring, const LlmqNameState *state, const char *name)
 {
 	return strchr(LLMQ_NAME_KINDS, tolower((unsigned char) name[0])) != NULL && state->since <= retiring->before &&
-		!is_configured(retiring, name) &&
+		!is_configured(retiring->catalog, name) &&
 		!llmq_cell_is_counted(&retiring->live, tolower((unsigned char) name[0]), state->cell.id);
 }
 

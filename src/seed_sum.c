@@ -3,7 +3,9 @@
  *	  What was used before a window began, by its buckets: from the ledger, and from leases that it does not have yet.
  *
  * The leases are looked at first and the ledger afterwards, with a snapshot of its own and without those leases: so
- * each call is found exactly once, whenever it ends. Nothing is locked meanwhile but tables against DDL.
+ * each call is found exactly once, whenever it ends. Nothing is locked meanwhile but tables against DDL. What a meter
+ * counts is known by what live state calls it; what it is called now is worked out with that same snapshot, because a
+ * rename may have committed since the configuration was loaded.
  */
 #include "postgres.h"
 
@@ -30,12 +32,20 @@ static const char *const subject_columns[LLMQ_SCOPE_COUNT] = {
 /* Parameters of the query. */
 enum
 {
-	PARAM_FROM, PARAM_TO, PARAM_BOUNDS, PARAM_WITHOUT, PARAM_SUBJECT, PARAM_MODELS, NPARAMS
+	PARAM_FROM, PARAM_TO, PARAM_BOUNDS, PARAM_WITHOUT, PARAM_SUBJECT, PARAM_PART, NPARAMS
 };
 
 /* What a row counts for, when the provider answered with a failure and when not: as llmq_use_settled() has it. */
 #define FAILED "u.status OPERATOR(pg_catalog.=) 'error' AND u.http_status IS NOT NULL"
 #define TOKENS(kind) "COALESCE(u." kind "_tokens, CASE WHEN " FAILED " THEN 0 ELSE u.reserved_" kind " END)"
+
+/* What is called so in live state (alias.c), its kind before it, as it is called now. */
+#define NAME_NOW(cell) \
+	"COALESCE((SELECT a.name FROM llmquota.alias a WHERE a.is_current AND " cell " OPERATOR(pg_catalog.=)" \
+	" CASE WHEN a.generation OPERATOR(pg_catalog.=) 1" \
+	" THEN pg_catalog.concat(pg_catalog.left(a.kind, 1), a.cell)" \
+	" ELSE pg_catalog.concat(pg_catalog.upper(pg_catalog.left(a.kind, 1)), a.generation, ':', a.cell) END)," \
+	" pg_catalog.substr(" cell ", 2))"
 
 /* The number of the oldest bucket that a sliding window has at an instant; 0 for a calendar window, which has one. */
 int64
@@ -71,18 +81,22 @@ query(const LlmqSeedMeter *meter, const LlmqWindow *window)
 {
 	LlmqScope	scope = LLMQ_SCOPE_GLOBAL;
 	const char *bucket = window->kind == LLMQ_WINDOW_SLIDING ? "pg_catalog.width_bucket(u.picked_at, $3)" : "0";
-	char	   *subject = "";
+	const char *subject = "";
+	const char *part = "";
 
 	if (llmq_scope_of(meter->key.kind, &scope) && scope != LLMQ_SCOPE_GLOBAL)
-		subject = psprintf(" AND u.%s OPERATOR(pg_catalog.=) $5", subject_columns[scope]);
+		subject = psprintf(" AND u.%s OPERATOR(pg_catalog.=) " NAME_NOW("$5"), subject_columns[scope]);
+	if (meter->key.part != 0)
+		part = llmq_name_kind(meter->key.part) == LLMQ_NAME_MODEL ? " AND u.model OPERATOR(pg_catalog.=) " NAME_NOW("$6") :
+			" AND u.model OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT m.model FROM llmquota.model m"
+			" WHERE m.family OPERATOR(pg_catalog.=) pg_catalog.substr($6, 2)))";
 	return psprintf("SELECT %s, pg_catalog.sum(%s)::pg_catalog.int8 FROM %s u"
 					" WHERE u.picked_at OPERATOR(pg_catalog.>=) $1 AND u.picked_at OPERATOR(pg_catalog.<) $2"
 					"%s%s AND u.status OPERATOR(pg_catalog.<>) 'released'"
 					" AND u.lease OPERATOR(pg_catalog.<>) ALL ($4) GROUP BY 1",
 					bucket, value_sql(window),
 					/* the names of now are worked out only where something was renamed: no index knows them */
-					llmq_catalog()->has_aliases ? "llmquota.usage_current" : "llmquota.usage", subject,
-					meter->key.part == 0 ? "" : " AND u.model OPERATOR(pg_catalog.=) ANY ($6)");
+					llmq_catalog()->has_aliases ? "llmquota.usage_current" : "llmquota.usage", subject, part);
 }
 
 /* When the buckets begin, the first apart: width_bucket() answers 0 for what is before all of them. */
@@ -112,27 +126,13 @@ lease_array(const LlmqOpenLeases *leases)
 	return PointerGetDatum(construct_array(uuids, leases->n, UUIDOID, UUID_LEN, false, TYPALIGN_CHAR));
 }
 
-/* The models that a meter counts: the one it is for, or those of its family. */
+/* What live state calls what the id names; nothing for 0. */
 static Datum
-model_array(const LlmqSeedMeter *meter)
+cell_text(int32 id)
 {
-	const char *part = llmq_name_text(meter->key.part);
-	Datum		models[1];
-	List	   *family;
-	ListCell   *cell;
-	ArrayBuildState *build = initArrayResult(TEXTOID, CurrentMemoryContext, false);
+	const char *cell = id == 0 ? NULL : llmq_name_cell(id);
 
-	if (part == NULL)
-		return makeArrayResult(build, CurrentMemoryContext);
-	if (llmq_name_kind(meter->key.part) == LLMQ_NAME_MODEL)
-	{
-		models[0] = CStringGetTextDatum(part);
-		return PointerGetDatum(construct_array(models, 1, TEXTOID, -1, false, TYPALIGN_INT));
-	}
-	family = llmq_catalog_family(llmq_catalog(), pstrdup(part));
-	foreach(cell, family)
-		build = accumArrayResult(build, CStringGetTextDatum(lfirst(cell)), false, TEXTOID, CurrentMemoryContext);
-	return makeArrayResult(build, CurrentMemoryContext);
+	return CStringGetTextDatum(cell == NULL ? "" : cell);
 }
 
 /* Adds what the ledger has. */
@@ -141,20 +141,19 @@ add_ledger(const LlmqSeedMeter *meter, const LlmqWindow *window, const LlmqOpenL
 			LlmqSeedSums *sums)
 {
 	Oid			types[NPARAMS] = {
-		TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZARRAYOID, UUIDARRAYOID, TEXTOID, TEXTARRAYOID
+		TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZARRAYOID, UUIDARRAYOID, TEXTOID, TEXTOID
 	};
 	bool		sliding = window->kind == LLMQ_WINDOW_SLIDING;
-	const char *subject = meter->key.subject == 0 ? "" : llmq_name_text(meter->key.subject);
 	Datum		values[NPARAMS];
 	bool		isnull;
 	LlmqSql		sql;
 
 	values[PARAM_FROM] = TimestampTzGetDatum(sliding ? first * window->span : window->head);
 	values[PARAM_TO] = TimestampTzGetDatum(window->began_at);
-	values[PARAM_SUBJECT] = CStringGetTextDatum(subject == NULL ? "" : subject);
+	values[PARAM_SUBJECT] = cell_text(meter->key.subject);
+	values[PARAM_PART] = cell_text(meter->key.part);
 	values[PARAM_BOUNDS] = bounds(window, first);
 	values[PARAM_WITHOUT] = lease_array(leases);
-	values[PARAM_MODELS] = model_array(meter);
 
 	llmq_sql_begin(&sql);
 	PushActiveSnapshot(GetLatestSnapshot());
