@@ -4,7 +4,8 @@
  *
  * A backend loads all configuration when it first needs it, with a fresh snapshot whatever the isolation level, and
  * again when the relation cache says that one of its tables has changed; an invalidation that arrives during the load
- * repeats it. What a call uses is never freed under it: only llmq_catalog(), at the start of a call, throws away.
+ * repeats it, and so does the next call after a load that failed. What a call uses is never freed under it: only
+ * llmq_catalog(), at the start of a call, throws away.
  * A transaction sees its own changes, because they are invalidated in its own backend at the next command, and again
  * when it rolls back.
  */
@@ -88,20 +89,44 @@ reset_orgs(LlmqCatalog *catalog)
 	catalog->orgs = llmq_names_create(catalog->org_context);
 }
 
-/* Loads the configuration; it is only put in the place of the old one when it is complete. */
+/*
+ * The memory to load into. It begins with one block that has room for everything and is used again while it has: most
+ * of what a load of many keys costs is pages that were given back to the system and are faulted in again.
+ */
+static MemoryContext
+prepare_context(void)
+{
+	static MemoryContext context = NULL;
+	static Size room = 0;
+	Size		needed = current_catalog == NULL ? llmq_catalog_size() : current_catalog->kept;
+
+	current_catalog = NULL;
+	if (context != NULL && needed <= room)
+	{
+		MemoryContextReset(context);
+		return context;
+	}
+	if (context != NULL)
+		MemoryContextDelete(context);
+	context = NULL;
+	room = TYPEALIGN(ALLOCSET_DEFAULT_MAXSIZE / 64, needed + ALLOCSET_DEFAULT_INITSIZE);
+	context = AllocSetContextCreate(TopMemoryContext, "llmquota catalog", Min(room, ALLOCSET_DEFAULT_MAXSIZE),
+									ALLOCSET_DEFAULT_INITSIZE, ALLOCSET_DEFAULT_MAXSIZE);
+	return context;
+}
+
+/* Loads the configuration in the place of the old one, of which nothing is in use. */
 static void
 load(void)
 {
-	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "llmquota catalog", ALLOCSET_DEFAULT_SIZES);
-	LlmqCatalog *loaded;
+	static bool had_aliases = false;
+	LlmqCatalog *loaded = llmq_catalog_load(prepare_context());
 
-	loaded = llmq_catalog_load(context);
-	loaded->org_context = AllocSetContextCreate(context, "llmquota orgs", ALLOCSET_DEFAULT_SIZES);
+	loaded->org_context = AllocSetContextCreate(loaded->context, "llmquota orgs", ALLOCSET_DEFAULT_SIZES);
 	reset_orgs(loaded);
-	MemoryContextSetParent(context, TopMemoryContext);
-	llmq_name_invalidate();
-	if (current_catalog != NULL)
-		MemoryContextDelete(current_catalog->context);
+	if (had_aliases || loaded->has_aliases)
+		llmq_name_invalidate();
+	had_aliases = loaded->has_aliases;
 	current_catalog = loaded;
 }
 
@@ -208,8 +233,8 @@ llmq_catalog_key(LlmqCatalog *catalog, const char *name)
 	if (catalog->keys == NULL)
 	{
 		catalog->keys = llmq_names_create(catalog->context);
-		for (int i = 0; i < catalog->nkeys; i++)
-			llmq_names_put(catalog->keys, catalog->key[i]->subject.name, catalog->key[i]);
+		for (LlmqKey *key = catalog->first_key; key != NULL; key = key->next)
+			llmq_names_put(catalog->keys, key->subject.name, key);
 	}
 	return llmq_names_find(catalog->keys, llmq_alias_now(catalog, LLMQ_NAME_KEY, name));
 }

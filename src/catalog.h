@@ -130,6 +130,7 @@ typedef struct LlmqAccount
 typedef struct LlmqKey
 {
 	LlmqSubject subject;
+	struct LlmqKey *next;		/* of all */
 	LlmqAccount *account;
 	const char *secret_ref;
 	int16		priority;
@@ -193,10 +194,12 @@ typedef struct LlmqSettings
 typedef struct LlmqCatalog
 {
 	MemoryContext context;
+	char	   *pieces;			/* see keep() of catalog_load.c */
+	Size		pieces_left;
+	Size		kept;			/* in pieces, in all */
 	LlmqSettings settings;
 	LlmqSubject global;
-	int			nkeys;
-	LlmqKey   **key;
+	LlmqKey    *first_key;
 	struct names_hash *keys;	/* by name; NULL until one is asked for */
 	LlmqQuota  *quotas[LLMQ_SCOPE_COUNT][LLMQ_PART_COUNT];
 	LlmqRoleGrant *role_grants;
@@ -227,6 +230,7 @@ extern LlmqRoute *llmq_catalog_route(LlmqCatalog *catalog, const char *name, con
 extern const char *llmq_catalog_name_now(const char *cell);
 
 /* catalog_load.c */
+extern Size llmq_catalog_size(void);
 extern LlmqCatalog *llmq_catalog_load(MemoryContext context);
 
 /* alias.c */

@@ -36,6 +36,33 @@ typedef struct Row
 
 typedef void (*RowReader) (Row *row);
 
+/* What small pieces are cut from; the largest that an allocation set does not give a block of its own. */
+#define PIECES_SIZE 8192
+
+/*
+ * Zeroed memory that lasts as long as the catalog. Nothing of it is freed alone, so pieces lie end to end: as chunks of
+ * their own they would take twice the memory, and with many keys it is memory that a load takes its time for.
+ */
+static void *
+keep(LlmqCatalog *catalog, Size size)
+{
+	void	   *piece;
+
+	size = MAXALIGN(size);
+	if (size > PIECES_SIZE / 16)
+		return MemoryContextAllocZero(catalog->context, size);
+	if (size > catalog->pieces_left)
+	{
+		catalog->pieces = MemoryContextAllocZero(catalog->context, PIECES_SIZE);
+		catalog->pieces_left = PIECES_SIZE;
+		catalog->kept += PIECES_SIZE;
+	}
+	piece = catalog->pieces;
+	catalog->pieces += size;
+	catalog->pieces_left -= size;
+	return piece;
+}
+
 static bool
 is_null(const Row *row, int column)
 {
@@ -52,7 +79,17 @@ value(const Row *row, int column)
 static const char *
 text_value(const Row *row, int column)
 {
-	return is_null(row, column) ? NULL : TextDatumGetCString(value(row, column));
+	text	   *found;
+	char	   *copy;
+	Size		length;
+
+	if (is_null(row, column))
+		return NULL;
+	found = DatumGetTextPP(value(row, column));
+	length = VARSIZE_ANY_EXHDR(found);
+	copy = keep(row->catalog, length + 1);
+	memcpy(copy, VARDATA_ANY(found), length);
+	return copy;
 }
 
 static bool
@@ -151,7 +188,7 @@ init_subject(LlmqSubject *subject, const Row *row, LlmqScope scope, const char *
 static void
 read_provider(Row *row)
 {
-	LlmqProvider *provider = palloc0(sizeof(LlmqProvider));
+	LlmqProvider *provider = keep(row->catalog, sizeof(LlmqProvider));
 
 	init_subject(&provider->subject, row, LLMQ_SCOPE_PROVIDER, text_value(row, 4));
 	provider->base_url = text_value(row, 3);
@@ -162,7 +199,7 @@ read_provider(Row *row)
 static void
 read_account(Row *row)
 {
-	LlmqAccount *account = palloc0(sizeof(LlmqAccount));
+	LlmqAccount *account = keep(row->catalog, sizeof(LlmqAccount));
 
 	account->provider = llmq_names_find(row->catalog->providers, text_value(row, 2));
 	if (account->provider == NULL)
@@ -205,19 +242,14 @@ read_key(Row *row)
 	pfree(account_name);
 	if (account == NULL || !account->enabled || !bool_value(row, 6))
 		return;
-	key = palloc0(sizeof(LlmqKey));
+	key = keep(catalog, sizeof(LlmqKey));
 	init_subject(&key->subject, row, LLMQ_SCOPE_KEY, account->subject.zone);
 	key->account = account;
 	key->secret_ref = text_value(row, 3);
 	key->priority = DatumGetInt16(value(row, 4));
 	read_key_models(key, row);
-
-	/* doubled whenever the count is a power of two */
-	if (catalog->nkeys == 0)
-		catalog->key = palloc(sizeof(LlmqKey *));
-	else if ((catalog->nkeys & (catalog->nkeys - 1)) == 0)
-		catalog->key = repalloc(catalog->key, sizeof(LlmqKey *) * catalog->nkeys * 2);
-	catalog->key[catalog->nkeys++] = key;
+	key->next = catalog->first_key;
+	catalog->first_key = key;
 }
 
 static LlmqRoute *
@@ -235,7 +267,7 @@ create_route(const char *name, int nsteps)
 static void
 read_model(Row *row)
 {
-	LlmqModel  *model = palloc0(sizeof(LlmqModel));
+	LlmqModel  *model = keep(row->catalog, sizeof(LlmqModel));
 
 	model->name = text_value(row, 1);
 	model->provider = llmq_names_find(row->catalog->providers, text_value(row, 2));
@@ -337,7 +369,7 @@ load_routes(LlmqCatalog *catalog, Snapshot snapshot)
 static void
 read_org(Row *row)
 {
-	LlmqOrg    *org = palloc0(sizeof(LlmqOrg));
+	LlmqOrg    *org = keep(row->catalog, sizeof(LlmqOrg));
 
 	init_subject(&org->subject, row, LLMQ_SCOPE_ORG, "UTC");
 	org->listed = true;
@@ -407,7 +439,7 @@ read_quota(Row *row)
 {
 	static const char *const scopes[] = {"global", "provider", "account", "key", "org", NULL};
 	static const char *const metrics[] = {"requests", "input_tokens", "output_tokens", "tokens", "concurrency", NULL};
-	LlmqQuota  *quota = palloc0(sizeof(LlmqQuota));
+	LlmqQuota  *quota = keep(row->catalog, sizeof(LlmqQuota));
 	LlmqQuota **list;
 
 	quota->id = DatumGetInt64(value(row, 1));
@@ -467,7 +499,7 @@ read_role_grant(Row *row)
 
 	if (strcmp(text_value(row, 2), "analyst") == 0)
 		return;					/* reads tables and calls nothing */
-	grant = palloc0(sizeof(LlmqRoleGrant));
+	grant = keep(row->catalog, sizeof(LlmqRoleGrant));
 	grant->role = text_value(row, 1);
 	grant->admin = strcmp(text_value(row, 2), "admin") == 0;
 	grant->org = text_value(row, 3);
@@ -520,6 +552,22 @@ create_catalog(MemoryContext context)
 	catalog->aliases = llmq_names_create(context);
 	catalog->renamed_cells = llmq_names_create(context);
 	return catalog;
+}
+
+/* How much memory a load is likely to need: rows are kept with their pointers, and grouped by model. */
+Size
+llmq_catalog_size(void)
+{
+	BlockNumber nblocks = 0;
+
+	for (int rel = LLMQ_FIRST_CONFIG_REL; rel <= LLMQ_LAST_CONFIG_REL; rel++)
+	{
+		Relation	table = table_open(llmq_relation_oid(rel), AccessShareLock);
+
+		nblocks += RelationGetNumberOfBlocks(table);
+		table_close(table, AccessShareLock);
+	}
+	return (Size) nblocks * BLCKSZ * 2;
 }
 
 /* Reads everything into `context`. May raise; then the context is the caller's to delete. */

@@ -34,38 +34,54 @@ belongs(const LlmqKey *key, const char *owner)
 
 /* Inside a tier keys have no order: where they are asked from is left to chance. */
 static int
-compare_keys(const void *a, const void *b)
+compare_candidates(const void *a, const void *b)
 {
-	return (*(LlmqKey *const *) a)->priority - (*(LlmqKey *const *) b)->priority;
+	return ((const LlmqCandidate *) a)->key->priority - ((const LlmqCandidate *) b)->key->priority;
 }
 
-/* Does another tier begin with this one of the sorted keys? */
+/* Does another tier begin with this one of the sorted candidates? */
 static bool
-begins_tier(LlmqKey **keys, int i)
+begins_tier(const LlmqCandidate *candidates, int i)
 {
-	return i == 0 || keys[i]->priority != keys[i - 1]->priority;
+	return i == 0 || candidates[i].key->priority != candidates[i - 1].key->priority;
 }
 
-/* Cuts the sorted keys into tiers of equal priority. */
+/* Sorts the candidates and cuts them into tiers of equal priority. */
 static void
-fill_tiers(LlmqPool *pool, LlmqKey **keys, int nkeys)
+fill_tiers(LlmqPool *pool, LlmqCandidate *candidates, int n)
 {
-	LlmqCandidate *candidates = palloc0(sizeof(LlmqCandidate) * Max(nkeys, 1));
 	int			ntiers = 0;
 
-	for (int i = 0; i < nkeys; i++)
-		ntiers += begins_tier(keys, i);
+	qsort(candidates, n, sizeof(LlmqCandidate), compare_candidates);
+	for (int i = 0; i < n; i++)
+		ntiers += begins_tier(candidates, i);
 	pool->tier = palloc0(sizeof(LlmqTier) * Max(ntiers, 1));
-	for (int i = 0; i < nkeys; i++)
+	for (int i = 0; i < n; i++)
 	{
 		LlmqTier   *tier;
 
-		if (begins_tier(keys, i))
+		if (begins_tier(candidates, i))
 			pool->tier[pool->ntiers++].candidate = &candidates[i];
 		tier = &pool->tier[pool->ntiers - 1];
-		tier->candidate[tier->n++].key = keys[i];
-		tier->nactive = tier->n;
+		tier->nactive = ++tier->n;
 	}
+}
+
+/* The keys that can serve a model, counted first: `candidates` is NULL then. */
+static int
+find_candidates(const LlmqCatalog *catalog, const LlmqModel *model, const char *owner, LlmqCandidate *candidates)
+{
+	int			n = 0;
+
+	for (LlmqKey *key = catalog->first_key; key != NULL; key = key->next)
+	{
+		if (!serves(key, model) || !belongs(key, owner))
+			continue;
+		if (candidates != NULL)
+			candidates[n].key = key;
+		n++;
+	}
+	return n;
 }
 
 /* The candidates for a model among the accounts of an org, or among the shared ones (NULL). */
@@ -73,27 +89,23 @@ LlmqPool *
 llmq_pool(LlmqCatalog *catalog, LlmqModel *model, const char *owner)
 {
 	MemoryContext caller;
-	LlmqKey   **keys;
+	LlmqCandidate *candidates;
 	LlmqPool   *pool;
-	int			nkeys = 0;
+	int			n;
 
 	for (pool = model->pools; pool != NULL; pool = pool->next)
 		if (pool->owner == owner || (pool->owner != NULL && owner != NULL && strcmp(pool->owner, owner) == 0))
 			return pool;
 
-	keys = palloc(sizeof(LlmqKey *) * Max(catalog->nkeys, 1));
-	for (int i = 0; i < catalog->nkeys; i++)
-		if (serves(catalog->key[i], model) && belongs(catalog->key[i], owner))
-			keys[nkeys++] = catalog->key[i];
-	qsort(keys, nkeys, sizeof(LlmqKey *), compare_keys);
-
 	caller = MemoryContextSwitchTo(catalog->context);
+	n = find_candidates(catalog, model, owner, NULL);
+	candidates = palloc0(sizeof(LlmqCandidate) * Max(n, 1));
+	(void) find_candidates(catalog, model, owner, candidates);
 	pool = palloc0(sizeof(LlmqPool));
 	pool->owner = owner == NULL ? NULL : pstrdup(owner);
-	fill_tiers(pool, keys, nkeys);
+	fill_tiers(pool, candidates, n);
 	pool->next = model->pools;
 	model->pools = pool;
 	MemoryContextSwitchTo(caller);
-	pfree(keys);
 	return pool;
 }

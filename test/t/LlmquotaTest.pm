@@ -11,7 +11,8 @@ use Test::More;
 use Time::HiRes qw(time usleep);
 
 our @EXPORT =
-  qw(sql new_node fixture crash poll in_flight disagreements agree verified amcheck state_of backend_pid ask sqlstate);
+  qw(sql maintain_all new_node fixture crash poll in_flight disagreements agree verified amcheck state_of backend_pid
+  ask sqlstate);
 
 # What SQL answers; it must succeed.
 sub sql
@@ -19,6 +20,15 @@ sub sql
 	my ($node, $sql) = @_;
 
 	return $node->safe_psql('postgres', $sql);
+}
+
+# Maintenance until nothing is left: a call of it ends when its time is over, however much there is to do.
+sub maintain_all
+{
+	my ($node) = @_;
+
+	poll(sub { sql($node, 'SELECT work_left FROM llmquota_maintain()') eq 'f' }) or die 'maintenance comes to no end';
+	return;
 }
 
 # Seven meters to a pick, so three records of WAL: everything; the provider; the account, and its models by themselves;

@@ -11,7 +11,7 @@ use Test::More;
 my $node = new_node('clog', conf => [ 'vacuum_freeze_min_age = 0', 'fsync = off', 'max_wal_size = 1GB' ]);
 
 # The leases, by how they are left behind; each in a day's partition, as always
-sql($node, 'SELECT * FROM llmquota_maintain()');
+maintain_all($node);
 sql($node, 'CREATE TABLE left_behind (how text PRIMARY KEY, lease uuid)');
 
 sub pick
@@ -60,7 +60,7 @@ my %left = (
 	'rolled back late' => sub {
 		my $lease = pick($_[0], 60000);
 		sql($node, "SELECT llmquota_renew('$lease', 1)");
-		ok(poll(sub { sql($node, 'SELECT * FROM llmquota_maintain()'); row('rolled back late') }), 'a lease expires');
+		ok(poll(sub { maintain_all($node); row('rolled back late') }), 'a lease expires');
 		sql($node, 'BEGIN;' . record($lease, 600) . '; ROLLBACK');
 	},
 );
@@ -90,7 +90,7 @@ is(sql($node, record(lease($_), 30)), $said{$_}, "$_: said again") for sort keys
 is(sql($node, record(lease('live'), 7)), 'settled', 'live: it is settled');
 
 # Maintenance writes the others
-sql($node, 'SELECT * FROM llmquota_maintain()') for 1 .. 2;
+maintain_all($node) for 1 .. 2;
 my %row = (
 	'committed' => 'ok|1|reported|1',
 	'rolled back' => 'ok|2|recovered|',

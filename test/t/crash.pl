@@ -49,7 +49,7 @@ sub crash_under_load
 	my $known = $load->finish;
 	unlike($known->{errors}, qr/ERROR|PANIC/, "$what: no client has seen an error but the crash");
 	$node->start;
-	sql($node, 'SELECT * FROM llmquota_maintain()');
+	maintain_all($node);
 
 	is(LlmquotaLoad::missing($known, $node), '', "$what: every acknowledged charge and settlement is there")
 	  if $setting ne 'off';
@@ -104,7 +104,7 @@ for my $how (sort keys %settled)
 
 	is(call_and_crash(@$before, $record), '(settled,reported)', "$how: a record");
 	is(live($lease), $lives, $lives ? "$how: it is lost in a crash" : "$how: it survives a crash");
-	sql($node, 'SELECT * FROM llmquota_maintain()');
+	maintain_all($node);
 	is(sql($node, "SELECT status, input_tokens, output_tokens FROM llmquota.usage WHERE lease = '$lease'"),
 		$lives ? '' : 'ok|3|4', "$how: and so with the ledger's row");
 }
@@ -139,7 +139,7 @@ for my $records (1, 2)
 	agree($node, "$what, the lease apart", $lease);
 	is(sql($node, "SELECT status FROM llmquota_record('$lease', 1, 1)"), 'unknown_lease', "$what: it is no lease");
 	is(sql($node, "SELECT llmquota_release('$lease')"), 'unknown_lease', "$what: nor can it be released");
-	sql($node, 'SELECT * FROM llmquota_maintain()');
+	maintain_all($node);
 	is(sql($node, "SELECT status FROM llmquota.usage WHERE lease = '$lease'"), 'released', "$what: it is taken back");
 	is(live($lease), 0, "$what: it is gone");
 	is(in_flight($node), 0, "$what: nothing is in flight");

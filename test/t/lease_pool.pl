@@ -65,7 +65,7 @@ sub forget
 sub release_all
 {
 	sql($node, 'SELECT count(llmquota_release(lease)) FROM llmquota.lease');
-	sql($node, 'SELECT * FROM llmquota_maintain()');
+	maintain_all($node);
 	return;
 }
 
@@ -99,7 +99,7 @@ release_all();
 forget(44, 'at once');
 is(picks(50, 60000, 'many'), 'granted 44, no_lease_slot 6', 'picks of one transaction find room, too');
 is(live() - overdue('at once'), 44, 'as many leases are in flight as may be');
-sql($node, 'SELECT * FROM llmquota_maintain()');
+maintain_all($node);
 is(rows('at once'), 'expired 44|t', 'the ledger has the forgotten ones once');
 agree($node, 'picks of one transaction');
 release_all();
@@ -112,7 +112,7 @@ for my $end ('ROLLBACK', 'COMMIT', q{PREPARE TRANSACTION 'p'; SELECT * FROM llmq
 
 	forget(44, $org);
 	sql($node, "BEGIN; SELECT count(*) FROM generate_series(1, 10) i, llmquota_pick('large', 'late', request_id => i::text); $end");
-	sql($node, 'SELECT * FROM llmquota_maintain()');
+	maintain_all($node);
 	is(rows($org), 'expired 44|t', "$org: the ledger has the forgotten ones once");
 	is(live(), 10, "$org: the picks stand");
 	agree($node, $org);
@@ -134,9 +134,9 @@ release_all();
 # What is settled, and taken by nobody, is freed after a day: a slot must not outlive its row
 is(picks(1, 1, 'unused'), 'granted 1', 'a lease');
 sql($node, q{CREATE TABLE unused AS SELECT lease FROM llmquota.lease WHERE org = 'unused'});
-ok(poll(sub { sql($node, 'SELECT * FROM llmquota_maintain()'); rows('unused') }), 'has expired');
+ok(poll(sub { maintain_all($node); rows('unused') }), 'has expired');
 sub taken { return sql($node, 'SELECT count(*) > 0 FROM llmquota_lease_rows()') }
-sql($node, 'SELECT * FROM llmquota_maintain()');
+maintain_all($node);
 is(taken(), 't', 'its slot is kept');
 sql($node, q{SET llmquota.inject = 'a-day-later'; SELECT * FROM llmquota_maintain()});
 is(taken(), 'f', 'its slot is freed, a day later');

@@ -156,7 +156,7 @@ for my $round (1 .. 5)
 ok(poll(sub { $retired += ask($maintainer, $maintain); $retired > 50 }), 'orgs are retired under load');
 my $known = $load->stop;
 is($known->{errors}, '', 'no client has seen an error');
-sql($node, $maintain);
+maintain_all($node);
 is(LlmquotaLoad::missing($known, $node), '', 'every charge and settlement is there');
 is(sql($node, q{
 	SELECT scope, subject, used FROM llmquota.meter_window w

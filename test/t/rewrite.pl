@@ -24,7 +24,7 @@ sub check_load
 	my $known = $load->stop;
 
 	is($known->{errors}, '', "$what: no client has seen an error");
-	sql($node, 'SELECT * FROM llmquota_maintain()');
+	maintain_all($node);
 	is(LlmquotaLoad::missing($known, $node), '', "$what: every charge and settlement is there");
 	agree($node, $what);
 	verified($node, $what);

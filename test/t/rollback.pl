@@ -55,7 +55,7 @@ sub recovers
 		$fail->($lease);
 		is(sql($node, "SELECT count(*) FROM llmquota.usage WHERE lease = '$lease'"), 0, "$what: the row went with it");
 		is(sql($node, record($lease, 30)), 'settled', "$what: said again, it is settled") if $again;
-		sql($node, 'SELECT * FROM llmquota_maintain()');
+		maintain_all($node);
 		is(sql($node, record($lease, 40)), 'already_settled', "$what: and then for good");
 		has_row($lease, $again ? 'ok|30|reported|30' : 'ok|10|recovered|', $what);
 	}
@@ -122,10 +122,10 @@ for my $end ('COMMIT PREPARED', 'ROLLBACK PREPARED')
 		sql($node, 'BEGIN;' . record($lease, 10) . q{PREPARE TRANSACTION 'p'});
 		if ($crash) { crash($node); $node->start }
 		is(sql($node, record($lease, 20)), 'already_settled', "$what: it is settled meanwhile");
-		sql($node, 'SELECT * FROM llmquota_maintain()');
+		maintain_all($node);
 		is(sql($node, "SELECT count(*) FROM llmquota.usage WHERE lease = '$lease'"), 0, "$what: maintenance leaves it alone");
 		sql($node, "$end 'p'");
-		sql($node, 'SELECT * FROM llmquota_maintain()');
+		maintain_all($node);
 		has_row($lease, $end =~ /^C/ ? 'ok|10|reported|10' : 'ok|10|recovered|', $what);
 	}
 }
@@ -141,7 +141,7 @@ for my $end ('ROLLBACK', q{PREPARE TRANSACTION 'p'; ROLLBACK PREPARED 'p'})
 	ok(poll(sub { sql($node, "SELECT expires_at < clock_timestamp() FROM llmquota.lease WHERE lease = '$forgotten'") eq 't' }),
 		'a lease is past its time');
 	sql($node, "BEGIN; SELECT * FROM llmquota_maintain(); $end");
-	sql($node, 'SELECT * FROM llmquota_maintain()') for 1 .. 2;
+	maintain_all($node) for 1 .. 2;
 	has_row($lease, 'ok|10|recovered|', "maintenance, $end: what was rolled back");
 	has_row($forgotten, 'expired||reserved|', "maintenance, $end: what was forgotten");
 }
@@ -172,7 +172,7 @@ while (1)
 }
 is($loops, 4, 'the loop ends');
 $_->quit for @session;
-sql($node, 'SELECT * FROM llmquota_maintain()');
+maintain_all($node);
 has_row($lease, 'ok|4|reported|4', 'a serialization-failure loop');
 is(sql($node, 'SELECT * FROM llmquota_verify()'), '', 'verification finds nothing');
 $node->stop;

@@ -90,7 +90,7 @@ sql($node, q{SELECT llmquota_pick('large', 'expired', ttl_ms => 1)});
 sql($node, q{
 	INSERT INTO llmquota.quota (scope, subject, metric, amount, per) VALUES ('org', 'poor', 'tokens', 1, '1 hour')});
 like(sql($node, q{SELECT status FROM llmquota_pick('large', 'poor')}), qr/too_large/, 'a refusal');
-sql($node, 'SELECT * FROM llmquota_maintain()');
+maintain_all($node);
 sql($node, "VACUUM llmquota.$_") for qw(meter lease_page name);    # dead rows have hint bits, which are not replayed
 same('ends of leases');
 
@@ -102,7 +102,7 @@ sql($node, $_)
   'VACUUM FULL llmquota.name', 'REINDEX TABLE CONCURRENTLY llmquota.meter';
 ok($load->wait_for_answers($load->answers + 300), 'and goes on');
 is($load->stop->{errors}, '', 'without an error');
-ok(poll(sub { sql($node, 'SELECT work_left FROM llmquota_maintain()') eq 'f' }), 'maintenance comes to an end');
+maintain_all($node);
 same('load');
 
 # Several cells to a page

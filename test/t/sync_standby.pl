@@ -90,7 +90,7 @@ for my $end ([ 'recorded', 'llmquota_record' ], [ 'released', 'llmquota_release'
 # The standby answers again
 kill 'CONT', $receiver;
 is(sql($node, "SELECT status FROM llmquota_pick('large', 'later')"), 'granted', 'then picks do not wait any more');
-sql($node, 'SELECT * FROM llmquota_maintain()');
+maintain_all($node);
 is(sql($node, q{SELECT status FROM llmquota.usage WHERE org = 'terminated' AND status <> 'released'}),
 	'expired', 'what nobody was told of expires');
 agree($node, 'the standby answers again');
@@ -107,7 +107,7 @@ for my $round (1 .. 2)
 	my $known = $load->finish;
 	unlike($known->{errors}, qr/ERROR|PANIC/, "$what: no client has seen an error but the crash");
 	$standby->promote;
-	sql($standby, 'SELECT * FROM llmquota_maintain()');
+	maintain_all($standby);
 	is(LlmquotaLoad::missing($known, $standby), '', "$what: every acknowledged charge and settlement is there");
 	agree($standby, $what);
 	is(sql($standby, 'SELECT * FROM llmquota_verify()'), '', "$what: verification finds nothing");
