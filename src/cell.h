@@ -144,11 +144,15 @@ extern void llmq_cell_write_prepare(void);
 extern LlmqCellHeader *llmq_cell_write_copy(const LlmqCellHeader *state);
 extern XLogRecPtr llmq_cell_write(Relation rel, const LlmqCellWrite *writes, int nwrites);
 
+/* Reads a cell in its page, which is locked for this: copies what it needs, and does nothing else. */
+typedef void (*LlmqCellPeek) (const LlmqCellHeader *state, void *argument);
+
 /* cell_find.c */
 extern Buffer llmq_cell_pin(LlmqLive *live, LlmqLiveTable table, int32 id, BlockNumber block);
 extern bool llmq_cell_locate(LlmqLive *live, LlmqLiveTable table, int32 id, ItemPointer tid);
 extern void llmq_cell_forget(LlmqLiveTable table, int32 id);
 extern void llmq_cell_forget_all(LlmqLiveTable table);
+extern bool llmq_cell_peek(LlmqLive *live, LlmqLiveTable table, int32 id, LlmqCellPeek peek, void *argument);
 extern bool llmq_cell_copy(LlmqLive *live, LlmqLiveTable table, int32 id, void *state, Size size);
 extern int32 llmq_cell_find(LlmqLive *live, const LlmqCellKey *key);
 extern int32 llmq_cell_last_id(LlmqLive *live, LlmqLiveTable table);

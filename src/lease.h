@@ -151,6 +151,7 @@ extern bool llmq_slot_unchanged(const LlmqSlot *now, const LlmqSlot *seen);
 /* lease_find.c */
 extern bool llmq_lease_find_free(LlmqLive *live, int32 max_leases, LlmqLeaseId *place, LlmqSlot *seen);
 extern void llmq_lease_avoid(int32 page);
+extern void llmq_lease_ended(int32 page);
 extern void llmq_lease_end_noted(void);
 
 #endif							/* LLMQ_LEASE_H */

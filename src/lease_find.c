@@ -2,10 +2,11 @@
  * lease_find.c
  *	  Finds a free slot for a new lease.
  *
- * Looks at copies of pages and locks nothing: the caller checks again under the page's lock. First the page where
- * this backend last found one and the next, then others at random: when leases take 95 of 100 slots at least one page
- * in twenty has a free one, wherever the free ones are, so a few looks do. When they do not, the pool grows by a
- * page.
+ * Looks at one page after the other, under a share lock, and takes nothing: the caller locks the page and checks again.
+ * First the page where this backend last found one, if there was another; then those where it ended leases lately;
+ * then the next pages, and others at random: when leases take 95 of 100 slots at least one page in twenty has a free
+ * one, wherever the free ones are, so a few looks do. When they do not, the pool grows by a page. Of a page little more
+ * is read than the states of its slots: only those that may be free are copied out.
  *
  * At the bound of max_leases more pages are looked at, in the end all of them, and a few leases past their time are
  * noted. When the pick has its answer and holds nothing any more, it ends those as maintenance would: their ledger
@@ -14,6 +15,9 @@
  * a transaction that goes on, holds no lease in flight: in place of such slots there may be spare pages, behind those
  * of the bound, which are looked at only when all others are taken. (A lease there does not keep others from the slots
  * of the bound, so that for a while more may be in flight than the setting says, at most twice as many.)
+ *
+ * When nothing was found at all, the backend remembers for a tenth of a second that the pool is full, and then takes no
+ * more than the few looks of any pick. It forgets that at once when it ends a lease itself.
  */
 #include "postgres.h"
 
@@ -25,16 +29,36 @@
 #include "expire.h"
 #include "lease.h"
 
-/* Pages that are looked at before the pool grows; and, once it cannot, before all of them are. */
-#define PAGES_TO_TRY 16
+/*
+ * Pages that are looked at before the pool grows, so many neighbours before another place is chosen at random: what is
+ * near is cheaper to read, most of all for a session that has not touched that part of shared buffers yet.
+ */
+#define PAGES_TO_TRY 32
+#define PAGES_IN_A_ROW 8
+
+/* Pages, all at random, that are looked at once the pool cannot grow, before all of them are. */
 #define PAGES_AT_BOUND 256
+
+/* How many pages where it ended leases a backend remembers. */
+#define ENDED_PAGES 16
+
+/* How long a backend remembers that the pool was full: microseconds. */
+#define FULL_FOR INT64CONST(100000)
 
 /* Leases that one pick ends. More than one, so that ended ones become fewer. */
 #define MAX_ENDED 8
 
-/* This backend's place in the pages, and their number when last counted. */
+/* This backend's place in the pages, whether a free slot is left there, and the number of pages when last counted. */
 static int32 current_page = 0;
+static bool current_has_room = false;
 static int32 known_pages = 0;
+
+/* Pages where this backend has ended leases, the last one first; 0: no more of them. */
+static int32 ended_page[ENDED_PAGES];
+
+/* When the pool of so many pages was full; 0: it is not known to be. */
+static TimestampTz full_since = 0;
+static int32 full_bound = 0;
 
 /* Leases that this pick is to end when it has its answer. */
 static int	nnoted = 0;
@@ -52,15 +76,57 @@ typedef struct Search
 	int64		in_flight;		/* leases seen, once all pages are looked at */
 } Search;
 
-/* At the bound: counts a slot that has no room for a new lease, or notes that its lease can be ended. */
-static void
-note_taken(Search *search, const LlmqLeaseId *id, const LlmqSlot *slot)
+/* What one look at a page finds: leases in flight, and copies of the other slots. */
+typedef struct Look
 {
-	if (!llmq_slot_overdue(slot, search->now))
+	bool		for_overdue;	/* such leases are not in flight */
+	TimestampTz now;
+	int			in_flight;
+	int			n;
+	int			number[LLMQ_SLOTS];
+	LlmqSlot	slot[LLMQ_SLOTS];
+} Look;
+
+/* Under the page's lock. */
+static void
+look_at_slots(const LlmqCellHeader *state, void *argument)
+{
+	const LlmqLeasePage *page = (const LlmqLeasePage *) state;
+	Look	   *look = argument;
+
+	for (int i = 0; i < LLMQ_SLOTS; i++)
 	{
-		search->in_flight += slot->state == LLMQ_SLOT_GRANTED;
-		return;
+		const LlmqSlot *slot = &page->slot[i];
+
+		if (slot->state == LLMQ_SLOT_GRANTED && !(look->for_overdue && llmq_slot_overdue(slot, look->now)))
+		{
+			look->in_flight++;
+			continue;
+		}
+		look->number[look->n] = i;
+		look->slot[look->n++] = *slot;
 	}
+}
+
+static bool
+look_at_page(Search *search, int32 page, Look *look)
+{
+	look->for_overdue = search->at_bound;
+	look->now = search->now;
+	look->in_flight = 0;
+	look->n = 0;
+	if (!llmq_cell_peek(search->live, LLMQ_LIVE_LEASE, page, look_at_slots, look))
+		return false;
+	search->in_flight += look->in_flight;
+	return true;
+}
+
+/* At the bound: notes a lease that can be ended. */
+static void
+note_overdue(Search *search, const LlmqLeaseId *id, const LlmqSlot *slot)
+{
+	if (!search->at_bound || !llmq_slot_overdue(slot, search->now))
+		return;
 	for (int i = 0; i < nnoted; i++)
 		if (noted[i].secret == id->secret)
 			return;
@@ -72,15 +138,15 @@ note_taken(Search *search, const LlmqLeaseId *id, const LlmqSlot *slot)
 static bool
 find_in_page(Search *search, int32 page)
 {
-	LlmqLeasePage copy;
+	Look		look;
 
-	if (!llmq_cell_copy(search->live, LLMQ_LIVE_LEASE, page, &copy, sizeof(copy)))
+	if (!look_at_page(search, page, &look))
 		return false;
-	for (int i = 0; i < LLMQ_SLOTS; i++)
+	for (int i = 0; i < look.n; i++)
 	{
-		const LlmqSlot *slot = &copy.slot[i];
+		const LlmqSlot *slot = &look.slot[i];
 		LlmqLeaseId id = {
-			.page = page,.slot = i,.day = llmq_lease_day(slot->granted_at),.secret = slot->secret
+			.page = page,.slot = look.number[i],.day = llmq_lease_day(slot->granted_at),.secret = slot->secret
 		};
 
 		if (llmq_slot_reusable(slot))
@@ -88,10 +154,26 @@ find_in_page(Search *search, int32 page)
 			*search->place = id;
 			*search->seen = *slot;
 			current_page = page;
+			current_has_room = i + 1 < look.n;
 			return true;
 		}
-		if (search->at_bound)
-			note_taken(search, &id, slot);
+		note_overdue(search, &id, slot);
+	}
+	return false;
+}
+
+/* Looks where this backend has ended leases; each such page once. */
+static bool
+find_where_ended(Search *search, int32 pages)
+{
+	while (ended_page[0] != 0)
+	{
+		int32		page = ended_page[0];
+
+		memmove(&ended_page[0], &ended_page[1], sizeof(ended_page) - sizeof(ended_page[0]));
+		ended_page[ENDED_PAGES - 1] = 0;
+		if (page <= pages && find_in_page(search, page))
+			return true;
 	}
 	return false;
 }
@@ -109,30 +191,47 @@ find_in_turn(Search *search, int32 from, int32 pages)
 	return false;
 }
 
-/*
- * Looks at up to `tries` of the pages: at all, or at that where the last one was found, the one after it, whose address
- * is known most of the time, and random ones.
- */
+static int32
+random_page(int32 pages)
+{
+	return (int32) pg_prng_uint64_range(&pg_global_prng_state, 1, pages);
+}
+
+/* Looks at some pages here and there. The next search begins where this one has come to. */
 static bool
-find_in_some(Search *search, int32 pages, int tries)
+find_here_and_there(Search *search, int32 pages)
+{
+	int			tries = search->at_bound ? PAGES_AT_BOUND : PAGES_TO_TRY;
+	int			in_a_row = search->at_bound ? 1 : PAGES_IN_A_ROW;
+
+	for (int i = 1; i <= tries; i++)
+	{
+		int32		page = i % in_a_row == 0 ? random_page(pages) : current_page % pages + 1;
+
+		CHECK_FOR_INTERRUPTS();
+		current_page = page;
+		current_has_room = false;
+		if (find_in_page(search, page))
+			return true;
+	}
+	return false;
+}
+
+/* Looks at a few pages, or all when there are few: first at those that are most likely to have a free slot. */
+static bool
+find_in_some(Search *search, int32 pages)
 {
 	if (pages <= 0)
 		return false;
 	if (current_page < 1 || current_page > pages)
-		current_page = (int32) pg_prng_uint64_range(&pg_global_prng_state, 1, pages);
-	if (pages <= tries)
-		return find_in_turn(search, current_page, pages);
-	for (int i = 0; i < tries; i++)
 	{
-		CHECK_FOR_INTERRUPTS();
-		if (find_in_page(search, current_page))
-			return true;
-		if (i == 0)
-			current_page = current_page % pages + 1;
-		else
-			current_page = (int32) pg_prng_uint64_range(&pg_global_prng_state, 1, pages);
+		current_page = random_page(pages);
+		current_has_room = true;
 	}
-	return false;
+	if (pages <= PAGES_TO_TRY)
+		return find_in_turn(search, current_page, pages);
+	return (current_has_room && find_in_page(search, current_page)) || find_where_ended(search, pages) ||
+		find_here_and_there(search, pages);
 }
 
 /* Makes one more lease page, if there may be so many. */
@@ -156,18 +255,14 @@ add_page(Search *search, int32 max_pages)
 static bool
 count_in_page(Search *search, int32 page)
 {
-	LlmqLeasePage copy;
-	bool		room = false;
+	Look		look;
 
-	if (!llmq_cell_copy(search->live, LLMQ_LIVE_LEASE, page, &copy, sizeof(copy)))
+	if (!look_at_page(search, page, &look))
 		return false;
-	for (int i = 0; i < LLMQ_SLOTS; i++)
-	{
-		room |= llmq_slot_reusable(&copy.slot[i]);
-		if (copy.slot[i].state == LLMQ_SLOT_GRANTED && copy.slot[i].expires_at > search->now)
-			search->in_flight++;
-	}
-	return room;
+	for (int i = 0; i < look.n; i++)
+		if (llmq_slot_reusable(&look.slot[i]))
+			return true;
+	return false;
 }
 
 /*
@@ -200,9 +295,8 @@ find_at_bound(Search *search)
 	bool		found;
 
 	search->at_bound = true;
-	search->now = GetCurrentTimestamp();
 	nnoted = 0;
-	found = search->bound > PAGES_AT_BOUND && find_in_some(search, search->bound, PAGES_AT_BOUND);
+	found = search->bound > PAGES_AT_BOUND && find_in_some(search, search->bound);
 	if (!found)
 	{
 		search->in_flight = 0;
@@ -212,6 +306,25 @@ find_at_bound(Search *search)
 	if (found && IsTransactionBlock())
 		nnoted = 0;
 	return found || find_spare(search);
+}
+
+/* The pool has as many pages as it may have, as far as known: was it full a moment ago? */
+static bool
+was_full(const Search *search)
+{
+	return full_since != 0 && full_bound == search->bound && search->now >= full_since &&
+		search->now < full_since + FULL_FOR;
+}
+
+/* This backend has ended a lease: when its transaction has committed, a slot is free there. */
+void
+llmq_lease_ended(int32 page)
+{
+	full_since = 0;
+	if (ended_page[0] == page)
+		return;
+	memmove(&ended_page[1], &ended_page[0], sizeof(ended_page) - sizeof(ended_page[0]));
+	ended_page[0] = page;
 }
 
 /* Go on elsewhere: somebody else is busy in this page. */
@@ -230,25 +343,34 @@ bool
 llmq_lease_find_free(LlmqLive *live, int32 max_leases, LlmqLeaseId *place, LlmqSlot *seen)
 {
 	Search		search = {.live = live,.place = place,.seen = seen};
+	int32		pages;
 
 	search.bound = (max_leases + LLMQ_SLOTS - 1) / LLMQ_SLOTS;
-	if (find_in_some(&search, Min(known_pages, search.bound), PAGES_TO_TRY))
+	if (find_in_some(&search, Min(known_pages, search.bound)))
 		return true;
+	search.now = GetCurrentTimestamp();
+	if (was_full(&search))
+		return false;
+	pages = known_pages;
 	known_pages = llmq_cell_last_id(live, LLMQ_LIVE_LEASE);
-	if (find_in_some(&search, Min(known_pages, search.bound), PAGES_TO_TRY))
+	if (known_pages != pages && find_in_some(&search, Min(known_pages, search.bound)))
 		return true;
 	/* others may have filled the new page before we look */
 	while (known_pages < search.bound && add_page(&search, search.bound))
 		if (find_in_page(&search, known_pages))
 			return true;
 	known_pages = llmq_cell_last_id(live, LLMQ_LIVE_LEASE);
-	return find_at_bound(&search);
+	if (find_at_bound(&search))
+		return true;
+	full_since = search.now;
+	full_bound = search.bound;
+	return false;
 }
 
 /*
  * Ends leases that are past their time, and others that maintenance would see to, in the current transaction: those
  * that were met when slots ran short. Nothing may be held, and nothing of the configuration in use: this writes to the
- * ledger. The next search begins there.
+ * ledger.
  */
 void
 llmq_lease_end_noted(void)
@@ -267,5 +389,4 @@ llmq_lease_end_noted(void)
 	for (int i = 0; i < n; i++)
 		(void) llmq_overdue_settle(&live, &lease[i], now);
 	llmq_live_close(&live);
-	current_page = lease[0].page;
 }

@@ -301,6 +301,7 @@ llmq_lease_free(LlmqLive *live, const LlmqLeaseId *id, const LlmqSlot *seen)
 	memset(&page->slot[id->slot], 0, sizeof(LlmqSlot));
 	llmq_set_log(&set, 0);
 	llmq_set_unlock(&set);
+	llmq_lease_ended(id->page);
 	return true;
 }
 
@@ -371,7 +372,10 @@ llmq_lease_settle(LlmqLive *live, const LlmqLeaseId *id, const LlmqSettlement *s
 	settling.settled_by = U64FromFullTransactionId(GetCurrentFullTransactionId());
 	if (slot->state == LLMQ_SLOT_SETTLED && llmq_slot_unfinished(slot) && !finish(live, id, slot))
 		return false;
-	return change_slot(live, id, &settling, slot);
+	if (!change_slot(live, id, &settling, slot))
+		return false;
+	llmq_lease_ended(id->page);
+	return true;
 }
 
 /* Moves the expiry of a live lease; `slot` as in llmq_lease_settle(). False when somebody else changed it first. */

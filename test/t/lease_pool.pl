@@ -180,6 +180,33 @@ for my $free ("together, n > $size * 0.95", "spread, n % 20 = 0")
 	cmp_ok($reads - $empty, '<', 25, "$how: a pick reads few pages more than in an empty pool");
 	is(picks($size * 0.05 - $picks, 3600000, 'full'), 'granted ' . ($size * 0.05 - $picks), "$how: each that is left is found");
 }
+
+# A session that found the pool full remembers it for a tenth of a second, so that refusals are cheap
+$session->query_safe('SELECT llmquota_release(lease) FROM llmquota.lease LIMIT 1');
+is(picks(1, 3600000, 'full'), 'granted 1', 'the pool is full');
+my $refused = 200;
+my $plan = $session->query_safe(qq{EXPLAIN (ANALYZE, BUFFERS, COSTS OFF, TIMING OFF)
+	SELECT FROM generate_series(1, $refused) i, llmquota_pick('large', 'none', request_id => i::text)
+	 WHERE status = 'no_lease_slot'});
+like($plan, qr/rows=$refused\b/, "$refused picks are refused");
+my ($hits) = $plan =~ /Buffers: shared hit=(\d+)/;
+my ($ms) = $plan =~ /Execution Time: (\d+)/;
+my $scans = 1 + $ms / 100;
+note("$hits pages read in $ms ms");
+cmp_ok($hits, '<', $scans * ($size / 4 + 300) + $refused * 60, 'few of them have looked at all pages');
+
+# and yet it finds what it, or somebody else, has ended
+my $one = q{(SELECT lease FROM llmquota.lease LIMIT 1)};
+my $pick = q{SELECT status FROM llmquota_pick('large', 'none', ttl_ms => 3600000)};
+my $found = grep {
+	$session->query_safe("SELECT llmquota_release($one)");
+	$session->query_safe($pick) eq 'granted' && $session->query_safe($pick) eq 'no_lease_slot';
+} 1 .. 20;
+is($found, 20, 'a slot that the session has freed itself is found at once, each time, and no other');
+sql($node, "SELECT llmquota_release($one)");
+ok(poll(sub { $session->query_safe($pick) eq 'granted' }), 'what another session has freed is found');
+is($session->query_safe($pick), 'no_lease_slot', 'once');
+agree($node, 'a full pool');
 $session->quit;
 $node->stop;
 done_testing();

@@ -8,7 +8,7 @@ from table import Row, compare, interleave, per_second
 CLIENTS = 8
 CROWD, FREE = 10_000, 10
 POOLS = (10, 1_000, 10_000)
-SLOTS, TIMED = 8_000, 100
+SLOTS, TIMED = 100_000, 100
 
 
 def make_single(bench):
@@ -98,12 +98,12 @@ def make_slots(bench, database, free):
     bench.make_database(database, keys=12)
     bench.cluster.sql(
         database, f"UPDATE llmquota.setting SET value = '{SLOTS}' WHERE name = 'max_leases'",
-        """CREATE FUNCTION timed(picks int) RETURNS double precision LANGUAGE plpgsql AS $$
+        """CREATE FUNCTION timed(picks int, expected text) RETURNS double precision LANGUAGE plpgsql AS $$
            DECLARE
                began CONSTANT timestamptz := clock_timestamp();
            BEGIN
                ASSERT picks = (SELECT count(*) FROM generate_series(1, picks) n, llmquota_pick('gpt-4o', 'timed',
-                   request_id => n::text, ttl_ms => 86400000) p WHERE p.status = 'granted'), 'a pick was refused';
+                   request_id => n::text, ttl_ms => 86400000) p WHERE p.status = expected), 'not ' || expected;
                RETURN picks / extract(epoch FROM clock_timestamp() - began);
            END $$""")
     if bench.picks(database, SLOTS, ttl_ms=86_400_000) != SLOTS:
@@ -112,21 +112,23 @@ def make_slots(bench, database, free):
                       f"lease, row_number() OVER (ORDER BY lease) n FROM llmquota.lease) l WHERE {free}")
 
 
-def timed(bench, database):
+def timed(bench, database, expected):
     """Rate of picks in a session that knows where the pages are; the pool is as full as before when they have ended."""
     rows = bench.cluster.sql(database, "SET synchronous_commit = off", "SELECT count(*) FROM llmquota.lease",
-                             "SELECT timed(10)", f"SELECT timed({TIMED})")
+                             f"SELECT timed(10, '{expected}')", f"SELECT timed({TIMED}, '{expected}')")
     bench.cluster.sql(database, "SELECT count(llmquota_release(lease)) FROM llmquota.lease WHERE org = 'timed'")
     return float(rows[-1][0])
 
 
 def slots(bench):
-    pools = {"empty": "true", "spread": "n % 20 = 0", "together": f"n > {SLOTS} * 0.95"}
+    pools = {"empty": "true", "spread": "n % 20 = 0", "together": f"n > {SLOTS} * 0.95", "full": "false"}
     bench.say(f"filling pools of {SLOTS:,} leases")
     for name, free in pools.items():
         make_slots(bench, f"slots_{name}", free)
-    measures = {name: lambda name=name: timed(bench, f"slots_{name}") for name in pools}
+    measures = {name: lambda name=name: timed(bench, f"slots_{name}", "no_lease_slot" if name == "full" else "granted")
+                for name in pools}
     bench.warm_up(*measures.values())
     figures = interleave(measures, 3 * bench.rounds)
     return [compare(f"pick in a pool of leases 95 % full, free ones {name}, off, 1 session", figures, name, "empty", 0.5)
-            for name in ("spread", "together")]
+            for name in ("spread", "together")] + [
+        compare("refused pick in a pool of leases all taken, off, 1 session", figures, "full", "empty")]
