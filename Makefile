@@ -14,6 +14,8 @@ EXTRA_CLEAN = $(OBJS:.o=.d) $(filter-out build/demo build/node,$(wildcard build/
 PG_CONFIG ?= pg_config
 export PG_CONFIG
 PGXS := $(wildcard $(shell $(PG_CONFIG) --pgxs 2>/dev/null))
+# What a target needs is built by as many compilers as there are processors, unless make was told how many.
+BUILD = $(MAKE) -s --no-print-directory $(if $(filter -j%,$(MAKEFLAGS)),,-j$(shell nproc))
 # Bitcode is for inlining into expressions, which functions that lock pages have no use for; and it needs clang.
 override with_llvm = no
 
@@ -32,12 +34,12 @@ deps:		## installs the Debian packages that building and all other targets need
 
 test:		## builds, installs and runs every suite; SUITES='unit regress:pick' runs some
 	@test/deps test
-	@$(MAKE) -s --no-print-directory all testing installed
+	+@$(BUILD) all testing installed
 	@test/as-postgres test/run-suites $(SUITES)
 
 torture:	## kills a server in mid-traffic 500 times; ROUNDS=5 ROLLBACKS=100 for fewer crashes and rollbacks
 	@test/deps test
-	@$(MAKE) -s --no-print-directory all testing installed
+	+@$(BUILD) all testing installed
 	@test/as-postgres test/torture/run
 
 test-asan:	## the unit, regress, isolation and TAP suites under AddressSanitizer and UBSan, in a root of Debian 13 (as root)
@@ -46,12 +48,12 @@ test-asan:	## the unit, regress, isolation and TAP suites under AddressSanitizer
 
 asan:
 	@test/deps test
-	@$(MAKE) -s --no-print-directory all testing installed FLAVOUR=asan
+	+@$(BUILD) all testing installed FLAVOUR=asan
 	@FLAVOUR=asan test/as-postgres test/asan $(SUITES)
 
 coverage:	## how many lines of src/*.c the suites run; fails below 90 %
 	@test/deps test
-	@$(MAKE) -s --no-print-directory all testing installed FLAVOUR=coverage
+	+@$(BUILD) all testing installed FLAVOUR=coverage
 	@FLAVOUR=coverage test/as-postgres test/coverage $(SUITES)
 
 test-major:	## every suite on another major version, in a root of its Debian release: MAJOR=17 (as root)
@@ -59,7 +61,7 @@ test-major:	## every suite on another major version, in a root of its Debian rel
 
 test-upgrade:	## upgraded equals fresh, with leases in flight and two libraries side by side (as root)
 	@test/deps test
-	@$(MAKE) -s --no-print-directory all testing
+	+@$(BUILD) all testing
 	@test/upgrade/run
 
 deb:		## makes a Debian package in build/deb
@@ -72,17 +74,17 @@ test-deb: deb	## installs, uses and removes that package in a clean root of this
 
 bench:		## measures against Redis, PL/pgSQL and bare PostgreSQL
 	@test/deps bench
-	@$(MAKE) -s --no-print-directory all installed
+	+@$(BUILD) all installed
 	@test/as-postgres test/bench/run
 
 subjects:	## sees a million orgs once each, and that live state stays bounded; ORGS=10000 for fewer
 	@test/deps test
-	@$(MAKE) -s --no-print-directory all testing installed
+	+@$(BUILD) all testing installed
 	@test/as-postgres test/subjects $(ORGS)
 
 demo:		## plays a service of 500 clinics in its peak hour on a private cluster
 	@test/deps demo
-	@$(MAKE) -s --no-print-directory all installed
+	+@$(BUILD) all installed
 	@test/as-postgres test/demo/run
 
 demo-stop:	## ends what `make demo` left running for a look
