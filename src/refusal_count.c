@@ -150,12 +150,15 @@ llmq_refusal_count_in_window(LlmqPick *pick)
 	pending[i].times++;
 }
 
-/* Appends a text to an entry. */
+/* Appends a text to an entry, whose lengths are 0; NULL is as good as the empty one. */
 static void
 put_text(LlmqRefusalEntry *entry, LlmqRefusalText which, const char *text)
 {
-	Size		length = text == NULL ? 0 : strlen(text);
+	Size		length;
 
+	if (text == NULL)
+		return;
+	length = strlen(text);
 	Assert(length <= LLMQ_MAX_NAME);
 	entry->length[which] = length;
 	memcpy((char *) entry + entry->size, text, length);
