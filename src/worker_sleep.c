@@ -395,6 +395,18 @@ is_needed(void)
 	return llmq_worker_enabled && ndatabases > 0 && databases[0].due != DT_NOEND;
 }
 
+/* Takes new settings, which may be that there is to be no worker; is this one to go on? */
+static bool
+goes_on(void)
+{
+	if (ConfigReloadPending)
+	{
+		ConfigReloadPending = false;
+		ProcessConfigFile(PGC_SIGHUP);
+	}
+	return is_needed() && !ShutdownRequestPending;
+}
+
 /*
  * A preloaded sleeper ends with 1, so that the server starts it again; when the server itself ends that is no matter.
  */
@@ -404,15 +416,10 @@ sleep_and_visit(void)
 	MemoryContext context = AllocSetContextCreate(TopMemoryContext, "llmquota sleeper", ALLOCSET_DEFAULT_SIZES);
 
 	list_databases();
-	while (is_needed() && !ShutdownRequestPending)
+	while (goes_on())
 	{
 		MemoryContextSwitchTo(context);
 		MemoryContextReset(context);
-		if (ConfigReloadPending)
-		{
-			ConfigReloadPending = false;
-			ProcessConfigFile(PGC_SIGHUP);
-		}
 		if (llmq_worker_enabled)
 			take_turn();
 		else

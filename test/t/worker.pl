@@ -73,9 +73,12 @@ ok(poll(sub { in_db($node, 'one', q{SELECT count(*) FROM llmquota.usage WHERE us
 	'the row that was rolled back with a record is written');
 is(status($node, 'one', 'failures || coalesce(last_error, $$ $$)'), '0 ', 'without an error');
 
-# off takes effect while it waits
+# off takes effect while it waits, long before its next round would be due
 set_worker($node, 'off');
-ok(poll(sub { sleepers($node) eq '' }), 'off: it ends');
+{
+	local $PostgreSQL::Test::Utils::timeout_default = 20;
+	ok(poll(sub { sleepers($node) eq '' }), 'off: it ends');
+}
 set_worker($node, 'on');
 
 # A database made from this one has a worker of its own, and neither stands in the way of the other
