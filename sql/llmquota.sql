@@ -1414,7 +1414,7 @@ CREATE FUNCTION @extschema@.llmquota_forget(
 	OUT pending bigint)
 RETURNS record
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp
+SET search_path = pg_catalog, pg_temp SET jit = off
 AS $$
 DECLARE
 	salt CONSTANT pg_catalog.text := pg_catalog.gen_random_uuid()::pg_catalog.text;
