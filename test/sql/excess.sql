@@ -14,15 +14,14 @@ INSERT INTO llmquota.quota (scope, subject, metric, amount, per) VALUES
 UPDATE llmquota.setting SET value = '1' WHERE name = 'max_leases';
 
 CREATE TABLE forgotten (n int, lease uuid);
-INSERT INTO forgotten SELECT 1, p.lease FROM llmquota_pick('m', 'o', 100, 50, ttl_ms => 1) p;
-INSERT INTO forgotten SELECT 2, p.lease FROM llmquota_pick('m', 'o', 100, 50, ttl_ms => 1) p;
+INSERT INTO forgotten SELECT n, p.lease FROM generate_series(1, 4) n, llmquota_pick('m', 'o', 100, 50, ttl_ms => 1, request_id => n::text) p;
 
 -- the leases expire, and their slots are taken by others
 DO $$
 DECLARE
 	so_far bigint := 0;
 BEGIN
-	WHILE so_far < 2 LOOP
+	WHILE so_far < 4 LOOP
 		SELECT so_far + m.expired INTO so_far FROM llmquota_maintain() m;
 	END LOOP;
 END
@@ -40,7 +39,20 @@ SELECT r.* FROM forgotten f, llmquota_record(f.lease, 10, 5) r WHERE n = 2;
 SELECT scope, subject, metric, used FROM llmquota.meter_window WHERE subject IN ('o', 'k', '') ORDER BY 1, 2, 3;
 
 -- once
-SELECT r.* FROM forgotten f, llmquota_record(f.lease, 2000, 1000) r ORDER BY n;
+SELECT r.* FROM forgotten f, llmquota_record(f.lease, 2000, 1000) r WHERE n < 3 ORDER BY n;
+SELECT scope, subject, metric, used FROM llmquota.meter_window WHERE subject IN ('o', 'k', '') ORDER BY 1, 2, 3;
+
+-- in a savepoint: charged with the transaction, unless one around it is rolled back
+BEGIN;
+SAVEPOINT kept;
+SELECT r.* FROM forgotten f, llmquota_record(f.lease, 1100, 550) r WHERE n = 3;
+RELEASE kept;
+SAVEPOINT undone;
+SAVEPOINT released;
+SELECT r.* FROM forgotten f, llmquota_record(f.lease, 1100, 550) r WHERE n = 4;
+RELEASE released;
+ROLLBACK TO undone;
+COMMIT;
 SELECT scope, subject, metric, used FROM llmquota.meter_window WHERE subject IN ('o', 'k', '') ORDER BY 1, 2, 3;
 SELECT f.n, u.status, u.input_tokens, u.output_tokens, u.usage_source
   FROM forgotten f JOIN llmquota.usage u USING (lease) ORDER BY 1;

@@ -16,7 +16,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 PATIENCE = 60
 PAUSE = 0.005  # between two looks at a condition
 SETTINGS = ['max_prepared_transactions = 200', 'restart_after_crash = off', 'max_connections = 50', 'autovacuum = off',
-            'max_wal_size = 128MB', 'shared_buffers = 32MB', 'log_statement = none']
+            'max_wal_size = 128MB', 'shared_buffers = 32MB', 'log_statement = none', 'jit = off']
 
 
 def gone(pid):
