@@ -1318,7 +1318,9 @@ BEGIN
 	END IF;
 	EXECUTE pg_catalog.format('SELECT true FROM llmquota.%1$I t WHERE t.%1$I OPERATOR(pg_catalog.=) $1', kind) INTO known USING old_name;
 	IF known IS NULL AND NOT (kind OPERATOR(pg_catalog.=) 'org'
-		AND EXISTS (SELECT FROM llmquota.name n WHERE n.kind OPERATOR(pg_catalog.=) 'o' AND n.name OPERATOR(pg_catalog.=) old_name)) THEN
+		AND (EXISTS (SELECT FROM llmquota.name n WHERE n.kind OPERATOR(pg_catalog.=) 'o' AND n.name OPERATOR(pg_catalog.=) old_name)
+			 OR EXISTS (SELECT FROM llmquota.alias a
+						 WHERE a.kind OPERATOR(pg_catalog.=) 'org' AND a.name OPERATOR(pg_catalog.=) old_name AND a.is_current))) THEN
 		RAISE EXCEPTION USING ERRCODE = 'undefined_object',
 			MESSAGE = pg_catalog.format('%s "%s" does not exist', kind, old_name);
 	END IF;

@@ -106,6 +106,8 @@ DROP ROLE regress_llmquota_renamed;
 -- an org that is not listed
 SELECT pick('unlisted', 'm', 'unlisted'), llmquota_rename('org', 'unlisted', 'known by another name'), pick('unlisted, by its new name', 'm', 'known by another name');
 SELECT subject, used FROM used WHERE scope = 'org' AND subject ~ 'unlisted|another' AND model IS NULL;
+SELECT llmquota_rename('org', 'known by another name', 'known by yet another one'), pick('unlisted, by its newest name', 'm', 'known by yet another one'), llmquota_rename('org', 'known by yet another one', 'unlisted');
+SELECT subject, used FROM used WHERE scope = 'org' AND subject ~ 'unlisted|another' AND model IS NULL;
 
 -- a late record of what was called otherwise
 SELECT lease FROM llmquota_pick('m', 'late', 1, 1, ttl_ms => 1) \gset

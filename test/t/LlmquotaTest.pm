@@ -140,7 +140,7 @@ sub disagreements
 					WHEN status = 'error' AND http_status IS NOT NULL THEN 0 ELSE reserved_input END,
 			   CASE WHEN status = 'released' THEN 0 WHEN output_tokens IS NOT NULL THEN output_tokens
 					WHEN status = 'error' AND http_status IS NOT NULL THEN 0 ELSE reserved_output END
-		  FROM llmquota.usage
+		  FROM llmquota.usage_current
 	), counted AS (
 		SELECT q.id AS quota, q.scope, q.metric,
 			   CASE q.scope WHEN 'global' THEN '' WHEN 'provider' THEN c.provider WHEN 'account' THEN c.account
