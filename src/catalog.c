@@ -248,7 +248,7 @@ llmq_catalog_model(const LlmqCatalog *catalog, const char *name)
 	return model != NULL ? model : llmq_names_find(catalog->models, llmq_alias_now(catalog, LLMQ_NAME_MODEL, name));
 }
 
-/* Whatever quotas of a scope can be on, by any name that stands for it; NULL when it is not, or no longer, configured. */
+/* Whatever quotas of a scope can be on, by any name that stands for it; NULL when it is not configured. */
 LlmqSubject *
 llmq_catalog_subject(LlmqCatalog *catalog, LlmqScope scope, const char *name)
 {

@@ -2,7 +2,7 @@
  * inject.c
  *	  Faults on demand, in testing builds only.
  *
- * One superuser setting, llmquota.inject, names the point at which the server is to fail. A shipped build has neither
+ * One superuser setting, llmquota.inject, names the points at which the server is to fail. A shipped build has neither
  * the setting nor the points.
  */
 #include "postgres.h"
@@ -25,7 +25,7 @@ void
 llmq_inject_init(void)
 {
 	DefineCustomStringVariable("llmquota.inject",
-							   "The point at which a testing build of llmquota fails.",
+							   "The points at which a testing build of llmquota fails.",
 							   NULL,
 							   &llmq_inject,
 							   "",
@@ -34,11 +34,26 @@ llmq_inject_init(void)
 							   NULL, NULL, NULL);
 }
 
-/* Is this the point that the test asked for? */
+/* What the setting, a list "point,point:times", has behind the name of a point; NULL when that is not in it. */
+static const char *
+behind(const char *point)
+{
+	Size		length = strlen(point);
+
+	for (const char *at = llmq_inject; at != NULL; at = strchr(at, ','))
+	{
+		at += *at == ',';
+		if (strncmp(at, point, length) == 0 && strchr(",:", at[length]) != NULL)
+			return at + length;
+	}
+	return NULL;
+}
+
+/* Is this a point that the test asked for? */
 bool
 llmq_injected(const char *point)
 {
-	return llmq_inject != NULL && strcmp(llmq_inject, point) == 0;
+	return behind(point) != NULL;
 }
 
 /* Raises at the point that the test asked for. */
@@ -51,21 +66,14 @@ llmq_inject_error(const char *point)
 				 errmsg("injected fault at \"%s\"", point)));
 }
 
-/* Is this the point that the test asked for, and is it passed as often as it said: "point" or "point:times"? */
+/* Is this a point that the test asked for, and is it passed as often as it said? */
 static bool
 reached(const char *point)
 {
 	static int	passed = 0;
-	Size		length = strlen(point);
-	int			times = 1;
+	const char *times = behind(point);
 
-	if (llmq_inject == NULL || strncmp(llmq_inject, point, length) != 0)
-		return false;
-	if (llmq_inject[length] == ':')
-		times = atoi(llmq_inject + length + 1);
-	else if (llmq_inject[length] != '\0')
-		return false;
-	return ++passed >= times;
+	return times != NULL && ++passed >= (*times == ':' ? atoi(times + 1) : 1);
 }
 
 /* Crashes the server at the point that the test asked for, once everything up to this record is on disk. */

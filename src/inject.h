@@ -2,7 +2,7 @@
  * inject.h
  *	  Faults on demand, in testing builds only (-DLLMQ_TESTING).
  *
- * The tests set llmquota.inject to the name of a point; there the server then raises an error, crashes, or leaves a
+ * The tests set llmquota.inject to the names of points; there the server then raises an error, crashes, or leaves a
  * step out. In a shipped build the points are nothing.
  */
 #ifndef LLMQ_INJECT_H

@@ -87,7 +87,8 @@ query(const LlmqSeedMeter *meter, const LlmqWindow *window)
 	if (llmq_scope_of(meter->key.kind, &scope) && scope != LLMQ_SCOPE_GLOBAL)
 		subject = psprintf(" AND u.%s OPERATOR(pg_catalog.=) " NAME_NOW("$5"), subject_columns[scope]);
 	if (meter->key.part != 0)
-		part = llmq_name_kind(meter->key.part) == LLMQ_NAME_MODEL ? " AND u.model OPERATOR(pg_catalog.=) " NAME_NOW("$6") :
+		part = llmq_name_kind(meter->key.part) == LLMQ_NAME_MODEL ?
+			" AND u.model OPERATOR(pg_catalog.=) " NAME_NOW("$6") :
 			" AND u.model OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT m.model FROM llmquota.model m"
 			" WHERE m.family OPERATOR(pg_catalog.=) pg_catalog.substr($6, 2)))";
 	return psprintf("SELECT %s, pg_catalog.sum(%s)::pg_catalog.int8 FROM %s u"

@@ -17,7 +17,6 @@
 
 #include "fmgr.h"
 #include "miscadmin.h"
-#include "postmaster/bgworker.h"
 #include "storage/ipc.h"
 #include "storage/lwlock.h"
 #include "storage/shmem.h"
@@ -93,21 +92,34 @@ start_memory(void)
 	LWLockRelease(AddinShmemInitLock);
 }
 
-/* One sleeper for all databases, which the server starts once it is no standby (any more), and again when it ends. */
-static void
-register_sleeper(void)
+/*
+ * What all processes of the worker are: started when the server is no standby (any more), and once. Its name is its
+ * type's.
+ */
+BackgroundWorker
+llmq_worker_process(const char *function, const char *type, Oid database)
 {
 	BackgroundWorker worker = {
 		.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION,
 		.bgw_start_time = BgWorkerStart_RecoveryFinished,
-		.bgw_restart_time = RESTART_SECONDS,
+		.bgw_restart_time = BGW_NEVER_RESTART,
 		.bgw_library_name = "llmquota",
-		.bgw_function_name = "llmquota_sleeper_main",
-		.bgw_name = "llmquota worker",
-		.bgw_type = "llmquota worker",
-		.bgw_main_arg = ObjectIdGetDatum(InvalidOid),
+		.bgw_main_arg = ObjectIdGetDatum(database),
 	};
 
+	strlcpy(worker.bgw_function_name, function, sizeof(worker.bgw_function_name));
+	strlcpy(worker.bgw_name, type, sizeof(worker.bgw_name));
+	strlcpy(worker.bgw_type, type, sizeof(worker.bgw_type));
+	return worker;
+}
+
+/* One sleeper for all databases, which the server starts once it is no standby (any more), and again when it ends. */
+static void
+register_sleeper(void)
+{
+	BackgroundWorker worker = llmq_worker_process("llmquota_sleeper_main", "llmquota worker", InvalidOid);
+
+	worker.bgw_restart_time = RESTART_SECONDS;
 	next_request_hook = shmem_request_hook;
 	shmem_request_hook = request_memory;
 	next_startup_hook = shmem_startup_hook;

@@ -9,6 +9,7 @@
 
 #include "datatype/timestamp.h"
 #include "port/atomics.h"
+#include "postmaster/bgworker.h"
 #include "storage/dsm.h"
 #include "storage/latch.h"
 #include "storage/spin.h"
@@ -96,6 +97,7 @@ typedef bool (*LlmqWorkerChange) (LlmqWorkerCell *cell, void *argument);
 extern bool llmq_worker_enabled;
 extern LlmqSleeper *llmq_preloaded_sleeper;
 extern void llmq_worker_init(void);
+extern BackgroundWorker llmq_worker_process(const char *function, const char *type, Oid database);
 extern void llmq_sleeper_prepare(LlmqSleeper *sleeper);
 extern LlmqSleeper *llmq_sleeper_attach(dsm_handle memory, dsm_segment **segment);
 

@@ -11,7 +11,6 @@
 
 #include "access/xact.h"
 #include "miscadmin.h"
-#include "postmaster/bgworker.h"
 #include "postmaster/walwriter.h"
 #include "storage/proc.h"
 #include "storage/procarray.h"
@@ -85,15 +84,7 @@ claim_start(LlmqWorkerCell *cell, void *argument)
 static void
 start_sleeper(LlmqLive *live, TimestampTz now)
 {
-	BackgroundWorker worker = {
-		.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION,
-		.bgw_start_time = BgWorkerStart_RecoveryFinished,
-		.bgw_restart_time = BGW_NEVER_RESTART,
-		.bgw_library_name = "llmquota",
-		.bgw_function_name = "llmquota_sleeper_main",
-		.bgw_type = "llmquota worker",
-		.bgw_main_arg = ObjectIdGetDatum(MyDatabaseId),
-	};
+	BackgroundWorker worker = llmq_worker_process("llmquota_sleeper_main", "llmquota worker", MyDatabaseId);
 
 	if (!llmq_worker_cell_change(live, claim_start, &now))
 		return;

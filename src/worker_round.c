@@ -15,7 +15,6 @@
 #include "access/xact.h"
 #include "commands/extension.h"
 #include "miscadmin.h"
-#include "postmaster/bgworker.h"
 #include "storage/ipc.h"
 #include "tcop/tcopprot.h"
 #include "utils/guc.h"

@@ -26,7 +26,6 @@
 #include "access/xlog.h"
 #include "catalog/pg_database.h"
 #include "miscadmin.h"
-#include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
 #include "postmaster/walwriter.h"
 #include "storage/ipc.h"
@@ -294,19 +293,10 @@ wait_for_round(BackgroundWorkerHandle *handle)
 static bool
 start_round(Oid database, BackgroundWorkerHandle **handle)
 {
-	BackgroundWorker worker = {
-		.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION,
-		.bgw_start_time = BgWorkerStart_RecoveryFinished,
-		.bgw_restart_time = BGW_NEVER_RESTART,
-		.bgw_library_name = "llmquota",
-		.bgw_function_name = "llmquota_round_main",
-		.bgw_name = "llmquota maintenance",
-		.bgw_type = "llmquota maintenance",
-		.bgw_main_arg = ObjectIdGetDatum(database),
-		.bgw_notify_pid = MyProcPid,
-	};
+	BackgroundWorker worker = llmq_worker_process("llmquota_round_main", "llmquota maintenance", database);
 	LlmqWorkerExtra extra = {.memory = sleeper_memory};
 
+	worker.bgw_notify_pid = MyProcPid;
 	memcpy(worker.bgw_extra, &extra, sizeof(extra));
 	memset(&sleeper->result, 0, sizeof(sleeper->result));
 	return RegisterDynamicBackgroundWorker(&worker, handle);

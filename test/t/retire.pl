@@ -169,24 +169,33 @@ is(sql($node, "SELECT kind, name FROM llmquota.name WHERE $live GROUP BY 1, 2 HA
 is(sql($node, "SELECT scope, subject, part FROM llmquota.meter WHERE $live GROUP BY 1, 2, 3 HAVING count(*) > 1"), '', 'no subject has two meters');
 amcheck($node, 'after the load');
 
-# A crash right after the mark, and one before anything is written down
-sub crash_in_maintenance
-{
-	my ($inject) = @_;
-
-	$node->psql('postgres', "SET llmquota.inject = '$inject'; $maintain");
-	crash($node);
-	$node->start;
-	return;
-}
+# A crash right after a mark, of the first cell, or of a later one. What is marked is gone, what is not is not, and both
+# come again as if nothing had been.
 $_->quit for $session, $maintainer;
 sql($node, 'SELECT count(llmquota_release(lease)) FROM llmquota.lease');
-is(sql($node, q{SELECT status FROM llmquota_pick('haiku', 'crash', 1, 1)}), 'granted', 'an org before a crash');
-crash_in_maintenance('short-day');
-is(sql($node, q{SELECT status FROM llmquota_pick('haiku', 'crash', 1, 1)}), 'granted', 'and after it');
-is(sql($node, q{SELECT used FROM llmquota.meter_window WHERE scope = 'org' AND subject = 'crash' AND model IS NULL AND metric = 'concurrency'}),
-	2, 'its meter has counted both');
-is(sql($node, "SELECT kind, name FROM llmquota.name WHERE $live GROUP BY 1, 2 HAVING count(*) > 1"), '', 'no name has two ids');
-amcheck($node, 'after a crash');
+my $dead = q{SELECT (SELECT count(*) FROM llmquota.meter WHERE (get_byte(state, 6) & 4) <> 0)
+				  + (SELECT count(*) FROM llmquota.name WHERE (get_byte(state, 6) & 4) <> 0)};
+for my $marks (1, 4)
+{
+	my $what = "a crash after mark $marks";
+	my $org = "crash $marks";
+
+	sql($node, qq{SELECT llmquota_release(lease) FROM unnest('{$org,a,b,c}'::text[]) org, llmquota_pick('haiku', org, 1, 1)});
+	# until the org is idle, and enough with it
+	ok(poll(sub { $node->psql('postgres', "SET llmquota.inject = 'short-day,retire-mark:$marks'; $maintain") == 2 }),
+		"$what: maintenance does not come back");
+	crash($node);
+	$node->start;
+	cmp_ok(sql($node, $dead), '>=', $marks, "$what: the marks are there");
+	is(sql($node, qq{SELECT status FROM generate_series(1, 2) i, llmquota_pick('haiku', '$org', i, 1)}),
+		"granted\ngranted", "$what: the org comes again");
+	is(sql($node, qq{SELECT used FROM llmquota.meter_window WHERE scope = 'org' AND subject = '$org' AND model IS NULL AND metric = 'concurrency'}),
+		2, "$what: one meter has counted both calls");
+	is(sql($node, "SELECT kind, name FROM llmquota.name WHERE $live GROUP BY 1, 2 HAVING count(*) > 1"), '', "$what: no name has two ids");
+	is(sql($node, 'SELECT count(llmquota_release(lease)) FROM llmquota.lease'), 2, "$what: both are given back");
+	is(sql($node, q{SELECT count(*) FROM llmquota.meter_window WHERE metric = 'concurrency' AND used <> 0}), 0, "$what: nothing is in flight");
+	verified($node, $what);
+	amcheck($node, $what);
+}
 $node->stop;
 done_testing();

@@ -139,6 +139,17 @@ is(sql($node, q{SELECT org, sum(calls), sum(input_tokens) FROM counted WHERE org
 	"early|2|14\nprepared|1|9", 'they are once they have ended, the one rolled back by the row that maintenance wrote');
 $_->quit for $commits, $rolls_back;
 
+# Who counts in a transaction goes on to write in it, when later ones have ended already
+my $counts = $node->background_psql('postgres');
+$counts->query_safe('BEGIN; SELECT txid_current()');
+sql($node, q{SELECT llmquota_record(lease, 1) FROM llmquota_pick('large', 'later')});
+$counts->query_safe('SELECT FROM llmquota_maintain()');
+$counts->query_safe(q{SELECT llmquota_record(lease, 2) FROM llmquota_pick('large', 'later')});
+$counts->query_safe('COMMIT');
+$counts->quit;
+agrees('what a transaction writes after it has counted is counted by the next');
+is(sql($node, q{SELECT sum(calls), sum(input_tokens) FROM counted WHERE org = 'later'}), '2|3', 'once');
+
 my $killed = open_session('killed');
 traffic(2);
 crash($node);
