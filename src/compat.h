@@ -7,8 +7,10 @@
 #ifndef LLMQ_COMPAT_H
 #define LLMQ_COMPAT_H
 
+#include "access/genam.h"
 #include "access/transam.h"
 #include "common/relpath.h"
+#include "nodes/tidbitmap.h"
 #include "storage/bufmgr.h"
 #include "utils/rel.h"
 
@@ -101,5 +103,61 @@ llmq_oldest_clog_xid_compat(void)
 #define llmq_insert_index_tuples_compat(rri, slot, estate) \
 	ExecInsertIndexTuples(rri, slot, estate, false, false, NULL, NIL, false)
 #endif
+
+static inline IndexScanDesc
+llmq_index_beginscan_bitmap_compat(Relation index, Snapshot snapshot, int nkeys)
+{
+#if PG_VERSION_NUM < 180000
+	return index_beginscan_bitmap(index, snapshot, nkeys);
+#else
+	return index_beginscan_bitmap(index, snapshot, NULL, nkeys);
+#endif
+}
+
+/* Goes through the pages of a bitmap, in their order. */
+#if PG_VERSION_NUM < 180000
+typedef TBMIterator *LlmqPageIterator;
+#else
+typedef TBMPrivateIterator *LlmqPageIterator;
+#endif
+
+static inline void
+llmq_pages_begin_compat(LlmqPageIterator *iterator, TIDBitmap *pages)
+{
+#if PG_VERSION_NUM < 180000
+	*iterator = tbm_begin_iterate(pages);
+#else
+	*iterator = tbm_begin_private_iterate(pages);
+#endif
+}
+
+static inline bool
+llmq_pages_next_compat(LlmqPageIterator *iterator, BlockNumber *page)
+{
+#if PG_VERSION_NUM < 180000
+	TBMIterateResult *result = tbm_iterate(*iterator);
+
+	if (result == NULL)
+		return false;
+	*page = result->blockno;
+#else
+	TBMIterateResult result;
+
+	if (!tbm_private_iterate(*iterator, &result))
+		return false;
+	*page = result.blockno;
+#endif
+	return true;
+}
+
+static inline void
+llmq_pages_end_compat(LlmqPageIterator *iterator)
+{
+#if PG_VERSION_NUM < 180000
+	tbm_end_iterate(*iterator);
+#else
+	tbm_end_private_iterate(*iterator);
+#endif
+}
 
 #endif							/* LLMQ_COMPAT_H */

@@ -72,6 +72,26 @@ llmq_ledger_leaf_name(int32 day)
 	return psprintf("usage_%04d%02d%02d", year, month, day_of_month);
 }
 
+/* The day of a leaf; false when the name is not that of a leaf. */
+bool
+llmq_ledger_leaf_day(const char *name, int32 *day)
+{
+	int			year;
+	int			month;
+	int			day_of_month;
+	int			end = 0;
+	char	   *same;
+	bool		is_leaf;
+
+	if (sscanf(name, "usage_%4d%2d%2d%n", &year, &month, &day_of_month, &end) != 3 || name[end] != '\0')
+		return false;
+	*day = date2j(year, month, day_of_month) - POSTGRES_EPOCH_JDATE;
+	same = llmq_ledger_leaf_name(*day);
+	is_leaf = strcmp(same, name) == 0;
+	pfree(same);
+	return is_leaf;
+}
+
 /* The number of the column that says which transaction wrote a row; a trigger fills it in. */
 int
 llmq_ledger_recorded_in(void)

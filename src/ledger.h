@@ -36,6 +36,7 @@ extern bool llmq_ledger_find(const LlmqLeaseId *id, LlmqLedgerRow *row);
 extern bool llmq_ledger_correct(const LlmqLeaseId *id, const LlmqSettlement *settlement, const LlmqLedgerExtra *extra,
 								const char *expected);
 extern char *llmq_ledger_leaf_name(int32 day);
+extern bool llmq_ledger_leaf_day(const char *name, int32 *day);
 extern int	llmq_ledger_recorded_in(void);
 
 #endif							/* LLMQ_LEDGER_H */

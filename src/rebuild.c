@@ -10,29 +10,22 @@
 #include "postgres.h"
 
 #include "catalog/pg_inherits.h"
-#include "catalog/pg_type.h"
-#include "executor/spi.h"
 #include "fmgr.h"
 #include "miscadmin.h"
-#include "utils/builtins.h"
+#include "utils/hsearch.h"
 #include "utils/memutils.h"
+#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 #include "catalog.h"
 #include "meter.h"
 #include "relation.h"
 #include "seed.h"
-#include "sql.h"
 
 PG_FUNCTION_INFO_V1(llmquota_rebuild);
 
 /* How often a page may move, or a meter have to grow, before it is given up. */
 #define MAX_ATTEMPTS 100
-
-/* For whom calls were made, within the longest window there can be. */
-#define CALLERS_QUERY \
-	"SELECT DISTINCT u.org, u.provider, u.account, u.key, u.model FROM llmquota.usage_current u WHERE u.picked_at" \
-	" OPERATOR(pg_catalog.>=) $1 AND u.status OPERATOR(pg_catalog.<>) 'released'"
 
 /* The meters that are there. */
 typedef struct MeterIds
@@ -67,7 +60,7 @@ lock_meter(LlmqLive *live, int32 meter, LlmqCellSet *set, int *cell)
 	return false;
 }
 
-/* Begins all windows of a meter anew. */
+/* Begins all windows of a meter anew. It is durable when they are complete again. */
 void
 llmq_meter_restart_windows(LlmqLive *live, int32 meter)
 {
@@ -79,7 +72,6 @@ llmq_meter_restart_windows(LlmqLive *live, int32 meter)
 	llmq_meter_restart(llmq_set_change(&set, cell), GetCurrentTimestamp());
 	llmq_set_log(&set, 0);
 	llmq_set_unlock(&set);
-	llmq_cell_make_durable(set.lsn);
 }
 
 /* Begins the windows that the plan wants of a meter which is there. False when it has to grow first. */
@@ -133,40 +125,75 @@ ensure_subject(LlmqLive *live, LlmqCatalog *catalog, LlmqSubject *subject, const
 		ensure_meter(live, catalog, meters->meter[i]);
 }
 
-static const char *
-text_of(uint64 row, int column)
+/* For whom, of what, calls were made. */
+typedef struct Caller
 {
-	char	   *text = SPI_getvalue(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, column);
+	LlmqLedgerName *name[LLMQ_NAMED_COUNT];
+} Caller;
 
-	return text == NULL ? "" : text;
+/* Notes for whom a call was made. */
+static void
+note_caller(const LlmqUsageRow *row, void *context)
+{
+	HTAB	   *callers = context;
+
+	(void) hash_search(callers, row->name, HASH_ENTER, NULL);
+}
+
+/* Reads for whom calls were made, within the longest window there can be. */
+static HTAB *
+find_callers(LlmqLedgerNames *names)
+{
+	HASHCTL		control = {.keysize = sizeof(Caller),.entrysize = sizeof(Caller),.hcxt = CurrentMemoryContext};
+	HTAB	   *callers = hash_create("llmquota callers", 1024, &control, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	TimestampTz now = GetCurrentTimestamp();
+	LlmqLedgerScan scan = {
+		.names = names,.from = now - LLMQ_LENGTH_MAX,.to = now + USECS_PER_DAY,.visit = note_caller,.context = callers
+	};
+
+	PushActiveSnapshot(GetLatestSnapshot());
+	llmq_ledger_names_init(names);
+	names->all = true;
+	memset(names->wanted, true, sizeof(names->wanted));
+	scan.snapshot = GetActiveSnapshot();
+	llmq_ledger_scan_begin(&scan);
+	while (llmq_ledger_scan_step(&scan))
+		CHECK_FOR_INTERRUPTS();
+	PopActiveSnapshot();
+	return callers;
+}
+
+/* A subject of a caller; NULL when there is none, or it is no longer configured. */
+static LlmqSubject *
+subject_of(LlmqCatalog *catalog, const Caller *caller, LlmqScope scope, LlmqNamed kind)
+{
+	return caller->name[kind] == NULL ? NULL : llmq_catalog_subject(catalog, scope, caller->name[kind]->text);
 }
 
 /* Makes sure that all meters are there which the ledger's rows belong to. */
 static void
 ensure_meters(LlmqLive *live)
 {
-	Oid			types[] = {TIMESTAMPTZOID};
-	Datum		values[] = {TimestampTzGetDatum(GetCurrentTimestamp() - LLMQ_LENGTH_MAX)};
-	LlmqCatalog *catalog;
-	LlmqSql		sql;
+	LlmqLedgerNames names;
+	HTAB	   *callers = find_callers(&names);
+	/* after the ledger: it knows the names that were found there, whatever was renamed meanwhile */
+	LlmqCatalog *catalog = llmq_catalog();
+	HASH_SEQ_STATUS each;
+	Caller	   *caller;
 
-	llmq_sql_begin(&sql);
-	if (SPI_execute_with_args(CALLERS_QUERY, lengthof(types), types, values, NULL, false, 0) != SPI_OK_SELECT)
-		elog(ERROR, "the ledger cannot be read");
-	/* after the query: it knows the names that the query found, whatever was renamed meanwhile */
-	catalog = llmq_catalog();
-	for (uint64 row = 0; row < SPI_processed; row++)
+	hash_seq_init(&each, callers);
+	while ((caller = hash_seq_search(&each)) != NULL)
 	{
-		LlmqModel  *model = llmq_catalog_model(catalog, text_of(row, 5));
+		const LlmqLedgerName *name = caller->name[LLMQ_NAMED_MODEL];
+		LlmqModel  *model = name == NULL ? NULL : llmq_catalog_model(catalog, name->text);
 
 		CHECK_FOR_INTERRUPTS();
 		ensure_subject(live, catalog, &catalog->global, model);
-		ensure_subject(live, catalog, &llmq_catalog_org(catalog, text_of(row, 1))->subject, model);
-		ensure_subject(live, catalog, llmq_catalog_subject(catalog, LLMQ_SCOPE_PROVIDER, text_of(row, 2)), model);
-		ensure_subject(live, catalog, llmq_catalog_subject(catalog, LLMQ_SCOPE_ACCOUNT, text_of(row, 3)), model);
-		ensure_subject(live, catalog, llmq_catalog_subject(catalog, LLMQ_SCOPE_KEY, text_of(row, 4)), model);
+		ensure_subject(live, catalog, subject_of(catalog, caller, LLMQ_SCOPE_ORG, LLMQ_NAMED_ORG), model);
+		ensure_subject(live, catalog, subject_of(catalog, caller, LLMQ_SCOPE_PROVIDER, LLMQ_NAMED_PROVIDER), model);
+		ensure_subject(live, catalog, subject_of(catalog, caller, LLMQ_SCOPE_ACCOUNT, LLMQ_NAMED_ACCOUNT), model);
+		ensure_subject(live, catalog, subject_of(catalog, caller, LLMQ_SCOPE_KEY, LLMQ_NAMED_KEY), model);
 	}
-	llmq_sql_end(&sql);
 }
 
 static void

@@ -5,8 +5,10 @@
  *
  * A window begins at zero, marked seeding. What was used before is added up first, with no page locked; then, under the
  * meter's page lock, it is added if the window is still the same one and still marked, and the mark goes in the same
- * record. So it happens exactly once, whatever fails, and a pick waits no longer than for another pick. Concurrency
- * windows are completed lease by lease (seed_lease.c), after the others of their meter.
+ * record. So it happens exactly once, whatever fails, and a pick waits no longer than for another pick. One pass over the
+ * ledger, back in time, serves all windows (seed_sum.c); each is completed as soon as it is known, so that a year's
+ * does not keep an hour's waiting. Concurrency windows are completed lease by lease (seed_lease.c), after the others of
+ * their meter.
  */
 #include "postgres.h"
 
@@ -14,6 +16,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "inject.h"
 #include "seed.h"
 
 /* How many meters one look finds; the next round finds more. */
@@ -25,6 +28,8 @@
 /* The meters that are to be completed. */
 typedef struct SeedMeters
 {
+	LlmqLive   *live;
+	XLogRecPtr	lsn;			/* the last change */
 	int32		only;			/* this meter, 0: all */
 	int			n;
 	LlmqSeedMeter *meter;
@@ -63,22 +68,22 @@ llmq_seed_window(LlmqMeterState *state, const LlmqWindow *wanted)
 
 /* Under the lock: adds the sums, and takes the mark away. */
 static void
-change(LlmqWindow *window, const LlmqWindow *wanted, int64 first, const LlmqSeedSums *sums)
+change(LlmqWindow *window, const LlmqSeedWindow *added)
 {
-	for (int i = 0; sums != NULL && i < LLMQ_BUCKETS; i++)
+	for (int i = 0; added != NULL && i < LLMQ_BUCKETS; i++)
 	{
-		int64		at = window->kind == LLMQ_WINDOW_SLIDING ? (first + i) * window->span : wanted->head;
+		int64		at = added->span > 0 ? (added->first + i) * added->span : added->from;
 
-		(void) llmq_window_add_earlier(window, at, sums->bucket[i]);
+		(void) llmq_window_add_earlier(window, at, added->sums.bucket[i]);
 	}
 	window->flags &= ~LLMQ_WINDOW_SEEDING;
-	if (sums != NULL && sums->loose)
+	if (added != NULL && added->sums.loose)
 		llmq_window_loosen(window);
 }
 
 /* Completes one window with its sums (none for concurrency). False when it has changed meanwhile, or is complete. */
 static bool
-complete(LlmqLive *live, int32 meter, const LlmqWindow *wanted, int64 first, const LlmqSeedSums *sums)
+complete(SeedMeters *meters, int32 meter, const LlmqWindow *wanted, const LlmqSeedWindow *added)
 {
 	LlmqCellSet set;
 	LlmqWindow *window = NULL;
@@ -88,7 +93,7 @@ complete(LlmqLive *live, int32 meter, const LlmqWindow *wanted, int64 first, con
 	for (int attempt = 0; !locked && attempt < MAX_ATTEMPTS; attempt++)
 	{
 		CHECK_FOR_INTERRUPTS();
-		llmq_set_init(&set, live);
+		llmq_set_init(&set, meters->live);
 		cell = llmq_set_add(&set, LLMQ_LIVE_METER, meter);
 		locked = llmq_set_lock(&set) == LLMQ_LOCKED;
 	}
@@ -97,40 +102,75 @@ complete(LlmqLive *live, int32 meter, const LlmqWindow *wanted, int64 first, con
 	window = llmq_seed_window(llmq_set_change(&set, cell), wanted);
 	if (window != NULL)
 	{
-		change(window, wanted, first, sums);
+		change(window, added);
 		llmq_set_log(&set, 0);
+		meters->lsn = set.lsn;
+		LLMQ_INJECT_CRASH("seed-window", set.lsn);
 	}
 	llmq_set_unlock(&set);
-	llmq_cell_make_durable(set.lsn);
 	return window != NULL;
 }
 
-/* Completes the windows of one meter; how many. */
+/* Completes the windows whose sums are known, because the ledger has been read to before they begin; how many. */
 static int64
-seed_meter(LlmqLive *live, const LlmqSeedMeter *meter, const LlmqOpenLeases *leases, TimestampTz now)
+complete_windows(SeedMeters *meters, TimestampTz read_to)
 {
-	LlmqSeedSums sums;
 	int64		done = 0;
-	bool		concurrency = false;
-	LlmqWindow *window;
 
-	for (window = llmq_meter_first(meter->state); window != NULL; window = llmq_meter_next(meter->state, window))
-	{
-		if (!(window->flags & LLMQ_WINDOW_SEEDING))
-			continue;
-		if (window->kind == LLMQ_WINDOW_CONCURRENCY)
+	for (int i = 0; i < meters->n; i++)
+		for (int j = 0; j < meters->meter[i].nwindows; j++)
 		{
-			concurrency = true;
-			continue;
+			LlmqSeedWindow *window = &meters->meter[i].window[j];
+
+			if (window->done || window->from < read_to)
+				continue;
+			window->done = true;
+			done += complete(meters, meters->meter[i].id, window->window, window);
 		}
-		llmq_seed_sums(meter, window, leases, now, &sums);
-		done += complete(live, meter->id, window, llmq_seed_first_bucket(window, now), &sums);
+	return done;
+}
+
+/* Completes the concurrency windows of a meter whose other windows are complete; how many. */
+static int64
+complete_concurrency(SeedMeters *meters, const LlmqSeedMeter *meter, const LlmqOpenLeases *leases)
+{
+	bool		adopted = false;
+	int64		done = 0;
+
+	for (int i = 0; i < meter->nwindows; i++)
+		if (!meter->window[i].done)
+			return 0;
+	for (LlmqWindow *window = llmq_meter_first(meter->state); window != NULL;
+		 window = llmq_meter_next(meter->state, window))
+	{
+		if (window->kind != LLMQ_WINDOW_CONCURRENCY || !(window->flags & LLMQ_WINDOW_SEEDING))
+			continue;
+		adopted = adopted || llmq_leases_adopt(meters->live, meter, leases);
+		if (!adopted)
+			break;
+		done += complete(meters, meter->id, window, NULL);
 	}
-	if (!concurrency || !llmq_leases_adopt(live, meter, leases))
-		return done;
-	for (window = llmq_meter_first(meter->state); window != NULL; window = llmq_meter_next(meter->state, window))
-		if (window->kind == LLMQ_WINDOW_CONCURRENCY && (window->flags & LLMQ_WINDOW_SEEDING))
-			done += complete(live, meter->id, window, 0, NULL);
+	return done;
+}
+
+/* Completes windows, those that reach back least first, until the deadline, but at least one; how many. */
+static int64
+seed_meters(SeedMeters *meters, const LlmqMaintenance *maintenance)
+{
+	LlmqOpenLeases leases;
+	LlmqSeedPass pass;
+	int64		done = 0;
+
+	llmq_open_leases_find(meters->live, &leases);
+	llmq_seed_pass_begin(&pass, meters->meter, meters->n, &leases);
+	LLMQ_INJECT_CRASH("seed-begun", InvalidXLogRecPtr);
+	do
+		done += complete_windows(meters, pass.scan.to);
+	while ((done == 0 || !llmq_maintenance_late(maintenance)) && llmq_seed_pass_step(&pass));
+	llmq_seed_pass_end(&pass);
+	for (int i = 0; i < meters->n; i++)
+		done += complete_concurrency(meters, &meters->meter[i], &leases);
+	llmq_cell_make_durable(meters->lsn);
 	return done;
 }
 
@@ -140,24 +180,15 @@ llmq_seed_meters(const LlmqMaintenance *maintenance, int32 only)
 {
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "llmquota seed", ALLOCSET_DEFAULT_SIZES);
 	MemoryContext caller = MemoryContextSwitchTo(context);
-	MemoryContext work = AllocSetContextCreate(context, "llmquota seed meter", ALLOCSET_DEFAULT_SIZES);
-	SeedMeters	meters = {.only = only,.context = context};
-	LlmqOpenLeases leases;
 	LlmqLive	live;
+	SeedMeters	meters = {.live = &live,.only = only,.context = context};
 	int64		done = 0;
 
 	llmq_live_open(&live, LLMQ_LIVE_LEASE + 1, RowExclusiveLock);
 	meters.meter = palloc(sizeof(LlmqSeedMeter) * METERS_AT_ONCE);
 	llmq_cell_walk(&live, LLMQ_LIVE_METER, find_seeding, &meters);
 	if (meters.n > 0)
-		llmq_open_leases_find(&live, &leases);
-	for (int i = 0; i < meters.n && (i == 0 || !llmq_maintenance_late(maintenance)); i++)
-	{
-		CHECK_FOR_INTERRUPTS();
-		MemoryContextSwitchTo(work);
-		done += seed_meter(&live, &meters.meter[i], &leases, GetCurrentTimestamp());
-		MemoryContextReset(work);
-	}
+		done = seed_meters(&meters, maintenance);
 	llmq_live_close(&live);
 	MemoryContextSwitchTo(caller);
 	MemoryContextDelete(context);

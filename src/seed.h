@@ -6,6 +6,7 @@
 #define LLMQ_SEED_H
 
 #include "lease.h"
+#include "ledger_scan.h"
 #include "maintain.h"
 #include "meter.h"
 
@@ -23,12 +24,38 @@ typedef struct LlmqOpenLeases
 	LlmqOpenLease *lease;
 } LlmqOpenLeases;
 
+/* What was used before a window began, by its buckets; a window of a calendar period has one. */
+typedef struct LlmqSeedSums
+{
+	int64		bucket[LLMQ_BUCKETS];
+	bool		loose;			/* with figures of transactions that may yet fail */
+} LlmqSeedSums;
+
+/* A window that is to be completed, other than of concurrency. */
+typedef struct LlmqSeedWindow
+{
+	const LlmqWindow *window;	/* in the copy of its meter */
+	LlmqMetric	metric;
+	uint8		flags;
+	int64		span;			/* of a bucket; 0: there is only one */
+	int64		first;			/* number of the oldest bucket */
+	TimestampTz from;			/* what was picked since counts */
+	TimestampTz to;				/* ... and before */
+	int64		bucket;			/* that was counted in last, and its span of time */
+	TimestampTz bucket_from;
+	TimestampTz bucket_to;
+	bool		done;
+	LlmqSeedSums sums;
+} LlmqSeedWindow;
+
 /* A meter with windows that are to be completed. */
 typedef struct LlmqSeedMeter
 {
 	int32		id;
 	LlmqCellKey key;
 	LlmqMeterState *state;		/* a copy */
+	int			nwindows;
+	LlmqSeedWindow *window;
 } LlmqSeedMeter;
 
 /* rebuild.c */
@@ -45,14 +72,14 @@ extern uint32 llmq_slot_generation(const LlmqSlot *slot, int32 meter);
 extern bool llmq_leases_adopt(LlmqLive *live, const LlmqSeedMeter *meter, const LlmqOpenLeases *leases);
 
 /* seed_sum.c */
-typedef struct LlmqSeedSums
+typedef struct LlmqSeedPass
 {
-	int64		bucket[LLMQ_BUCKETS];
-	bool		loose;			/* with figures of transactions that may yet fail */
-} LlmqSeedSums;
+	LlmqLedgerNames names;
+	LlmqLedgerScan scan;
+} LlmqSeedPass;
 
-extern void llmq_seed_sums(const LlmqSeedMeter *meter, const LlmqWindow *window, const LlmqOpenLeases *leases,
-						   TimestampTz now, LlmqSeedSums *sums);
-extern int64 llmq_seed_first_bucket(const LlmqWindow *window, TimestampTz now);
+extern void llmq_seed_pass_begin(LlmqSeedPass *pass, LlmqSeedMeter *meters, int n, const LlmqOpenLeases *leases);
+extern bool llmq_seed_pass_step(LlmqSeedPass *pass);
+extern void llmq_seed_pass_end(LlmqSeedPass *pass);
 
 #endif							/* LLMQ_SEED_H */

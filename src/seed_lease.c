@@ -12,6 +12,7 @@
 #include "miscadmin.h"
 
 #include "catalog.h"
+#include "inject.h"
 #include "name.h"
 #include "seed.h"
 #include "settle.h"
@@ -139,6 +140,7 @@ change(LlmqCellSet *set, const LlmqOpenLease *lease, int meter_cell, int lease_c
 		return false;
 	changed->slot[lease->id.slot] = slot;
 	llmq_set_log(set, 0);
+	LLMQ_INJECT_CRASH("seed-lease", set->lsn);
 	return true;
 }
 

@@ -1,213 +1,324 @@
 /*
  * seed_sum.c
- *	  What was used before a window began, by its buckets: from the ledger, and from leases that it does not have yet.
+ *	  What was used before windows began, by their buckets: from the ledger, and from leases that it does not have yet.
  *
  * The leases are looked at first and the ledger afterwards, with a snapshot of its own and without those leases: so
- * each call is found exactly once, whenever it ends. Nothing is locked meanwhile but tables against DDL. What a meter
- * counts is known by what live state calls it; what it is called now is worked out with that same snapshot, because a
- * rename may have committed since the configuration was loaded.
+ * each call is found exactly once, whenever it ends. All windows of all meters are added up in one pass, which goes
+ * back in time by days: a window is complete when the pass is past its beginning, however far the others reach. Nothing
+ * is locked meanwhile but tables against DDL. What a meter counts is known by what live state calls it; what that is
+ * called now is worked out with the ledger's snapshot, because a rename may have committed since the configuration was
+ * loaded.
  */
 #include "postgres.h"
 
-#include "catalog/pg_type.h"
-#include "executor/spi.h"
-#include "utils/array.h"
-#include "utils/builtins.h"
+#include "common/int.h"
+#include "utils/hsearch.h"
+#include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
-#include "utils/uuid.h"
 
-#include "catalog.h"
 #include "name.h"
 #include "seed.h"
 #include "settle.h"
-#include "sql.h"
 
-/* The column of the ledger that names a meter's subject. */
-static const char *const subject_columns[LLMQ_SCOPE_COUNT] = {
-	[LLMQ_SCOPE_PROVIDER] = "provider",[LLMQ_SCOPE_ACCOUNT] = "account",[LLMQ_SCOPE_KEY] = "key",
-	[LLMQ_SCOPE_ORG] = "org"
-};
-
-/* Parameters of the query. */
-enum
+/* What is counted for one meter. */
+typedef struct SeedTarget
 {
-	PARAM_FROM, PARAM_TO, PARAM_BOUNDS, PARAM_WITHOUT, PARAM_SUBJECT, PARAM_PART, NPARAMS
-};
+	struct SeedTarget *next;	/* of the same subject */
+	LlmqSeedMeter *meter;
+	int			nmodels;		/* -1: all */
+	LlmqLedgerName **model;
+} SeedTarget;
 
-/* What a row counts for, when the provider answered with a failure and when not: as llmq_use_settled() has it. */
-#define FAILED "u.status OPERATOR(pg_catalog.=) 'error' AND u.http_status IS NOT NULL"
-#define TOKENS(kind) "COALESCE(u." kind "_tokens, CASE WHEN " FAILED " THEN 0 ELSE u.reserved_" kind " END)"
-
-/* What is called so in live state (alias.c), its kind before it, as it is called now. */
-#define NAME_NOW(cell) \
-	"COALESCE((SELECT a.name FROM llmquota.alias a WHERE a.is_current AND " cell " OPERATOR(pg_catalog.=)" \
-	" CASE WHEN a.generation OPERATOR(pg_catalog.=) 1" \
-	" THEN pg_catalog.concat(pg_catalog.left(a.kind, 1), a.cell)" \
-	" ELSE pg_catalog.concat(pg_catalog.upper(pg_catalog.left(a.kind, 1)), a.generation, ':', a.cell) END)," \
-	" pg_catalog.substr(" cell ", 2))"
-
-/* The number of the oldest bucket that a sliding window has at an instant; 0 for a calendar window, which has one. */
-int64
-llmq_seed_first_bucket(const LlmqWindow *window, TimestampTz now)
+typedef struct OpenEntry
 {
-	if (window->kind != LLMQ_WINDOW_SLIDING)
-		return 0;
+	uint64		secret;
+	pg_uuid_t	lease;
+	char		status;
+} OpenEntry;
+
+#define SH_PREFIX		open
+#define SH_ELEMENT_TYPE	OpenEntry
+#define SH_KEY_TYPE		uint64
+#define SH_KEY			secret
+#define SH_HASH_KEY(tb, key)	((uint32) (key))
+#define SH_EQUAL(tb, a, b)		((a) == (b))
+#define SH_SCOPE		static inline
+#define SH_DECLARE
+#define SH_DEFINE
+#include "lib/simplehash.h"
+
+/* Everything that one pass counts into. */
+typedef struct SeedCount
+{
+	SeedTarget *global;
+	bool		scope_wanted[LLMQ_SCOPE_COUNT];
+	open_hash  *open;			/* leases that are not taken from the ledger */
+	HTAB	   *ids;			/* IdEntry: names that they have */
+} SeedCount;
+
+typedef struct IdEntry
+{
+	int32		id;
+	LlmqLedgerName *name;
+} IdEntry;
+
+/* What a scope's subjects are to the ledger. */
+static LlmqNamed
+named_of(LlmqScope scope)
+{
+	static const LlmqNamed named[LLMQ_SCOPE_COUNT] = {
+		[LLMQ_SCOPE_PROVIDER] = LLMQ_NAMED_PROVIDER,[LLMQ_SCOPE_ACCOUNT] = LLMQ_NAMED_ACCOUNT,
+		[LLMQ_SCOPE_KEY] = LLMQ_NAMED_KEY,[LLMQ_SCOPE_ORG] = LLMQ_NAMED_ORG
+	};
+
+	return named[scope];
+}
+
+/* Adds up what a lease has used in one window, if it was picked in it before it began. */
+static void
+count_in_window(LlmqSeedWindow *window, TimestampTz picked_at, const LlmqUse *use)
+{
+	LlmqSeedSums *sums = &window->sums;
+	int64		counted;
+
+	if (picked_at < window->from || picked_at >= window->to)
+		return;
+	/* a bucket is found by division, but rows come nearly in their order */
+	if (picked_at < window->bucket_from || picked_at >= window->bucket_to)
+	{
+		window->bucket = window->span == 0 ? 0 : picked_at / window->span - window->first;
+		window->bucket_from = window->span == 0 ? window->from : (window->first + window->bucket) * window->span;
+		window->bucket_to = window->span == 0 ? window->to : window->bucket_from + window->span;
+	}
+	if (window->bucket < 0 || window->bucket >= LLMQ_BUCKETS)
+		return;
+	counted = llmq_use_counted(use, window->metric, window->flags);
+	if (pg_add_s64_overflow(sums->bucket[window->bucket], counted, &sums->bucket[window->bucket]))
+		sums->bucket[window->bucket] = PG_INT64_MAX;
+}
+
+/* Does a meter count calls of this model? */
+static bool
+counts_model(const SeedTarget *target, const LlmqLedgerName *model)
+{
+	int			i = 0;
+
+	while (i < target->nmodels && target->model[i] != model)
+		i++;
+	return i != target->nmodels;
+}
+
+/* Adds up one lease for one meter, but for windows that have counted it, as its slot says if it is still there. */
+static void
+count_in_meter(const SeedTarget *target, const LlmqUsageRow *row, const LlmqSlot *slot)
+{
+	const LlmqSeedMeter *meter = target->meter;
+	uint32		generation = slot == NULL ? 0 : llmq_slot_generation(slot, meter->id);
+
+	for (int i = 0; i < meter->nwindows; i++)
+	{
+		LlmqSeedWindow *window = &meter->window[i];
+
+		if (slot != NULL && generation >= window->window->since)
+			continue;
+		if (slot != NULL && slot->state == LLMQ_SLOT_SETTLED && row->picked_at >= window->from &&
+			row->picked_at < window->to)
+			window->sums.loose = true;
+		count_in_window(window, row->picked_at, &row->use);
+	}
+}
+
+static void
+count_lease(const SeedCount *count, const LlmqUsageRow *row, const LlmqSlot *slot)
+{
+	for (int scope = 0; scope < LLMQ_SCOPE_COUNT; scope++)
+	{
+		const SeedTarget *target = count->global;
+
+		if (!count->scope_wanted[scope])
+			continue;
+		if (scope != LLMQ_SCOPE_GLOBAL)
+			target = row->name[named_of(scope)] == NULL ? NULL : row->name[named_of(scope)]->object;
+		for (; target != NULL; target = target->next)
+			if (counts_model(target, row->name[LLMQ_NAMED_MODEL]))
+				count_in_meter(target, row, slot);
+	}
+}
+
+/* Adds up a row of the ledger. */
+static void
+count_row(const LlmqUsageRow *row, void *context)
+{
+	const SeedCount *count = context;
+	LlmqLeaseId id;
+
+	if (count->open->members > 0 && llmq_lease_parse(&row->lease, &id))
+	{
+		const OpenEntry *entry = open_lookup(count->open, id.secret);
+
+		if (entry != NULL && memcmp(&entry->lease, &row->lease, UUID_LEN) == 0)
+			return;
+	}
+	count_lease(count, row, NULL);
+}
+
+/* What an id of live state stands for, as a name of the ledger; NULL when it is not wanted. */
+static LlmqLedgerName *
+name_of_id(SeedCount *count, LlmqLedgerNames *names, LlmqNamed kind, int32 id)
+{
+	IdEntry    *entry;
+	bool		found;
+
+	if (!names->wanted[kind])
+		return NULL;
+	entry = hash_search(count->ids, &id, HASH_ENTER, &found);
+	if (!found)
+	{
+		const char *cell = llmq_name_cell(id);
+
+		entry->name = cell == NULL ? NULL : llmq_ledger_name_of_cell(names, kind, cell);
+	}
+	return entry->name;
+}
+
+/* Adds up a lease that the ledger may not have. */
+static void
+count_open(SeedCount *count, LlmqLedgerNames *names, const LlmqOpenLease *lease)
+{
+	const LlmqSlot *slot = &lease->slot;
+	LlmqUsageRow row = {.picked_at = slot->granted_at};
+	bool		found;
+
+	row.name[LLMQ_NAMED_PROVIDER] = name_of_id(count, names, LLMQ_NAMED_PROVIDER, slot->provider);
+	row.name[LLMQ_NAMED_ACCOUNT] = name_of_id(count, names, LLMQ_NAMED_ACCOUNT, slot->account);
+	row.name[LLMQ_NAMED_KEY] = name_of_id(count, names, LLMQ_NAMED_KEY, slot->key);
+	row.name[LLMQ_NAMED_ORG] = name_of_id(count, names, LLMQ_NAMED_ORG, slot->org);
+	row.name[LLMQ_NAMED_MODEL] = name_of_id(count, names, LLMQ_NAMED_MODEL, slot->model);
+	row.use = slot->state == LLMQ_SLOT_GRANTED ? llmq_use_reserved(slot) : llmq_use_settled(slot, &slot->settlement);
+	llmq_lease_uuid(&lease->id, &row.lease);
+	open_insert(count->open, lease->id.secret, &found)->lease = row.lease;
+	count_lease(count, &row, slot);
+}
+
+/* The models that a meter counts: the one it is for, or those of its family. */
+static void
+add_models(LlmqLedgerNames *names, SeedTarget *target, int32 part)
+{
+	const char *cell = part == 0 ? NULL : llmq_name_cell(part);
+	List	   *models = NIL;
+	ListCell   *each;
+
+	target->nmodels = part == 0 ? -1 : 0;
+	if (cell == NULL)
+		return;
+	names->wanted[LLMQ_NAMED_MODEL] = true;
+	if (llmq_name_kind(part) == LLMQ_NAME_FAMILY)
+		models = llmq_ledger_family(names, cell + 1);
+	target->model = palloc(sizeof(LlmqLedgerName *) * Max(list_length(models), 1));
+	foreach(each, models)
+		target->model[target->nmodels++] = llmq_ledger_name(names, LLMQ_NAMED_MODEL, lfirst(each));
+	if (llmq_name_kind(part) != LLMQ_NAME_FAMILY)
+		target->model[target->nmodels++] = llmq_ledger_name_of_cell(names, LLMQ_NAMED_MODEL, cell);
+}
+
+/* Has a meter's windows counted. */
+static void
+add_meter(SeedCount *count, LlmqLedgerNames *names, LlmqSeedMeter *meter)
+{
+	SeedTarget *target = palloc0(sizeof(SeedTarget));
+	const char *subject = meter->key.subject == 0 ? NULL : llmq_name_cell(meter->key.subject);
+	LlmqScope	scope;
+
+	target->meter = meter;
+	add_models(names, target, meter->key.part);
+	if (!llmq_scope_of(meter->key.kind, &scope))
+		return;
+	count->scope_wanted[scope] = true;
+	if (scope == LLMQ_SCOPE_GLOBAL)
+	{
+		target->next = count->global;
+		count->global = target;
+	}
+	else if (subject != NULL)
+	{
+		LlmqLedgerName *name = llmq_ledger_name_of_cell(names, named_of(scope), subject);
+
+		names->wanted[named_of(scope)] = true;
+		target->next = name->object;
+		name->object = target;
+	}
+}
+
+/* The number of the oldest bucket that a sliding window has at an instant. */
+static int64
+first_bucket(const LlmqWindow *window, TimestampTz now)
+{
 	return Max(window->head, now / window->span) - LLMQ_BUCKETS + 1;
 }
 
-/* SQL for what a row counts for in a window. */
-static char *
-value_sql(const LlmqWindow *window)
-{
-	const char *cached = window->flags & LLMQ_WINDOW_NOT_CACHED ?
-		" OPERATOR(pg_catalog.-) COALESCE(u.cached_tokens, 0)" : "";
-
-	switch (window->metric)
-	{
-		case LLMQ_METRIC_INPUT_TOKENS:
-			return psprintf("%s%s", TOKENS("input"), cached);
-		case LLMQ_METRIC_OUTPUT_TOKENS:
-			return pstrdup(TOKENS("output"));
-		case LLMQ_METRIC_TOKENS:
-			return psprintf("%s OPERATOR(pg_catalog.+) %s%s", TOKENS("output"), TOKENS("input"), cached);
-		default:
-			return pstrdup(window->flags & LLMQ_WINDOW_NOT_FAILURES ? "CASE WHEN " FAILED " THEN 0 ELSE 1 END" : "1");
-	}
-}
-
-static char *
-query(const LlmqSeedMeter *meter, const LlmqWindow *window)
-{
-	LlmqScope	scope = LLMQ_SCOPE_GLOBAL;
-	const char *bucket = window->kind == LLMQ_WINDOW_SLIDING ? "pg_catalog.width_bucket(u.picked_at, $3)" : "0";
-	const char *subject = "";
-	const char *part = "";
-
-	if (llmq_scope_of(meter->key.kind, &scope) && scope != LLMQ_SCOPE_GLOBAL)
-		subject = psprintf(" AND u.%s OPERATOR(pg_catalog.=) " NAME_NOW("$5"), subject_columns[scope]);
-	if (meter->key.part != 0)
-		part = llmq_name_kind(meter->key.part) == LLMQ_NAME_MODEL ?
-			" AND u.model OPERATOR(pg_catalog.=) " NAME_NOW("$6") :
-			" AND u.model OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT m.model FROM llmquota.model m"
-			" WHERE m.family OPERATOR(pg_catalog.=) pg_catalog.substr($6, 2)))";
-	return psprintf("SELECT %s, pg_catalog.sum(%s)::pg_catalog.int8 FROM %s u"
-					" WHERE u.picked_at OPERATOR(pg_catalog.>=) $1 AND u.picked_at OPERATOR(pg_catalog.<) $2"
-					"%s%s AND u.status OPERATOR(pg_catalog.<>) 'released'"
-					" AND u.lease OPERATOR(pg_catalog.<>) ALL ($4) GROUP BY 1",
-					bucket, value_sql(window),
-					/* the names of now are worked out only where something was renamed: no index knows them */
-					llmq_catalog()->has_aliases ? "llmquota.usage_current" : "llmquota.usage", subject, part);
-}
-
-/* When the buckets begin, the first apart: width_bucket() answers 0 for what is before all of them. */
-static Datum
-bounds(const LlmqWindow *window, int64 first)
-{
-	Datum		bound[LLMQ_BUCKETS - 1];
-
-	for (int i = 0; i < LLMQ_BUCKETS - 1; i++)
-		bound[i] = TimestampTzGetDatum((first + 1 + i) * window->span);
-	return PointerGetDatum(construct_array(bound, LLMQ_BUCKETS - 1, TIMESTAMPTZOID, sizeof(TimestampTz),
-										   FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
-}
-
-static Datum
-lease_array(const LlmqOpenLeases *leases)
-{
-	Datum	   *uuids = palloc(sizeof(Datum) * Max(leases->n, 1));
-
-	for (int i = 0; i < leases->n; i++)
-	{
-		pg_uuid_t  *uuid = palloc(sizeof(pg_uuid_t));
-
-		llmq_lease_uuid(&leases->lease[i].id, uuid);
-		uuids[i] = UUIDPGetDatum(uuid);
-	}
-	return PointerGetDatum(construct_array(uuids, leases->n, UUIDOID, UUID_LEN, false, TYPALIGN_CHAR));
-}
-
-/* What live state calls what the id names; nothing for 0. */
-static Datum
-cell_text(int32 id)
-{
-	const char *cell = id == 0 ? NULL : llmq_name_cell(id);
-
-	return CStringGetTextDatum(cell == NULL ? "" : cell);
-}
-
-/* Adds what the ledger has. */
+/* Lists the windows of a meter that are to be added up. */
 static void
-add_ledger(const LlmqSeedMeter *meter, const LlmqWindow *window, const LlmqOpenLeases *leases, int64 first,
-			LlmqSeedSums *sums)
+add_windows(LlmqLedgerScan *scan, LlmqSeedMeter *meter, TimestampTz now)
 {
-	Oid			types[NPARAMS] = {
-		TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZARRAYOID, UUIDARRAYOID, TEXTOID, TEXTOID
-	};
-	bool		sliding = window->kind == LLMQ_WINDOW_SLIDING;
-	Datum		values[NPARAMS];
-	bool		isnull;
-	LlmqSql		sql;
-
-	values[PARAM_FROM] = TimestampTzGetDatum(sliding ? first * window->span : window->head);
-	values[PARAM_TO] = TimestampTzGetDatum(window->began_at);
-	values[PARAM_SUBJECT] = cell_text(meter->key.subject);
-	values[PARAM_PART] = cell_text(meter->key.part);
-	values[PARAM_BOUNDS] = bounds(window, first);
-	values[PARAM_WITHOUT] = lease_array(leases);
-
-	llmq_sql_begin(&sql);
-	PushActiveSnapshot(GetLatestSnapshot());
-	if (SPI_execute_with_args(query(meter, window), NPARAMS, types, values, NULL, true, 0) != SPI_OK_SELECT)
-		elog(ERROR, "the ledger cannot be summed up");
-	PopActiveSnapshot();
-	for (uint64 i = 0; i < SPI_processed; i++)
+	meter->nwindows = 0;
+	meter->window = palloc0(sizeof(LlmqSeedWindow) * LLMQ_MAX_LIMITS);
+	for (LlmqWindow *w = llmq_meter_first(meter->state); w != NULL; w = llmq_meter_next(meter->state, w))
 	{
-		int			bucket = DatumGetInt32(SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &isnull));
+		LlmqSeedWindow *window = &meter->window[meter->nwindows];
+		bool		sliding = w->kind == LLMQ_WINDOW_SLIDING;
 
-		sums->bucket[bucket] += DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 2, &isnull));
-	}
-	llmq_sql_end(&sql);
-}
-
-/* Adds the leases that the ledger may not have, as far as the window has not counted them. */
-static void
-add_leases(const LlmqSeedMeter *meter, const LlmqWindow *window, const LlmqOpenLeases *leases, int64 first,
-			LlmqSeedSums *sums)
-{
-	for (int i = 0; i < leases->n; i++)
-	{
-		const LlmqSlot *slot = &leases->lease[i].slot;
-		LlmqUse		use = slot->state == LLMQ_SLOT_GRANTED ? llmq_use_reserved(slot) :
-			llmq_use_settled(slot, &slot->settlement);
-		int64		bucket = 0;
-
-		if (slot->granted_at >= window->began_at || llmq_slot_generation(slot, meter->id) >= window->since ||
-			!llmq_lease_belongs(slot, &meter->key))
+		if (!(w->flags & LLMQ_WINDOW_SEEDING) || w->kind == LLMQ_WINDOW_CONCURRENCY)
 			continue;
-		if (window->kind == LLMQ_WINDOW_SLIDING)
-			bucket = slot->granted_at / window->span - first;
-		else if (slot->granted_at < window->head)
-			continue;
-		if (bucket >= 0 && bucket < LLMQ_BUCKETS)
-		{
-			sums->loose |= slot->state == LLMQ_SLOT_SETTLED;
-			sums->bucket[bucket] += llmq_use_counted(&use, window->metric, window->flags);
-		}
+		window->window = w;
+		window->metric = w->metric;
+		window->flags = w->flags;
+		window->span = sliding ? w->span : 0;
+		window->first = sliding ? first_bucket(w, now) : 0;
+		window->from = sliding ? window->first * w->span : w->head;
+		window->to = w->began_at;
+		scan->from = Min(scan->from, window->from);
+		scan->to = Max(scan->to, window->to);
+		meter->nwindows++;
 	}
 }
 
-/*
- * Adds up what was used before a window of a meter began, by buckets from llmq_seed_first_bucket() on; a calendar
- * window has one. The leases were found before.
- */
+/* Begins to add up, in the current memory context: with the leases, which were found before. To be ended. */
 void
-llmq_seed_sums(const LlmqSeedMeter *meter, const LlmqWindow *window, const LlmqOpenLeases *leases, TimestampTz now,
-			   LlmqSeedSums *sums)
+llmq_seed_pass_begin(LlmqSeedPass *pass, LlmqSeedMeter *meters, int n, const LlmqOpenLeases *leases)
 {
-	int64		first = llmq_seed_first_bucket(window, now);
+	SeedCount  *count = palloc0(sizeof(SeedCount));
+	TimestampTz now = GetCurrentTimestamp();
+	HASHCTL		ids = {.keysize = sizeof(int32),.entrysize = sizeof(IdEntry),.hcxt = CurrentMemoryContext};
 
-	memset(sums, 0, sizeof(LlmqSeedSums));
-	add_leases(meter, window, leases, first, sums);
-	add_ledger(meter, window, leases, first, sums);
+	PushActiveSnapshot(GetLatestSnapshot());
+	llmq_ledger_names_init(&pass->names);
+	pass->scan = (LlmqLedgerScan) {
+		.names = &pass->names,.from = PG_INT64_MAX,.to = PG_INT64_MIN,.visit = count_row,.context = count
+	};
+	count->open = open_create(CurrentMemoryContext, leases->n + 16, NULL);
+	count->ids = hash_create("llmquota names of leases", 256, &ids, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	for (int i = 0; i < n; i++)
+	{
+		add_windows(&pass->scan, &meters[i], now);
+		if (meters[i].nwindows > 0)
+			add_meter(count, &pass->names, &meters[i]);
+	}
+	for (int i = 0; i < leases->n; i++)
+		count_open(count, &pass->names, &leases->lease[i]);
+	pass->scan.snapshot = GetActiveSnapshot();
+	llmq_ledger_scan_begin(&pass->scan);
+}
+
+/* Adds up one more day. False when there is none: then every window has been added up. */
+bool
+llmq_seed_pass_step(LlmqSeedPass *pass)
+{
+	return llmq_ledger_scan_step(&pass->scan);
+}
+
+void
+llmq_seed_pass_end(LlmqSeedPass *pass)
+{
+	PopActiveSnapshot();
 }

@@ -1,0 +1,398 @@
+/*
+ * ledger_scan.c
+ *	  Reads many rows of the ledger: all that were picked in a span of time, the newest days first.
+ *
+ * Whoever adds up a window may read a million rows, and so this does not go through the executor: it reads the pages
+ * that a leaf's BRIN index says may have such rows, and of each row the columns that are needed, where they stand. A
+ * step is a day; what is not in the leaf of a day (the default partition) is read for each step's span. Everything is
+ * as of one snapshot. A partition is locked against DDL while it is read and no longer; one that is gone by then has
+ * been dropped with its rows.
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/relscan.h"
+#include "access/stratnum.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/tupmacs.h"
+#include "catalog/pg_am.h"
+#include "catalog/pg_inherits.h"
+#include "catalog/pg_type.h"
+#include "executor/tuptable.h"
+#include "miscadmin.h"
+#include "nodes/tidbitmap.h"
+#include "utils/fmgroids.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+#include "utils/timestamp.h"
+
+#include "compat.h"
+#include "ledger.h"
+#include "ledger_scan.h"
+#include "relation.h"
+
+/* The columns that are read, in the order in which they are looked up. */
+enum
+{
+	READ_LEASE, READ_PICKED_AT, READ_RECORDED_AT, READ_STATUS, READ_HTTP_STATUS, READ_RESERVED_INPUT,
+	READ_RESERVED_OUTPUT, READ_INPUT, READ_CACHED, READ_OUTPUT, READ_NAMES, NREAD = READ_NAMES + LLMQ_NAMED_COUNT
+};
+
+static const char *const read_columns[NREAD] = {
+	"lease", "picked_at", "recorded_at", "status", "http_status", "reserved_input", "reserved_output", "input_tokens",
+	"cached_tokens", "output_tokens", "provider", "account", "key", "org", "model"
+};
+
+/* The leaf of a day. */
+typedef struct LlmqLedgerDay
+{
+	TimestampTz begins;
+	Oid			relid;
+} LlmqLedgerDay;
+
+/* How the rows of a partition are stored, as far as they are read. */
+typedef struct Layout
+{
+	int			natts;
+	int16		length[MaxTupleAttributeNumber];
+	uint8		mask[MaxTupleAttributeNumber];	/* of the alignment */
+	int			column[NREAD];	/* from 0 */
+	const char *at[MaxTupleAttributeNumber];	/* the row at hand; NULL for NULL */
+} Layout;
+
+/* Names repeat from row to row. */
+typedef struct LlmqLedgerPlace
+{
+	int			length;			/* -1: none yet */
+	char		text[LLMQ_MAX_NAME];
+	LlmqLedgerName *name;
+} LlmqLedgerPlace;
+
+static int
+newest_first(const ListCell *a, const ListCell *b)
+{
+	const LlmqLedgerDay *one = lfirst(a);
+	const LlmqLedgerDay *other = lfirst(b);
+
+	return one->begins > other->begins ? -1 : one->begins < other->begins ? 1 : 0;
+}
+
+/* Sorts one partition in. */
+static void
+add_partition(LlmqLedgerScan *scan, Oid relid)
+{
+	int32		day;
+	char	   *name = get_rel_name(relid);
+	LlmqLedgerDay *leaf;
+
+	if (name == NULL || get_rel_relkind(relid) != RELKIND_RELATION)
+		return;
+	if (!llmq_ledger_leaf_day(name, &day))
+	{
+		scan->others = lappend_oid(scan->others, relid);
+		return;
+	}
+	leaf = palloc(sizeof(LlmqLedgerDay));
+	*leaf = (LlmqLedgerDay) {.begins = (TimestampTz) day * USECS_PER_DAY,.relid = relid};
+	if (leaf->begins < scan->to && leaf->begins + USECS_PER_DAY > scan->from)
+		scan->leaves = lappend(scan->leaves, leaf);
+}
+
+/* Begins a scan that has its first fields filled in, in the current memory context. The snapshot must be active. */
+void
+llmq_ledger_scan_begin(LlmqLedgerScan *scan)
+{
+	ListCell   *cell;
+
+	scan->leaves = NIL;
+	scan->others = NIL;
+	scan->last = palloc(sizeof(LlmqLedgerPlace) * LLMQ_NAMED_COUNT);
+	for (int kind = 0; kind < LLMQ_NAMED_COUNT; kind++)
+		scan->last[kind].length = -1;
+	foreach(cell, find_all_inheritors(llmq_relation_oid(LLMQ_REL_USAGE), NoLock, NULL))
+		add_partition(scan, lfirst_oid(cell));
+	list_sort(scan->leaves, newest_first);
+}
+
+static void
+layout_init(Layout *layout, Relation rel)
+{
+	TupleDesc	desc = RelationGetDescr(rel);
+
+	layout->natts = 0;
+	for (int i = 0; i < NREAD; i++)
+	{
+		layout->column[i] = get_attnum(RelationGetRelid(rel), read_columns[i]) - 1;
+		layout->natts = Max(layout->natts, layout->column[i] + 1);
+	}
+	for (int i = 0; i < layout->natts; i++)
+	{
+		Form_pg_attribute column = TupleDescAttr(desc, i);
+
+		layout->length[i] = column->attlen;
+		layout->mask[i] = att_align_nominal(1, column->attalign) - 1;
+	}
+}
+
+/* Finds out where the columns from..to-1 stand, when `offset` is that of the first; answers that of the next. */
+static uint32
+locate(Layout *layout, HeapTupleHeader tuple, int from, int to, uint32 offset)
+{
+	const char *data = (const char *) tuple + tuple->t_hoff;
+	bool		has_nulls = (tuple->t_infomask & HEAP_HASNULL) != 0;
+	int			stored = Min(to, HeapTupleHeaderGetNatts(tuple));
+
+	for (int i = from; i < stored; i++)
+	{
+		int			length = layout->length[i];
+
+		if (has_nulls && att_isnull(i, tuple->t_bits))
+		{
+			layout->at[i] = NULL;
+			continue;
+		}
+		if (length != -1 || !VARATT_NOT_PAD_BYTE(data + offset))
+			offset = (offset + layout->mask[i]) & ~(uint32) layout->mask[i];
+		layout->at[i] = data + offset;
+		offset = att_addlength_pointer(offset, length, data + offset);
+	}
+	for (int i = Max(from, stored); i < to; i++)
+		layout->at[i] = NULL;
+	return offset;
+}
+
+static int64
+number8(const Layout *layout, int column, int64 otherwise)
+{
+	const char *at = layout->at[layout->column[column]];
+
+	return at == NULL ? otherwise : *(const int64 *) at;
+}
+
+static int64
+number4(const Layout *layout, int column)
+{
+	const char *at = layout->at[layout->column[column]];
+
+	return at == NULL ? 0 : *(const int32 *) at;
+}
+
+/* A text of the row, and its length; NULL for NULL. */
+static const char *
+text_at(const Layout *layout, int column, int *length)
+{
+	const char *at = layout->at[layout->column[column]];
+
+	if (at == NULL)
+		return NULL;
+	if (VARATT_IS_EXTERNAL(at) || VARATT_IS_COMPRESSED(at))
+		at = (const char *) pg_detoast_datum_packed((struct varlena *) unconstify(char *, at));
+	*length = VARSIZE_ANY_EXHDR(at);
+	return VARDATA_ANY(at);
+}
+
+static bool
+text_is(const Layout *layout, int column, const char *wanted)
+{
+	int			length;
+	const char *text = text_at(layout, column, &length);
+
+	return text != NULL && length == (int) strlen(wanted) && memcmp(text, wanted, length) == 0;
+}
+
+/* What a row counts for, as llmq_use_settled() has it. */
+static void
+read_use(const Layout *layout, LlmqUse *use)
+{
+	bool		refused = layout->at[layout->column[READ_HTTP_STATUS]] != NULL && text_is(layout, READ_STATUS, "error");
+
+	*use = (LlmqUse) {
+		.input = number8(layout, READ_INPUT, refused ? 0 : number4(layout, READ_RESERVED_INPUT)),
+		.output = number8(layout, READ_OUTPUT, refused ? 0 : number4(layout, READ_RESERVED_OUTPUT)),
+		.cached = number8(layout, READ_CACHED, 0),.request = true,.failed = refused
+	};
+}
+
+/* What a row names. */
+static LlmqLedgerName *
+read_name(LlmqLedgerScan *scan, const Layout *layout, LlmqNamed kind, const LlmqUsageRow *row)
+{
+	LlmqLedgerPlace *last = &scan->last[kind];
+	int			length;
+	const char *text = text_at(layout, READ_NAMES + kind, &length);
+
+	if (text == NULL)
+		return NULL;
+	if (length != last->length || memcmp(text, last->text, length) != 0)
+	{
+		last->name = llmq_ledger_name_known(scan->names, kind, text, length);
+		last->length = length <= LLMQ_MAX_NAME ? length : -1;
+		if (last->length > 0)
+			memcpy(last->text, text, length);
+	}
+	return last->name == NULL || last->name->former == NULL ? last->name :
+		llmq_ledger_name_now(last->name, row->picked_at, row->recorded_at);
+}
+
+/* Reads one row and shows it, if it is of this span. */
+static void
+read_row(LlmqLedgerScan *scan, Layout *layout, HeapTupleHeader tuple, TimestampTz from)
+{
+	int			first = layout->column[READ_PICKED_AT] + 1;
+	uint32		offset = locate(layout, tuple, 0, first, 0);
+	LlmqUsageRow row;
+
+	/* most of the time goes into waiting for memory: have it bring the rows to come, which stand before this one */
+	for (int ahead = 320; ahead <= 512; ahead += 64)
+		__builtin_prefetch((const char *) tuple - ahead);
+	row.picked_at = number8(layout, READ_PICKED_AT, 0);
+	if (row.picked_at < from || row.picked_at >= scan->to)
+		return;
+	(void) locate(layout, tuple, first, layout->natts, offset);
+	if (text_is(layout, READ_STATUS, "released") || layout->at[layout->column[READ_STATUS]] == NULL)
+		return;
+	memcpy(&row.lease, layout->at[layout->column[READ_LEASE]], UUID_LEN);
+	row.recorded_at = number8(layout, READ_RECORDED_AT, 0);
+	read_use(layout, &row.use);
+	for (int kind = 0; kind < LLMQ_NAMED_COUNT; kind++)
+		row.name[kind] = scan->names->wanted[kind] ? read_name(scan, layout, kind, &row) : NULL;
+	scan->visit(&row, scan->context);
+}
+
+/* The partition's BRIN index on picked_at, opened, and which of its columns that is; NULL when there is none. */
+static Relation
+open_index(Relation rel, AttrNumber picked_at, AttrNumber *column)
+{
+	ListCell   *cell;
+
+	foreach(cell, RelationGetIndexList(rel))
+	{
+		Relation	index = index_open(lfirst_oid(cell), AccessShareLock);
+
+		*column = 0;
+		for (int i = 0; i < index->rd_index->indnkeyatts; i++)
+			if (index->rd_index->indkey.values[i] == picked_at)
+				*column = i + 1;
+		if (index->rd_rel->relam == BRIN_AM_OID && index->rd_index->indisvalid && *column != 0)
+			return index;
+		index_close(index, AccessShareLock);
+	}
+	return NULL;
+}
+
+/* The pages that may have rows of this span. */
+static TIDBitmap *
+find_pages(LlmqLedgerScan *scan, Relation index, AttrNumber column, TimestampTz from)
+{
+	TIDBitmap  *pages = tbm_create(work_mem * (Size) 1024, NULL);
+	IndexScanDesc look = llmq_index_beginscan_bitmap_compat(index, scan->snapshot, 2);
+	ScanKeyData key[2];
+
+	ScanKeyEntryInitialize(&key[0], 0, column, BTGreaterEqualStrategyNumber, TIMESTAMPTZOID, InvalidOid,
+						   F_TIMESTAMPTZ_GE, TimestampTzGetDatum(from));
+	ScanKeyEntryInitialize(&key[1], 0, column, BTLessStrategyNumber, TIMESTAMPTZOID, InvalidOid,
+						   F_TIMESTAMPTZ_LT, TimestampTzGetDatum(scan->to));
+	index_rescan(look, key, 2, NULL, 0);
+	(void) index_getbitmap(look, pages);
+	index_endscan(look);
+	return pages;
+}
+
+/* Reads all rows of so many pages. */
+static void
+read_pages(LlmqLedgerScan *scan, Relation rel, Layout *layout, TimestampTz from, BlockNumber first, BlockNumber last)
+{
+	TupleTableSlot *slot = table_slot_create(rel, NULL);
+	ItemPointerData least;
+	ItemPointerData most;
+	TableScanDesc rows;
+
+	ItemPointerSet(&least, first, FirstOffsetNumber);
+	ItemPointerSet(&most, last, MaxOffsetNumber);
+	rows = table_beginscan_tidrange(rel, scan->snapshot, &least, &most);
+	while (table_scan_getnextslot_tidrange(rows, ForwardScanDirection, slot))
+	{
+		bool		free;
+		HeapTuple	tuple = ExecFetchSlotHeapTuple(slot, false, &free);
+
+		read_row(scan, layout, tuple->t_data, from);
+		if (free)
+			heap_freetuple(tuple);
+	}
+	table_endscan(rows);
+	ExecDropSingleTupleTableSlot(slot);
+}
+
+/* Reads the pages of a bitmap, those that stand together at once. */
+static void
+read_bitmap(LlmqLedgerScan *scan, Relation rel, Layout *layout, TimestampTz from, TIDBitmap *pages)
+{
+	LlmqPageIterator iterator;
+	BlockNumber first = InvalidBlockNumber;
+	BlockNumber next = InvalidBlockNumber;
+	BlockNumber page;
+
+	llmq_pages_begin_compat(&iterator, pages);
+	while (llmq_pages_next_compat(&iterator, &page))
+	{
+		if (page != next && next != InvalidBlockNumber)
+			read_pages(scan, rel, layout, from, first, next - 1);
+		if (page != next)
+			first = page;
+		next = page + 1;
+	}
+	llmq_pages_end_compat(&iterator);
+	if (next != InvalidBlockNumber)
+		read_pages(scan, rel, layout, from, first, next - 1);
+}
+
+/* Reads the rows of one partition that were picked from..scan->to. */
+static void
+read_partition(LlmqLedgerScan *scan, Oid relid, TimestampTz from)
+{
+	Relation	rel = try_table_open(relid, AccessShareLock);
+	Layout	   *layout;
+	Relation	index;
+	AttrNumber	column;
+
+	if (rel == NULL)
+		return;
+	layout = palloc(sizeof(Layout));
+	layout_init(layout, rel);
+	index = open_index(rel, layout->column[READ_PICKED_AT] + 1, &column);
+	if (index != NULL)
+	{
+		TIDBitmap  *pages = find_pages(scan, index, column, from);
+
+		read_bitmap(scan, rel, layout, from, pages);
+		tbm_free(pages);
+		index_close(index, AccessShareLock);
+	}
+	else
+		read_pages(scan, rel, layout, from, 0, MaxBlockNumber);
+	pfree(layout);
+	table_close(rel, AccessShareLock);
+}
+
+/*
+ * Reads the newest day that is left, and what else was picked since it began: scan->to says then before when the ledger
+ * is still to be read. False when it has all been read.
+ */
+bool
+llmq_ledger_scan_step(LlmqLedgerScan *scan)
+{
+	LlmqLedgerDay *leaf = scan->leaves == NIL ? NULL : linitial(scan->leaves);
+	TimestampTz from = leaf == NULL ? scan->from : Max(scan->from, leaf->begins);
+	ListCell   *cell;
+
+	if (scan->to <= scan->from)
+		return false;
+	if (leaf != NULL)
+		read_partition(scan, leaf->relid, from);
+	foreach(cell, scan->others)
+		read_partition(scan, lfirst_oid(cell), from);
+	scan->leaves = list_delete_first(scan->leaves);
+	scan->to = from;
+	return true;
+}

@@ -1,0 +1,81 @@
+/*
+ * ledger_scan.h
+ *	  Reads many rows of the ledger, by the names of now.
+ */
+#ifndef LLMQ_LEDGER_SCAN_H
+#define LLMQ_LEDGER_SCAN_H
+
+#include "nodes/pg_list.h"
+#include "utils/snapshot.h"
+
+#include "lease.h"
+
+/* What a row of the ledger names. */
+typedef enum LlmqNamed
+{
+	LLMQ_NAMED_PROVIDER,
+	LLMQ_NAMED_ACCOUNT,
+	LLMQ_NAMED_KEY,
+	LLMQ_NAMED_ORG,
+	LLMQ_NAMED_MODEL
+} LlmqNamed;
+
+#define LLMQ_NAMED_COUNT (LLMQ_NAMED_MODEL + 1)
+
+/* A name that rows may have. */
+typedef struct LlmqLedgerName
+{
+	const char *text;
+	void	   *object;			/* the caller's */
+	struct LlmqFormerName *former;	/* what else was called so, before */
+} LlmqLedgerName;
+
+/* Names, and what of them the ledger's rows are to be asked for. */
+typedef struct LlmqLedgerNames
+{
+	MemoryContext context;
+	struct names_hash *known;	/* the kind before each */
+	struct names_hash *renamed; /* names of now, by what live state calls what has been renamed */
+	struct names_hash *families;	/* lists of names of models; NULL: not read yet */
+	bool		wanted[LLMQ_NAMED_COUNT];
+	bool		all;			/* every name that occurs becomes known; else those unknown are told as NULL */
+} LlmqLedgerNames;
+
+/* ledger_name.c */
+extern void llmq_ledger_names_init(LlmqLedgerNames *names);
+extern LlmqLedgerName *llmq_ledger_name(LlmqLedgerNames *names, LlmqNamed kind, const char *text);
+extern LlmqLedgerName *llmq_ledger_name_of_cell(LlmqLedgerNames *names, LlmqNamed kind, const char *cell);
+extern List *llmq_ledger_family(LlmqLedgerNames *names, const char *family);
+extern LlmqLedgerName *llmq_ledger_name_known(LlmqLedgerNames *names, LlmqNamed kind, const char *text, int length);
+extern LlmqLedgerName *llmq_ledger_name_now(LlmqLedgerName *name, TimestampTz picked_at, TimestampTz recorded_at);
+
+/* A row of the ledger, but for those of leases that were released. */
+typedef struct LlmqUsageRow
+{
+	pg_uuid_t	lease;
+	TimestampTz picked_at;
+	TimestampTz recorded_at;
+	LlmqLedgerName *name[LLMQ_NAMED_COUNT];	/* NULL: unknown, or not wanted */
+	LlmqUse		use;
+} LlmqUsageRow;
+
+typedef void (*LlmqUsageVisit) (const LlmqUsageRow *row, void *context);
+
+/* A scan in steps, from the newest rows to the oldest. */
+typedef struct LlmqLedgerScan
+{
+	LlmqLedgerNames *names;
+	TimestampTz from;			/* rows picked since */
+	TimestampTz to;				/* ... and before; after a step: before this the ledger is still to be read */
+	Snapshot	snapshot;
+	LlmqUsageVisit visit;
+	void	   *context;
+	List	   *leaves;			/* days still to come, newest first: LlmqLedgerDay */
+	List	   *others;			/* partitions that are not of a day */
+	struct LlmqLedgerPlace *last;	/* names of the row before */
+} LlmqLedgerScan;
+
+extern void llmq_ledger_scan_begin(LlmqLedgerScan *scan);
+extern bool llmq_ledger_scan_step(LlmqLedgerScan *scan);
+
+#endif							/* LLMQ_LEDGER_SCAN_H */
