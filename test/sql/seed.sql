@@ -74,3 +74,19 @@ SELECT * FROM used WHERE subject = 'e';
 ROLLBACK;
 SELECT expired FROM llmquota_maintain();
 SELECT * FROM llmquota_verify();
+
+-- what has been renamed is known by all its names; what one of them stands for now is something else
+SELECT llmquota_rename('org', 'c', 'renamed'), llmquota_rename('model', 'm', 'renamed model');
+INSERT INTO llmquota.org (org) VALUES ('c');
+SELECT count(llmquota_record(lease, 60, 5)) FROM pick(2, 'm', 'c', 'b') lease;
+SELECT count(llmquota_record(lease, 60, 5)) FROM pick(3, 'renamed model', 'renamed', 'b') lease;
+DELETE FROM llmquota.quota;
+INSERT INTO llmquota.quota (scope, subject, model, metric, amount, per) VALUES
+	('org', '*', NULL, 'requests', 1000000, '5 hours'),
+	('org', '*', 'renamed model', 'requests', 1000000, '6 hours');
+SELECT count(*) FROM unnest('{c,renamed}'::text[]) org, pick(1, 'renamed model', org, 'b');
+SELECT windows_completed > 0 AS completed FROM llmquota_maintain();
+SELECT u.*, (SELECT count(*) FROM (SELECT org, model, picked_at, status FROM llmquota.usage_current UNION ALL SELECT org, model, granted_at, 'live' FROM llmquota.lease) l
+			  WHERE l.org = u.subject AND l.model = coalesce(u.part, l.model) AND l.status <> 'released' AND l.picked_at > now() - interval '5 hours') AS calls
+  FROM used u WHERE subject IN ('c', 'renamed');
+SELECT * FROM llmquota_verify();
