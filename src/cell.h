@@ -17,7 +17,7 @@
 
 #include "relation.h"
 
-/* In the order in which their pages are locked. */
+/* In the order in which their pages are locked. The numbers are stored: append only. */
 typedef enum LlmqLiveTable
 {
 	LLMQ_LIVE_METER,
@@ -203,14 +203,18 @@ extern bool llmq_cell_retire(LlmqLive *live, LlmqLiveTable table, int32 id, Llmq
 #define LLMQ_CELL_NAMELESS (-1)	/* a name that the key refers to has been retired */
 
 /*
- * tally.c: what maintenance keeps of the live tables, in a cell of llmquota.name. Fixed-width types, no padding.
+ * tally.c: what maintenance keeps of the live tables, by their numbers, in a cell of llmquota.name. Fixed-width types, no
+ * padding; with room for the tables of later versions.
  */
+#define LLMQ_TALLY_ROOM 8
+StaticAssertDecl(LLMQ_LIVE_COUNT <= LLMQ_TALLY_ROOM, "the tally has room for every live table");
+
 typedef struct LlmqTally
 {
 	LlmqCellHeader cell;
-	int64		retired[LLMQ_LIVE_COUNT];	/* cells, since the extension was created */
-	int64		swept_at[LLMQ_LIVE_COUNT];
-	uint32		next_block[LLMQ_LIVE_COUNT];	/* where the sweep over a table goes on */
+	int64		retired[LLMQ_TALLY_ROOM];	/* cells, since the extension was created */
+	int64		swept_at[LLMQ_TALLY_ROOM];
+	uint32		next_block[LLMQ_TALLY_ROOM];	/* where the sweep over a table goes on */
 } LlmqTally;
 
 extern int32 llmq_tally_id(LlmqLive *live);

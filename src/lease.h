@@ -17,6 +17,7 @@
 #define LLMQ_SLOTS 4
 
 #define LLMQ_MAX_METERS (LLMQ_MAX_CELLS - 1)
+#define LLMQ_SLOT_ROOM 192
 #define LLMQ_MAX_LABEL 64		/* session and request_id */
 
 /* The longest life of a lease: a day. Longer calls renew. */
@@ -114,11 +115,12 @@ typedef struct LlmqSlot
 	char		session[LLMQ_MAX_LABEL];
 	char		request_id[LLMQ_MAX_LABEL];
 	LlmqSlotMeter meter[LLMQ_MAX_METERS];
+	char		later[LLMQ_SLOT_ROOM];	/* zero; for what later versions keep */
 } LlmqSlot;
 
 StaticAssertDecl(sizeof(LlmqSlot) % 8 == 0 &&
 				 sizeof(LlmqSlot) == 72 + sizeof(LlmqSettlement) + sizeof(LlmqReplaced) + 8 + 2 * LLMQ_MAX_LABEL +
-				 8 * LLMQ_MAX_METERS,
+				 8 * LLMQ_MAX_METERS + LLMQ_SLOT_ROOM,
 				 "LlmqSlot has padding");
 
 typedef struct LlmqLeasePage

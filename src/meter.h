@@ -22,6 +22,7 @@ typedef struct LlmqMeterState
 	int64		mean_call;		/* decayed mean duration of calls in microseconds, 0 when not known */
 	int64		used_at;		/* last charge or correction */
 	int64		next_expiry;	/* no lease in flight is known to expire before; in the past: not known */
+	int64		later[2];		/* zero; for what later versions keep */
 	char		windows[FLEXIBLE_ARRAY_MEMBER];
 } LlmqMeterState;
 

@@ -22,7 +22,7 @@
 static const BlockNumber small_table[LLMQ_LIVE_COUNT] = {256, 256, 8, 64};
 #define LARGEST_PART 20000
 
-StaticAssertDecl(sizeof(LlmqTally) == 104, "LlmqTally has no padding");
+StaticAssertDecl(sizeof(LlmqTally) == 184, "LlmqTally has no padding");
 
 static const LlmqCellKey tally_key = {.table = LLMQ_LIVE_NAME,.kind = TALLY_KIND,.name = TALLY_NAME};
 
