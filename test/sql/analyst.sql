@@ -77,6 +77,8 @@ SELECT q.query, ask('all', q.query) AS everything, ask('one', q.query) AS one_or
  ORDER BY n;
 
 -- A privilege on a partition that somebody gave by mistake shows no row.
+INSERT INTO llmquota.usage (lease, picked_at, recorded_at, org) VALUES (gen_random_uuid(), '2003-01-01 12:34', now(), 'clinic-8');
+SELECT count(*) > 0 AS waiting FROM llmquota.usage_default;
 GRANT SELECT ON llmquota.usage_20010101, llmquota.usage_default TO regress_llmquota_one;
 SELECT ask('one', 'SELECT count(*) FROM llmquota.usage_20010101'), ask('one', 'SELECT count(*) FROM llmquota.usage_default');
 REVOKE ALL ON llmquota.usage_20010101, llmquota.usage_default FROM regress_llmquota_one;
@@ -105,6 +107,13 @@ SELECT llmquota_grant('regress_llmquota_service', 'analyst', 'clinic-8');
 SELECT ask('service', 'SELECT DISTINCT format(''"%s"'', org) FROM llmquota.usage');
 SELECT * FROM llmquota.role_grant ORDER BY role COLLATE "C", kind COLLATE "C";
 SELECT polrelid::regclass, polname, polcmd, pg_get_expr(polqual, polrelid) AS rows FROM pg_policy ORDER BY polrelid::regclass::text COLLATE "C", polname;
+
+-- An org that is renamed is still theirs, with what was written under its former name; not with what is written there
+-- by whoever is given that name.
+SELECT llmquota_rename('org', 'clinic-8', 'clinic-eight');
+SELECT ask('service', 'SELECT DISTINCT org FROM llmquota.usage');
+INSERT INTO llmquota.org (org) VALUES ('clinic-8');
+SELECT ask('service', 'SELECT DISTINCT org FROM llmquota.usage');
 
 -- Nothing is left of what is taken back, and nothing stands in the way of dropping the role.
 SELECT llmquota_revoke('regress_llmquota_service', 'analyst');

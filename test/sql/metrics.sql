@@ -25,6 +25,11 @@ SELECT name, labels - 'quota' AS labels, value FROM llmquota_metrics()
  WHERE name NOT LIKE '%worker%' AND name NOT LIKE '%maintenance%' AND name <> 'llmquota_ledger_lag_seconds' ORDER BY 1, 2;
 SELECT DISTINCT labels ? 'quota' AS names_quota FROM llmquota_metrics() WHERE name LIKE 'llmquota_quota%';
 SELECT value > 0 AND value < 3600 AS waits FROM llmquota_metrics() WHERE name = 'llmquota_ledger_lag_seconds';
+-- it is that of the oldest of those that wait
+SELECT clock_timestamp() AS between \gset
+SELECT lease FROM llmquota_pick('m', 'free', 2, 1, ttl_ms => 1) \gset
+DO $$ BEGIN WHILE (SELECT value FROM llmquota_metrics() WHERE name = 'llmquota_leases_overdue') < 2 LOOP NULL; END LOOP; END $$;
+SELECT value > extract(epoch FROM now() - :'between') AS of_the_oldest FROM llmquota_metrics() WHERE name = 'llmquota_ledger_lag_seconds';
 SELECT expired FROM llmquota_maintain();
 -- counts only grow, whatever maintenance takes away; the lag goes
 SELECT name, labels, value FROM llmquota_metrics()
