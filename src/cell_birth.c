@@ -288,19 +288,18 @@ llmq_cell_unlock_creation(LlmqLive *live, LlmqLiveTable table)
 
 /*
  * Retires a cell that nobody needs: marks it in place, for good, and counts it in the same record. From then on it is
- * dead for everybody, whenever its row is deleted. False when it is gone already, or `may_retire` says no.
+ * dead for everybody, whenever its row is deleted. False when it is gone already, or `may_retire` says no. The creation
+ * lock of the table is held.
  */
 bool
 llmq_cell_retire(LlmqLive *live, LlmqLiveTable table, int32 id, LlmqCellRetiring may_retire, const void *argument)
 {
-	Relation	rel = live->rel[table];
 	LlmqCellSet set;
 	LlmqCellHeader *copy;
 	int			cell;
 	int			tally;
 	bool		retired = false;
 
-	lock_creation(rel);
 	llmq_set_init(&set, live);
 	cell = llmq_set_add(&set, table, id);
 	tally = llmq_set_add(&set, LLMQ_LIVE_NAME, llmq_tally_id(live));
@@ -317,7 +316,6 @@ llmq_cell_retire(LlmqLive *live, LlmqLiveTable table, int32 id, LlmqCellRetiring
 		llmq_set_unlock(&set);
 		LLMQ_INJECT_CRASH("retire-mark", set.lsn);
 	}
-	unlock_creation(rel);
 	return retired;
 }
 
@@ -397,16 +395,16 @@ llmq_cell_delete_dead(LlmqLive *live, const LlmqCellRange *range)
 	return deleting.deleted;
 }
 
-/* Deletes the row of one retired cell, but for the last of all. The deletion is the transaction's. */
+/*
+ * Deletes the row of one retired cell, but for the last of all. The deletion is the transaction's. The creation lock of
+ * the table is held.
+ */
 bool
 llmq_cell_delete(LlmqLive *live, LlmqLiveTable table, int32 id, ItemPointer tid)
 {
 	Relation	rel = live->rel[table];
-	bool		deleted;
+	bool		deleted = id != llmq_cell_last_id(live, table) && delete_row(rel, tid);
 
-	lock_creation(rel);
-	deleted = id != llmq_cell_last_id(live, table) && delete_row(rel, tid);
-	unlock_creation(rel);
 	if (deleted)
 		CacheInvalidateRelcacheByRelid(RelationGetRelid(rel));
 	return deleted;

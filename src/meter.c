@@ -540,14 +540,15 @@ llmq_meter_adopt(LlmqMeterState *state, const LlmqAdoption *adoption)
 	return true;
 }
 
-/* Counts refusals of a quota in its window. */
+/* Counts refusals of a quota in its window. A meter that refuses is in use. */
 void
-llmq_meter_count_refusals(LlmqMeterState *state, int64 quota, bool enforced, int64 times)
+llmq_meter_count_refusals(LlmqMeterState *state, int64 quota, int64 times, int64 now)
 {
 	LlmqWindow *window = llmq_meter_first(state);
 
 	while (window != NULL && window->quota != quota)
 		window = llmq_meter_next(state, window);
 	if (window != NULL)
-		llmq_window_refuse(window, enforced, times);
+		llmq_window_refuse(window, true, times);
+	state->used_at = now;
 }

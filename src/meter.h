@@ -127,7 +127,7 @@ extern void llmq_meter_correct(LlmqMeterState *state, const LlmqCorrection *corr
 extern bool llmq_meter_idle(const LlmqMeterState *state, int64 before);
 extern int	llmq_meter_bytes_needed(const LlmqMeter *meter, const LlmqMeterState *state, const LlmqDemand *demand,
 									int64 now);
-extern void llmq_meter_count_refusals(LlmqMeterState *state, int64 quota, bool enforced, int64 times);
+extern void llmq_meter_count_refusals(LlmqMeterState *state, int64 quota, int64 times, int64 now);
 
 /* meter_cell.c */
 extern const char *llmq_scope_text(char letter);

@@ -55,7 +55,8 @@ flush_one(LlmqLive *live, const PendingRefusals *refusals)
 	cell = llmq_set_add(&set, LLMQ_LIVE_METER, refusals->meter);
 	if (llmq_set_lock(&set) != LLMQ_LOCKED)
 		return;
-	llmq_meter_count_refusals(llmq_set_change(&set, cell), refusals->quota, true, refusals->times);
+	llmq_meter_count_refusals(llmq_set_change(&set, cell), refusals->quota, refusals->times,
+							  GetCurrentTimestamp());
 	llmq_set_log(&set, 0);
 	llmq_set_unlock(&set);
 	llmq_cell_make_durable_soon(set.lsn);

@@ -38,9 +38,14 @@
 /* A table is gone over once in so many parts of the day. */
 #define PASSES_PER_DAY 24
 
-/* The most cells of a table that one run considers, and the names that are retired under one lock. */
+/* The most cells of a table that one run considers. */
 #define MAX_CANDIDATES 10000
-#define NAMES_AT_ONCE 20
+
+/*
+ * So many are retired or deleted under one creation lock, in about a millisecond. While many orgs are new births queue
+ * for it, and whoever waited in that queue for each single cell would retire fewer than are born.
+ */
+#define CELLS_AT_ONCE 50
 
 typedef struct Candidate
 {
@@ -259,18 +264,32 @@ may_retire_meter(LlmqCellHeader *copy, const void *argument)
 }
 
 static int64
+retire_some_meters(Retiring *retiring, int first, int end)
+{
+	int64		retired = 0;
+
+	for (int i = first; i < end; i++)
+	{
+		Candidate  *candidate = &retiring->meters.candidate[i];
+
+		if (!candidate->referenced &&
+			llmq_cell_retire(&retiring->live, LLMQ_LIVE_METER, candidate->id, may_retire_meter, &retiring->before))
+			retired++;
+	}
+	return retired;
+}
+
+static int64
 retire_meters(Retiring *retiring)
 {
 	int64		retired = 0;
 
-	for (int i = 0; i < retiring->meters.n && !llmq_maintenance_late(retiring->maintenance); i++)
+	for (int i = 0; i < retiring->meters.n && !llmq_maintenance_late(retiring->maintenance); i += CELLS_AT_ONCE)
 	{
-		Candidate  *candidate = &retiring->meters.candidate[i];
-
 		CHECK_FOR_INTERRUPTS();
-		if (!candidate->referenced &&
-			llmq_cell_retire(&retiring->live, LLMQ_LIVE_METER, candidate->id, may_retire_meter, &retiring->before))
-			retired++;
+		llmq_cell_lock_creation(&retiring->live, LLMQ_LIVE_METER);
+		retired += retire_some_meters(retiring, i, Min(i + CELLS_AT_ONCE, retiring->meters.n));
+		llmq_cell_unlock_creation(&retiring->live, LLMQ_LIVE_METER);
 	}
 	return retired;
 }
@@ -330,11 +349,11 @@ retire_some_names(Retiring *retiring, int first, int end)
 	return retired;
 }
 
-/* Deletes the rows of names that were retired long ago. */
+/* Deletes the rows of some names, if they were retired long ago. */
 static void
-delete_retired_names(Retiring *retiring)
+delete_some_names(Retiring *retiring, int first, int end)
 {
-	for (int i = 0; i < retiring->names.n; i++)
+	for (int i = first; i < end; i++)
 	{
 		Candidate  *candidate = &retiring->names.candidate[i];
 
@@ -348,14 +367,18 @@ retire_names(Retiring *retiring)
 {
 	int64		retired = 0;
 
-	for (int i = 0; i < retiring->names.n && !llmq_maintenance_late(retiring->maintenance); i += NAMES_AT_ONCE)
+	for (int i = 0; i < retiring->names.n && !llmq_maintenance_late(retiring->maintenance); i += CELLS_AT_ONCE)
 	{
+		int			end = Min(i + CELLS_AT_ONCE, retiring->names.n);
+
 		CHECK_FOR_INTERRUPTS();
 		llmq_cell_lock_creation(&retiring->live, LLMQ_LIVE_METER);
-		retired += retire_some_names(retiring, i, Min(i + NAMES_AT_ONCE, retiring->names.n));
+		llmq_cell_lock_creation(&retiring->live, LLMQ_LIVE_NAME);
+		retired += retire_some_names(retiring, i, end);
 		llmq_cell_unlock_creation(&retiring->live, LLMQ_LIVE_METER);
+		delete_some_names(retiring, i, end);
+		llmq_cell_unlock_creation(&retiring->live, LLMQ_LIVE_NAME);
 	}
-	delete_retired_names(retiring);
 	return retired;
 }
 

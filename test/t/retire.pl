@@ -96,6 +96,30 @@ for my $round (1 .. 3)
 	is(ask($session, "SELECT llmquota_release('$_')"), 'released', "round $round: released") for @leases;
 }
 
+# A meter that does nothing but refuse is in use. Undefined when the machine was too slow to tell: then its day was over.
+sub refuses_and_stays
+{
+	sql($node, q{UPDATE llmquota.quota SET amount = 10 WHERE subject = 'refusing'});
+	is(ask($session, q{SELECT llmquota_release(lease) FROM llmquota_pick('m', 'refusing', 1, 1)}), 'released', 'an org uses nothing');
+	my $used = sql($node, q{UPDATE llmquota.quota SET amount = 0 WHERE subject = 'refusing' RETURNING clock_timestamp()});
+	ok(poll(sub { sql($node, "SELECT clock_timestamp() > timestamptz '$used' + interval '0.3 s'") eq 't' }), 'for a day');
+	my ($began, $status, $maintained, $ended, $meters) = split /\n/, sql($node, qq{
+		SELECT extract(epoch FROM clock_timestamp());
+		SELECT status FROM llmquota_pick('m', 'refusing', 1, 1);
+		SET llmquota.inject = 'short-day'; $maintain;
+		SELECT extract(epoch FROM clock_timestamp());
+		SELECT count(*) FROM llmquota.meter_window WHERE subject = 'refusing' AND metric = 'input_tokens' AND refused > 0});
+	is($status, 'too_large', 'it is refused');
+	return $ended - $began < 0.25 ? $meters : undef;
+}
+
+sql($node, q{INSERT INTO llmquota.quota (scope, subject, metric, amount, per) VALUES ('org', 'refusing', 'input_tokens', 10, '1 hour')});
+my $stays;
+ok(poll(sub { defined($stays = refuses_and_stays()) }), 'and maintenance comes');
+is($stays, 1, 'its meter stays, and has counted the refusal');
+sql($node, q{DELETE FROM llmquota.quota WHERE subject = 'refusing'});
+left('yearly', 'yearly', 'it goes when it refuses no more');
+
 # max_subjects bounds what is alive, not what ever was; known ones go on
 left('yearly', 'yearly', 'before the bound');
 my $names = sql($node, "SELECT count(*) FROM llmquota.name WHERE $live");
