@@ -148,8 +148,11 @@ def flat(measure, before, after):
 
 def idle(bench):
     """The worker's own CPU, and that of its rounds. A round's is that of the postmaster's children that have ended;
-    those of this measure's own sessions, which look and do nothing else, are among them."""
+    those of this measure's own sessions, which look and do nothing else, are among them. After a restart no other
+    database has a worker."""
     prepare(bench, 1000)
+    bench.cluster.restart()
+    bench.picks(DATABASE, 1, ttl_ms=1)
     wait_until(bench, "(SELECT next_run > now() + interval '30 s' FROM llmquota.worker_status)", 120)
     server = int((bench.cluster.directory / "data" / "postmaster.pid").read_text().split("\n")[0])
     worker = int(bench.cluster.value(DATABASE, "SELECT pid FROM llmquota.worker_status"))
