@@ -537,6 +537,23 @@ COMMENT ON COLUMN llmquota.meter.scope IS 'scope of the subject, as one letter';
 COMMENT ON COLUMN llmquota.meter.subject IS 'the subject, an id of llmquota.name; 0 for the scope global';
 COMMENT ON COLUMN llmquota.meter.part IS 'the model or family counted, an id of llmquota.name; 0 for all together';
 
+CREATE TABLE llmquota.health (
+	id int4 NOT NULL,
+	state bytea NOT NULL,
+	kind "char" NOT NULL,
+	subject int4 NOT NULL,
+	part int4 NOT NULL
+) USING heap WITH (fillfactor = 10, vacuum_truncate = false);
+ALTER TABLE llmquota.health ALTER COLUMN state SET STORAGE PLAIN;
+CREATE INDEX health_key ON llmquota.health (kind, subject, part);
+CREATE INDEX health_id ON llmquota.health (id);
+COMMENT ON TABLE llmquota.health IS 'what calls have shown of providers, accounts, models and keys; read it in llmquota.key_status and llmquota.event';
+COMMENT ON COLUMN llmquota.health.id IS 'number of the cell';
+COMMENT ON COLUMN llmquota.health.state IS 'what is known, edited in place';
+COMMENT ON COLUMN llmquota.health.kind IS 'what the cell is about, as one letter';
+COMMENT ON COLUMN llmquota.health.subject IS 'an account or provider, an id of llmquota.name; a number of its own for a cell about several';
+COMMENT ON COLUMN llmquota.health.part IS 'the model, an id of llmquota.name; 0 for all together';
+
 CREATE TABLE llmquota.lease_page (
 	id int4 NOT NULL,
 	state bytea NOT NULL
@@ -1975,7 +1992,7 @@ BEGIN
 			'FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.llmquota_reuse_name()', target);
 		EXECUTE pg_catalog.format('ALTER TABLE llmquota.%I ENABLE ALWAYS TRIGGER reuse_name', target);
 	END LOOP;
-	FOREACH target IN ARRAY '{meter,lease_page,name,refusal_page}'::pg_catalog.text[] LOOP
+	FOREACH target IN ARRAY '{meter,health,lease_page,name,refusal_page}'::pg_catalog.text[] LOOP
 		EXECUTE pg_catalog.format('CREATE TRIGGER refuse_write BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON llmquota.%I '
 			'FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.llmquota_refuse_write()', target);
 		EXECUTE pg_catalog.format('ALTER TABLE llmquota.%I ENABLE ALWAYS TRIGGER refuse_write', target);

@@ -21,6 +21,7 @@
 typedef enum LlmqLiveTable
 {
 	LLMQ_LIVE_METER,
+	LLMQ_LIVE_HEALTH,
 	LLMQ_LIVE_LEASE,
 	LLMQ_LIVE_NAME,
 	LLMQ_LIVE_REFUSAL
@@ -72,9 +73,9 @@ typedef struct LlmqLive
 typedef struct LlmqCellKey
 {
 	LlmqLiveTable table;
-	char		kind;			/* meter: scope; name: kind */
-	int32		subject;		/* meter */
-	int32		part;			/* meter */
+	char		kind;			/* meter: scope; health, name: kind */
+	int32		subject;		/* meter, health */
+	int32		part;			/* meter, health */
 	const char *name;			/* name */
 } LlmqCellKey;
 

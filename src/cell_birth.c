@@ -86,7 +86,7 @@ form_row(Relation rel, const LlmqCellKey *key, const LlmqCellHeader *state)
 	values[0] = Int32GetDatum(state->id);
 	values[1] = PointerGetDatum(bytes);
 	values[2] = CharGetDatum(key->kind);
-	if (key->table == LLMQ_LIVE_METER)
+	if (key->table == LLMQ_LIVE_METER || key->table == LLMQ_LIVE_HEALTH)
 	{
 		values[3] = Int32GetDatum(key->subject);
 		values[4] = Int32GetDatum(key->part);

@@ -71,6 +71,7 @@ static KnownRows known[LLMQ_LIVE_COUNT];
 
 static const LlmqRelation id_index[LLMQ_LIVE_COUNT] = {
 	[LLMQ_LIVE_METER] = LLMQ_REL_METER_ID,
+	[LLMQ_LIVE_HEALTH] = LLMQ_REL_HEALTH_ID,
 	[LLMQ_LIVE_LEASE] = LLMQ_REL_LEASE_PAGE_ID,
 	[LLMQ_LIVE_NAME] = LLMQ_REL_NAME_ID,
 	[LLMQ_LIVE_REFUSAL] = LLMQ_REL_REFUSAL_PAGE_ID,
@@ -78,6 +79,7 @@ static const LlmqRelation id_index[LLMQ_LIVE_COUNT] = {
 
 static const uint32 magics[LLMQ_LIVE_COUNT] = {
 	[LLMQ_LIVE_METER] = 0x4c514d31, /* LQM1 */
+	[LLMQ_LIVE_HEALTH] = 0x4c514831,	/* LQH1 */
 	[LLMQ_LIVE_LEASE] = 0x4c514c31, /* LQL1 */
 	[LLMQ_LIVE_NAME] = 0x4c514e31,	/* LQN1 */
 	[LLMQ_LIVE_REFUSAL] = 0x4c515231,	/* LQR1 */
@@ -379,12 +381,12 @@ llmq_cell_find(LlmqLive *live, const LlmqCellKey *key)
 	int32		id;
 
 	ScanKeyInit(&keys[0], ATT_KIND, BTEqualStrategyNumber, F_CHAREQ, CharGetDatum(key->kind));
-	if (key->table == LLMQ_LIVE_METER)
+	if (key->table != LLMQ_LIVE_NAME)
 	{
 		ScanKeyInit(&keys[1], ATT_SUBJECT, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(key->subject));
 		ScanKeyInit(&keys[2], ATT_PART, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(key->part));
 		nkeys = 3;
-		index = llmq_relation_oid(LLMQ_REL_METER_KEY);
+		index = llmq_relation_oid(key->table == LLMQ_LIVE_METER ? LLMQ_REL_METER_KEY : LLMQ_REL_HEALTH_KEY);
 	}
 	else
 	{

@@ -19,7 +19,10 @@
 #define TALLY_NAME "tally"
 
 /* Tables up to these are looked at whole; and the most that one run takes of a larger one. Blocks. */
-static const BlockNumber small_table[LLMQ_LIVE_COUNT] = {256, 256, 8, 64};
+static const BlockNumber small_table[LLMQ_LIVE_COUNT] = {
+	[LLMQ_LIVE_METER] = 256,[LLMQ_LIVE_HEALTH] = 256,[LLMQ_LIVE_LEASE] = 256,[LLMQ_LIVE_NAME] = 8,
+	[LLMQ_LIVE_REFUSAL] = 64
+};
 #define LARGEST_PART 20000
 
 StaticAssertDecl(sizeof(LlmqTally) == 184, "LlmqTally has no padding");

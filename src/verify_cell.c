@@ -9,10 +9,12 @@
 
 #include "common/int.h"
 
+#include "health.h"
 #include "lease.h"
 #include "meter.h"
 #include "name.h"
 #include "refusal.h"
+#include "service.h"
 #include "verify.h"
 
 /* Says what is wrong; true, so that a check can return it. */
@@ -190,6 +192,10 @@ llmq_cell_fault(LlmqLiveTable table, const LlmqCellHeader *state, Size size, int
 	{
 		case LLMQ_LIVE_METER:
 			return meter_fault((const LlmqMeterState *) state, found);
+		case LLMQ_LIVE_HEALTH:
+			if (size != sizeof(LlmqHealthBoard) && size != sizeof(LlmqHealthEvents) && size != sizeof(LlmqService))
+				return fault(found, "length", sizeof(LlmqHealthBoard), size);
+			break;
 		case LLMQ_LIVE_LEASE:
 			return lease_page_fault((const LlmqLeasePage *) state, found);
 		case LLMQ_LIVE_NAME:

@@ -1,0 +1,197 @@
+/*
+ * health.c
+ *	  What this backend knows of troubles.
+ *
+ * Everything that a pick must keep away from (a cooldown, an open breaker, a disabled key) stands on a board: a few
+ * cells of llmquota.health, mostly one. Its version, which every change counts up under the page's lock, is read at the
+ * start of every call; only when it is another than before are the boards copied, and put into a table. So a pick that
+ * begins after a failure has been recorded knows of it, in every backend, at the price of one look at a page.
+ */
+#include "postgres.h"
+
+#include "common/hashfn.h"
+#include "common/pg_prng.h"
+#include "storage/bufmgr.h"
+#include "utils/memutils.h"
+
+#include "health.h"
+#include "health_board.h"
+
+typedef struct KnownTrouble
+{
+	LlmqTroubleKey key;
+	int32		board;			/* where it stands */
+	int			place;
+	LlmqTrouble trouble;
+	char		status;
+} KnownTrouble;
+
+#define SH_PREFIX		troubles
+#define SH_ELEMENT_TYPE	KnownTrouble
+#define SH_KEY_TYPE		LlmqTroubleKey
+#define SH_KEY			key
+#define SH_HASH_KEY(tb, key)	hash_bytes((const unsigned char *) &(key), sizeof(key))
+#define SH_EQUAL(tb, a, b)		(memcmp(&(a), &(b), sizeof(a)) == 0)
+#define SH_SCOPE		static inline
+#define SH_DECLARE
+#define SH_DEFINE
+#include "lib/simplehash.h"
+
+/* What the boards said when they were last copied. */
+static uint64 known_version = 0;	/* 0: nothing is known */
+static MemoryContext health_context = NULL;
+static troubles_hash *known;
+static LlmqBoardPlace free_place;
+
+/* The boards' cells, as far as they were found. */
+static int32 board_ids[LLMQ_MAX_BOARDS];
+static int	nboards = 0;
+
+/* The id of a board, numbered from 0; 0 when there is none, unless it is to be created. */
+int32
+llmq_board_id(LlmqLive *live, int number, bool create)
+{
+	LlmqCellKey key = {.table = LLMQ_LIVE_HEALTH,.kind = LLMQ_HEALTH_BOARD,.subject = number};
+	int32		id = llmq_cell_find(live, &key);
+
+	if (id == 0 && create)
+	{
+		LlmqHealthBoard *board = palloc0(sizeof(LlmqHealthBoard));
+
+		board->cell.length = sizeof(LlmqHealthBoard);
+		board->version = pg_prng_uint64(&pg_global_prng_state) | 1;	/* not that of a board of before */
+		id = llmq_cell_create(live, &key, &board->cell, PG_INT32_MAX);
+		pfree(board);
+	}
+	return id;
+}
+
+/* The version of the boards; 0 when there is none yet. */
+static uint64
+read_version(LlmqLive *live)
+{
+	LlmqHealthBoard head;
+
+	if (nboards > 0 && llmq_cell_copy(live, LLMQ_LIVE_HEALTH, board_ids[0], &head, offsetof(LlmqHealthBoard, trouble)))
+		return head.version;
+	nboards = 0;
+	if (RelationGetNumberOfBlocks(live->rel[LLMQ_LIVE_HEALTH]) == 0)
+		return 0;
+	board_ids[0] = llmq_board_id(live, 0, false);
+	if (board_ids[0] == 0 ||
+		!llmq_cell_copy(live, LLMQ_LIVE_HEALTH, board_ids[0], &head, offsetof(LlmqHealthBoard, trouble)))
+		return 0;
+	nboards = 1;
+	return head.version;
+}
+
+/* Puts what stands on one board into the table. */
+static void
+learn(int32 id, const LlmqHealthBoard *board)
+{
+	for (int place = 0; place < LLMQ_TROUBLES_PER_BOARD; place++)
+	{
+		const LlmqTrouble *trouble = &board->trouble[place];
+		KnownTrouble *entry;
+		bool		found;
+
+		if (trouble->key.scope == 0)
+		{
+			if (free_place.board == 0)
+				free_place = (LlmqBoardPlace) {.board = id,.place = place};
+			continue;
+		}
+		entry = troubles_insert(known, trouble->key, &found);
+		entry->board = id;
+		entry->place = place;
+		entry->trouble = *trouble;
+	}
+}
+
+/* Copies all boards, those too that others have added. */
+static void
+copy_boards(LlmqLive *live)
+{
+	LlmqHealthBoard *board = palloc(sizeof(LlmqHealthBoard));
+
+	free_place = (LlmqBoardPlace) {0};
+	for (int i = 0; i < LLMQ_MAX_BOARDS; i++)
+	{
+		if (i >= nboards)
+		{
+			board_ids[i] = llmq_board_id(live, i, false);
+			if (board_ids[i] == 0)
+				break;
+			nboards = i + 1;
+		}
+		if (llmq_cell_copy(live, LLMQ_LIVE_HEALTH, board_ids[i], board, sizeof(LlmqHealthBoard)))
+			learn(board_ids[i], board);
+	}
+	pfree(board);
+}
+
+/*
+ * Learns what has changed, if anything has. What changes while the boards are copied is learned again with the next
+ * look: the version was read before.
+ */
+void
+llmq_health_look(LlmqLive *live)
+{
+	uint64		version = read_version(live);
+
+	if (version == known_version)
+		return;
+	known_version = 0;
+	if (health_context == NULL)
+		health_context = AllocSetContextCreate(TopMemoryContext, "llmquota health", ALLOCSET_DEFAULT_SIZES);
+	MemoryContextReset(health_context);
+	known = troubles_create(health_context, 16, NULL);
+	if (version != 0)
+		copy_boards(live);
+	known_version = version;
+}
+
+/* Changes whenever anything else does. */
+uint64
+llmq_health_version(void)
+{
+	return known_version;
+}
+
+int
+llmq_health_troubles(void)
+{
+	return known == NULL ? 0 : known->members;
+}
+
+/* A trouble, as of the last look; NULL when there is none of this kind. */
+const LlmqTrouble *
+llmq_health_find(const LlmqTroubleKey *key)
+{
+	KnownTrouble *entry = known == NULL ? NULL : troubles_lookup(known, *key);
+
+	return entry == NULL ? NULL : &entry->trouble;
+}
+
+/* Where a trouble stands, or may be put; no board when there is none with room. */
+LlmqBoardPlace
+llmq_health_place(const LlmqTroubleKey *key)
+{
+	KnownTrouble *entry = known == NULL ? NULL : troubles_lookup(known, *key);
+
+	return entry == NULL ? free_place : (LlmqBoardPlace) {.board = entry->board,.place = entry->place};
+}
+
+/* Calls `visit` with every trouble as of the last look. */
+void
+llmq_health_each(void (*visit) (const LlmqTrouble *trouble, void *argument), void *argument)
+{
+	troubles_iterator iterator;
+	KnownTrouble *entry;
+
+	if (known == NULL)
+		return;
+	troubles_start_iterate(known, &iterator);
+	while ((entry = troubles_iterate(known, &iterator)) != NULL)
+		visit(&entry->trouble, argument);
+}

@@ -1,0 +1,126 @@
+/*
+ * health.h
+ *	  What is in trouble: the cooldowns, open breakers and disabled keys that picks go by.
+ */
+#ifndef LLMQ_HEALTH_H
+#define LLMQ_HEALTH_H
+
+#include "postgres.h"
+
+#include "utils/uuid.h"
+
+#include "cell.h"
+
+/* What a trouble is about; letters of a meter's scopes where it is the same. Stored. */
+#define LLMQ_HEALTH_PROVIDER	'p'
+#define LLMQ_HEALTH_ACCOUNT		'a'
+#define LLMQ_HEALTH_SERVICE		's' /* a model at an account: subject and part */
+#define LLMQ_HEALTH_MODEL		'm' /* a model, whatever the account */
+#define LLMQ_HEALTH_KEY			'k'
+
+/* Kinds of cells of llmquota.health, beside the letters above. */
+#define LLMQ_HEALTH_BOARD		'b'
+#define LLMQ_HEALTH_EVENTS		'e'
+
+/* The values of these enums are stored: append only. */
+typedef enum LlmqTroubleKind
+{
+	LLMQ_TROUBLE_NONE = 0,
+	LLMQ_TROUBLE_COOLING,		/* left alone for a time */
+	LLMQ_TROUBLE_OPEN,			/* its breaker: after the time one call at once, as a probe */
+	LLMQ_TROUBLE_DISABLED		/* until somebody enables it, or a probe succeeds */
+} LlmqTroubleKind;
+
+typedef enum LlmqHealthEventKind
+{
+	LLMQ_EVENT_NONE = 0,
+	LLMQ_EVENT_COOLED,
+	LLMQ_EVENT_CLEARED,
+	LLMQ_EVENT_OPENED,
+	LLMQ_EVENT_PROBED,
+	LLMQ_EVENT_CLOSED,
+	LLMQ_EVENT_DISABLED,
+	LLMQ_EVENT_ENABLED
+} LlmqHealthEventKind;
+
+#define LLMQ_MAX_REASON 40
+
+/* Whose trouble of which kind: one of each at a time. */
+typedef struct LlmqTroubleKey
+{
+	int32		subject;		/* an id of llmquota.name */
+	int32		part;			/* the model of a service, else 0 */
+	uint8		scope;			/* LLMQ_HEALTH_...; 0: a free place */
+	uint8		kind;			/* LlmqTroubleKind */
+	uint16		reserved;
+} LlmqTroubleKey;
+
+/* Fixed-width types, no padding. */
+typedef struct LlmqTrouble
+{
+	LlmqTroubleKey key;
+	uint8		failure;		/* LlmqFailureKind of the call that caused it; 0: somebody did */
+	uint8		level;			/* how often in a row, with no success between */
+	int16		http_status;	/* 0: not given */
+	int64		since;
+	int64		until;			/* PG_INT64_MAX: for ever */
+	int64		probe_until;	/* a call is under way that will show */
+	pg_uuid_t	lease;			/* of the call that caused it; all zero: none did */
+	char		reason[LLMQ_MAX_REASON];	/* what somebody said, or empty; ends with a zero */
+} LlmqTrouble;
+
+StaticAssertDecl(sizeof(LlmqTrouble) == 56 + LLMQ_MAX_REASON, "LlmqTrouble has no padding");
+
+#define LLMQ_TROUBLES_PER_BOARD 80
+
+/* The state of a cell of the kind LLMQ_HEALTH_BOARD. The first one's version changes with every change of any. */
+typedef struct LlmqHealthBoard
+{
+	LlmqCellHeader cell;
+	uint64		version;
+	LlmqTrouble trouble[LLMQ_TROUBLES_PER_BOARD];
+} LlmqHealthBoard;
+
+StaticAssertDecl(sizeof(LlmqHealthBoard) <= LLMQ_MAX_STATE, "a board fits a page");
+
+typedef struct LlmqHealthEvent
+{
+	int64		at;
+	uint8		kind;			/* LlmqHealthEventKind */
+	uint8		reserved[7];
+	LlmqTrouble trouble;		/* as it became */
+} LlmqHealthEvent;
+
+#define LLMQ_HEALTH_EVENTS_KEPT 64
+
+/* The state of the cell of the kind LLMQ_HEALTH_EVENTS: the last events, for maintenance to write down. */
+typedef struct LlmqHealthEvents
+{
+	LlmqCellHeader cell;
+	int64		last;			/* number of the last event; it stands at its number modulo those kept */
+	LlmqHealthEvent event[LLMQ_HEALTH_EVENTS_KEPT];
+} LlmqHealthEvents;
+
+StaticAssertDecl(sizeof(LlmqHealthEvents) <= LLMQ_MAX_STATE, "the events fit a page");
+
+/* A change of one trouble, asked for under the lock. */
+typedef struct LlmqHealthChange
+{
+	LlmqTrouble trouble;		/* as it is; of the kind LLMQ_TROUBLE_NONE when there is none. To be changed */
+	LlmqHealthEventKind event;	/* that the change is; none: nothing changes */
+	bool		silent;			/* it changes, but is no event */
+} LlmqHealthChange;
+
+typedef void (*LlmqHealthEdit) (LlmqHealthChange *change, void *argument);
+
+/* health.c */
+extern void llmq_health_look(LlmqLive *live);
+extern uint64 llmq_health_version(void);
+extern int	llmq_health_troubles(void);
+extern const LlmqTrouble *llmq_health_find(const LlmqTroubleKey *key);
+extern void llmq_health_each(void (*visit) (const LlmqTrouble *trouble, void *argument), void *argument);
+
+/* health_change.c */
+extern bool llmq_health_change(LlmqLive *live, const LlmqTroubleKey *key, LlmqHealthEdit edit, void *argument);
+
+#endif							/* LLMQ_HEALTH_H */

@@ -1,0 +1,153 @@
+/*
+ * health_change.c
+ *	  Changes what stands on the boards.
+ *
+ * A change locks the first board, whose version it counts up, the board where the trouble stands or a free place is,
+ * and the cell of the last events; all are written in one record. It is decided by what is there under the lock, and
+ * only if no other change came since the last look: else the backend looks again. Troubles are live state: a rollback
+ * of the transaction that brought one does not take it back.
+ */
+#include "postgres.h"
+
+#include "miscadmin.h"
+#include "utils/timestamp.h"
+
+#include "health.h"
+#include "health_board.h"
+
+/* How often a change may be overtaken by others. Each time is somebody's progress. */
+#define MAX_ATTEMPTS 1000
+
+/* One change being made. */
+typedef struct Changing
+{
+	LlmqLive   *live;
+	const LlmqTroubleKey *key;
+	LlmqBoardPlace place;
+	LlmqCellSet set;
+	int			first;			/* cells of the set */
+	int			board;
+	int			events;
+} Changing;
+
+static int32
+events_id(LlmqLive *live)
+{
+	LlmqCellKey key = {.table = LLMQ_LIVE_HEALTH,.kind = LLMQ_HEALTH_EVENTS};
+	LlmqHealthEvents *events;
+	int32		id = llmq_cell_find(live, &key);
+
+	if (id != 0)
+		return id;
+	events = palloc0(sizeof(LlmqHealthEvents));
+	events->cell.length = sizeof(LlmqHealthEvents);
+	id = llmq_cell_create(live, &key, &events->cell, PG_INT32_MAX);
+	pfree(events);
+	return id;
+}
+
+/* A place for what stands on no board yet: a free one, on a new board if there is none. */
+static LlmqBoardPlace
+place_for(LlmqLive *live, const LlmqTroubleKey *key)
+{
+	LlmqBoardPlace place = llmq_health_place(key);
+
+	for (int i = 0; place.board == 0 && i < LLMQ_MAX_BOARDS; i++)
+	{
+		if (llmq_board_id(live, i, false) == 0)
+			place.board = llmq_board_id(live, i, true);
+	}
+	if (place.board == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("more than %d keys, accounts and models are in trouble",
+						LLMQ_MAX_BOARDS * LLMQ_TROUBLES_PER_BOARD)));
+	return place;
+}
+
+/* Looks, and locks the cells if they are what was seen. False: try again. */
+static bool
+lock(Changing *changing)
+{
+	const LlmqHealthBoard *first;
+	int32		first_id = llmq_board_id(changing->live, 0, true);
+	int32		events = events_id(changing->live);
+
+	llmq_health_look(changing->live);
+	changing->place = place_for(changing->live, changing->key);
+	llmq_set_init(&changing->set, changing->live);
+	changing->first = llmq_set_add(&changing->set, LLMQ_LIVE_HEALTH, first_id);
+	changing->board = changing->first;
+	if (changing->place.board != first_id)
+		changing->board = llmq_set_add(&changing->set, LLMQ_LIVE_HEALTH, changing->place.board);
+	changing->events = llmq_set_add(&changing->set, LLMQ_LIVE_HEALTH, events);
+	if (llmq_set_lock(&changing->set) != LLMQ_LOCKED)
+		return false;
+	first = llmq_set_state(&changing->set, changing->first);
+	if (first->version == llmq_health_version())
+		return true;
+	llmq_set_unlock(&changing->set);
+	return false;
+}
+
+static void
+note_event(Changing *changing, const LlmqHealthChange *change, const LlmqTrouble *before)
+{
+	LlmqHealthEvents *events = llmq_set_change(&changing->set, changing->events);
+	LlmqHealthEvent *event = &events->event[++events->last % LLMQ_HEALTH_EVENTS_KEPT];
+
+	memset(event, 0, sizeof(LlmqHealthEvent));
+	event->at = GetCurrentTimestamp();
+	event->kind = change->event;
+	event->trouble = change->trouble.key.scope != 0 ? change->trouble : *before;
+}
+
+/* Under the locks: writes what the change is, if it is one. */
+static void
+write_change(Changing *changing, const LlmqHealthChange *change, const LlmqTrouble *before)
+{
+	LlmqHealthBoard *board = llmq_set_change(&changing->set, changing->board);
+	LlmqHealthBoard *first = llmq_set_change(&changing->set, changing->first);
+
+	board->trouble[changing->place.place] = change->trouble;
+	first->version++;
+	if (change->event != LLMQ_EVENT_NONE)
+		note_event(changing, change, before);
+	llmq_set_log(&changing->set, 0);
+}
+
+/*
+ * Asks `edit` what becomes of a trouble, under the lock, and writes that. An edit that leaves no kind takes it off the
+ * board. Whether anything has changed. Durable with the next flush: the caller's, or its COMMIT's.
+ */
+bool
+llmq_health_change(LlmqLive *live, const LlmqTroubleKey *key, LlmqHealthEdit edit, void *argument)
+{
+	Changing	changing = {.live = live,.key = key};
+
+	for (int attempt = 0; attempt < MAX_ATTEMPTS; attempt++)
+	{
+		const LlmqHealthBoard *board;
+		LlmqHealthChange change = {0};
+		LlmqTrouble before;
+		bool		changes;
+
+		CHECK_FOR_INTERRUPTS();
+		if (!lock(&changing))
+			continue;
+		board = llmq_set_state(&changing.set, changing.board);
+		before = board->trouble[changing.place.place];
+		change.trouble = before;
+		change.trouble.key = *key;
+		change.trouble.key.kind = before.key.kind;
+		edit(&change, argument);
+		if (change.trouble.key.kind == LLMQ_TROUBLE_NONE)
+			memset(&change.trouble, 0, sizeof(LlmqTrouble));
+		changes = change.event != LLMQ_EVENT_NONE || change.silent;
+		if (changes)
+			write_change(&changing, &change, &before);
+		llmq_set_unlock(&changing.set);
+		return changes;
+	}
+	elog(ERROR, "live state keeps moving");
+}

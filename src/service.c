@@ -1,0 +1,106 @@
+/*
+ * service.c
+ *	  Counts calls by how they end, for each model at an account and for each provider.
+ *
+ * Both cells are changed in one record, under both locks, after the lease has been settled: a crash between the two
+ * loses one call of a statistic, and the record was not acknowledged.
+ */
+#include "postgres.h"
+
+#include "common/hashfn.h"
+#include "miscadmin.h"
+
+#include "health.h"
+#include "service.h"
+
+/* Weight of the last call in the mean latency. */
+#define LATENCY_WEIGHT 0.1
+
+#define MAX_ATTEMPTS 1000
+
+/* Where cells were found: those that a hash puts in one place push each other out. */
+#define REMEMBERED 256
+static struct
+{
+	char		kind;
+	int32		subject;
+	int32		part;
+	int32		id;
+}			remembered[REMEMBERED];
+
+/* The id of a cell; 0 when there is none, unless it is to be created. */
+static int32
+find(LlmqLive *live, char kind, int32 subject, int32 part, bool create)
+{
+	uint32		place = hash_combine(murmurhash32(subject), murmurhash32(part)) % REMEMBERED;
+	LlmqCellKey key = {.table = LLMQ_LIVE_HEALTH,.kind = kind,.subject = subject,.part = part};
+	LlmqService service = {.cell.length = sizeof(LlmqService)};
+	ItemPointerData tid;
+	int32		id = remembered[place].id;
+
+	if (remembered[place].kind == kind && remembered[place].subject == subject && remembered[place].part == part &&
+		llmq_cell_locate(live, LLMQ_LIVE_HEALTH, id, &tid))
+		return id;
+	id = llmq_cell_find(live, &key);
+	if (id == 0 && create)
+		id = llmq_cell_create(live, &key, &service.cell, PG_INT32_MAX);
+	if (id != 0)
+	{
+		remembered[place].kind = kind;
+		remembered[place].subject = subject;
+		remembered[place].part = part;
+		remembered[place].id = id;
+	}
+	return id;
+}
+
+/* Under the lock: counts the call in one cell. Whether its breaker is to open. */
+static bool
+count(LlmqService *service, const LlmqServiceCall *call)
+{
+	service->calls++;
+	service->called_at = call->now;
+	if (!call->failed && call->latency >= 0)
+		service->latency += (call->latency - service->latency) * (service->latency == 0 ? 1.0 : LATENCY_WEIGHT);
+	if (!llmq_breaker_note(&service->breaker, call->failed, call->now, call->rule))
+		return false;
+	llmq_breaker_reset(&service->breaker);
+	return true;
+}
+
+/* Counts a call in the cells of its model at its account and of its provider. */
+void
+llmq_service_note(LlmqLive *live, LlmqServiceCall *call)
+{
+	LlmqCellSet set;
+
+	for (int attempt = 0; attempt < MAX_ATTEMPTS; attempt++)
+	{
+		int			service = find(live, LLMQ_HEALTH_SERVICE, call->account, call->model, true);
+		int			provider = find(live, LLMQ_HEALTH_PROVIDER, call->provider, 0, true);
+
+		llmq_set_init(&set, live);
+		service = llmq_set_add(&set, LLMQ_LIVE_HEALTH, service);
+		provider = llmq_set_add(&set, LLMQ_LIVE_HEALTH, provider);
+		if (llmq_set_lock(&set) == LLMQ_LOCKED)
+		{
+			call->service_opens = count(llmq_set_change(&set, service), call);
+			call->provider_opens = count(llmq_set_change(&set, provider), call);
+			llmq_set_log(&set, 0);
+			llmq_set_unlock(&set);
+			return;
+		}
+		CHECK_FOR_INTERRUPTS();
+		memset(remembered, 0, sizeof(remembered));
+	}
+	elog(ERROR, "live state keeps moving");
+}
+
+/* Copies what is known of a model at an account. False when nothing is. */
+bool
+llmq_service_read(LlmqLive *live, int32 account, int32 model, LlmqService *service)
+{
+	int32		id = find(live, LLMQ_HEALTH_SERVICE, account, model, false);
+
+	return id != 0 && llmq_cell_copy(live, LLMQ_LIVE_HEALTH, id, service, sizeof(LlmqService));
+}

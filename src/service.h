@@ -1,0 +1,39 @@
+/*
+ * service.h
+ *	  What calls have shown of a model at an account, and of a provider: how often they fail, and how long they take.
+ */
+#ifndef LLMQ_SERVICE_H
+#define LLMQ_SERVICE_H
+
+#include "breaker.h"
+#include "cell.h"
+
+/* The state of a cell of llmquota.health of the kinds 's' and 'p'. Fixed-width types, no padding. */
+typedef struct LlmqService
+{
+	LlmqCellHeader cell;
+	LlmqBreaker breaker;
+	int64		calls;			/* that were answered or failed, since the cell was made */
+	int64		latency;		/* decayed mean of answered calls in microseconds, 0 when not known */
+	int64		called_at;		/* when the last of them was recorded */
+	char		room[LLMQ_MIN_STATE];	/* so that it has a page of its own; for what later versions keep */
+} LlmqService;
+
+/* What one call has shown. */
+typedef struct LlmqServiceCall
+{
+	int32		provider;		/* ids of llmquota.name */
+	int32		account;
+	int32		model;
+	bool		failed;
+	int64		now;
+	int64		latency;		/* microseconds, negative when not given */
+	const LlmqBreakerRule *rule;
+	bool		service_opens;	/* what the breakers say to it */
+	bool		provider_opens;
+} LlmqServiceCall;
+
+extern void llmq_service_note(LlmqLive *live, LlmqServiceCall *call);
+extern bool llmq_service_read(LlmqLive *live, int32 account, int32 model, LlmqService *service);
+
+#endif							/* LLMQ_SERVICE_H */
