@@ -5,8 +5,8 @@
  * Everything here looks at copies of meters and locks nothing; llmq_grant() looks again under the locks and may say no,
  * and then the next best is tried. In a tier of up to 16 keys all are compared; in a larger one two chosen at random
  * ("the power of two choices", Mitzenmacher 2001), and when both refuse all others, from a place that moves, so that a
- * refusal is only given when every candidate was read or is remembered as full. Accounts are asked before their keys,
- * once in a pick: a full account excludes all its keys.
+ * refusal is only given when every candidate was read or is remembered as full. What is in trouble (avoid.c) is not
+ * asked. Accounts are asked before their keys, once in a pick: a full account excludes all its keys.
  */
 #include "postgres.h"
 
@@ -78,12 +78,17 @@ remember_full(const LlmqPick *pick, LlmqTier *tier, int index, const LlmqVerdict
 		tier->soonest = *verdict;
 }
 
-/* Brings back the candidates that are to be asked again. */
+/* Brings back the candidates that are to be asked again; all of them, when troubles have come or gone. */
 static void
 recall(LlmqTier *tier, int64 now)
 {
 	int64		next = PG_INT64_MAX;
 
+	if (tier->health_version != llmq_health_version())
+	{
+		tier->health_version = llmq_health_version();
+		tier->nactive = tier->n;
+	}
 	if (tier->nactive == tier->n || now < tier->next_return)
 		return;
 	for (int i = tier->nactive; i < tier->n; i++)
@@ -101,6 +106,48 @@ recall(LlmqTier *tier, int64 now)
 	tier->next_return = next;
 }
 
+/* When to ask again for what nobody knows the end of: somebody has to enable it. Microseconds. */
+#define RETRY_DISABLED INT64CONST(30000000)
+
+/* What a trouble says to the request. */
+static void
+refuse_for_trouble(const LlmqPick *pick, const LlmqAvoid *avoid, LlmqVerdict *verdict)
+{
+	verdict->admitted = false;
+	verdict->full = true;
+	verdict->cause = avoid->cause;
+	verdict->when = avoid->until == PG_INT64_MAX ? pick->now + RETRY_DISABLED : avoid->until;
+}
+
+/* What troubles, and then the meters of account and key, say to the request; headroom is that of the tightest. */
+static bool
+admits(LlmqPick *pick, LlmqKey *key, LlmqVerdict *verdict)
+{
+	const LlmqVerdict *account;
+	LlmqAvoid	avoid;
+
+	llmq_verdict_init(verdict);
+	if (llmq_avoid(key, pick->model, pick->now, &avoid))
+	{
+		refuse_for_trouble(pick, &avoid, verdict);
+		llmq_refusal_note(pick, verdict);
+		return false;
+	}
+	account = ask_account(pick, key->account);
+	if (!account->admitted)
+	{
+		*verdict = *account;
+		return false;
+	}
+	if (!llmq_look(pick, llmq_plan_meters(pick->catalog, &key->subject, pick->model), verdict))
+	{
+		llmq_refusal_note(pick, verdict);
+		return false;
+	}
+	verdict->headroom = Min(verdict->headroom, account->headroom);
+	return true;
+}
+
 /*
  * Asks one candidate: its headroom, or -1 when it refuses or is excluded. `*gone` says that it was put among the full
  * ones, so that another candidate has its place now.
@@ -109,7 +156,6 @@ static double
 ask(LlmqPick *pick, LlmqTier *tier, int index, bool *gone)
 {
 	LlmqKey    *key = tier->candidate[index].key;
-	const LlmqVerdict *account;
 	LlmqVerdict verdict;
 
 	*gone = false;
@@ -117,14 +163,8 @@ ask(LlmqPick *pick, LlmqTier *tier, int index, bool *gone)
 	if (pick->nexclude > 0 && is_excluded(pick, key))
 		return -1;
 	pick->any_candidate = true;
-	account = ask_account(pick, key->account);
-	llmq_verdict_init(&verdict);
-	if (!account->admitted)
-		verdict = *account;
-	else if (llmq_look(pick, llmq_plan_meters(pick->catalog, &key->subject, pick->model), &verdict))
-		return key->refused_in == pick->number ? -1 : Min(verdict.headroom, account->headroom);
-	else
-		llmq_refusal_note(pick, &verdict);
+	if (admits(pick, key, &verdict))
+		return key->refused_in == pick->number ? -1 : verdict.headroom;
 	if (verdict.full && tier->n > COMPARE_ALL)
 	{
 		remember_full(pick, tier, index, &verdict);
@@ -221,6 +261,27 @@ note_second_refusal(LlmqPick *pick, LlmqKey *key, const LlmqVerdict *verdict)
 	llmq_refusal_note(pick, verdict);
 }
 
+/* Grants on this key, which looks as if it admitted the request. */
+static LlmqGrant
+grant(LlmqPick *pick, LlmqKey *key)
+{
+	LlmqVerdict verdict;
+	LlmqAvoid	avoid;
+	LlmqGrant	done;
+
+	if (llmq_avoid(key, pick->model, pick->now, &avoid) || !llmq_probes_claim(pick, &avoid))
+	{
+		key->refused_in = pick->number;
+		return LLMQ_GRANT_REFUSED;
+	}
+	done = llmq_grant(pick, key, &verdict);
+	if (done == LLMQ_GRANT_REFUSED)
+		note_second_refusal(pick, key, &verdict);
+	if (done != LLMQ_GRANT_DONE)
+		llmq_probes_give_back(pick, &avoid, avoid.nprobes);
+	return done;
+}
+
 /* Tries the keys of a tier, the least used first, until one is granted or none is left. */
 static bool
 try_tier(LlmqPick *pick, LlmqTier *tier)
@@ -228,20 +289,15 @@ try_tier(LlmqPick *pick, LlmqTier *tier)
 	for (int attempt = 0; attempt < MAX_GRANT_ATTEMPTS && !pick->common_refused; attempt++)
 	{
 		LlmqKey    *key = least_used(pick, tier);
-		LlmqVerdict verdict;
+		LlmqGrant	done;
 
 		if (key == NULL)
 			return false;
-		switch (llmq_grant(pick, key, &verdict))
-		{
-			case LLMQ_GRANT_DONE:
-				return true;
-			case LLMQ_GRANT_NO_SLOT:
-				pick->no_slot = true;
-				return false;
-			case LLMQ_GRANT_REFUSED:
-				note_second_refusal(pick, key, &verdict);
-		}
+		done = grant(pick, key);
+		if (done == LLMQ_GRANT_REFUSED)
+			continue;
+		pick->no_slot = done == LLMQ_GRANT_NO_SLOT;
+		return done == LLMQ_GRANT_DONE;
 	}
 	return false;
 }

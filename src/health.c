@@ -17,21 +17,24 @@
 #include "health.h"
 #include "health_board.h"
 
-typedef struct KnownTrouble
+/* All troubles of a patient, and where they stand. */
+typedef struct Patient
 {
-	LlmqTroubleKey key;
-	int32		board;			/* where it stands */
-	int			place;
-	LlmqTrouble trouble;
+	LlmqPatient who;
+	uint32		hash;
 	char		status;
-} KnownTrouble;
+	LlmqBoardPlace place[LLMQ_TROUBLE_KINDS];	/* no board: not in trouble of this kind */
+	LlmqTrouble trouble[LLMQ_TROUBLE_KINDS];
+} Patient;
 
-#define SH_PREFIX		troubles
-#define SH_ELEMENT_TYPE	KnownTrouble
-#define SH_KEY_TYPE		LlmqTroubleKey
-#define SH_KEY			key
-#define SH_HASH_KEY(tb, key)	hash_bytes((const unsigned char *) &(key), sizeof(key))
-#define SH_EQUAL(tb, a, b)		(memcmp(&(a), &(b), sizeof(a)) == 0)
+#define SH_PREFIX		patients
+#define SH_ELEMENT_TYPE	Patient
+#define SH_KEY_TYPE		LlmqPatient
+#define SH_KEY			who
+#define SH_HASH_KEY(tb, key)	hash_combine(murmurhash32((key).subject), murmurhash32((key).part + (key).scope))
+#define SH_EQUAL(tb, a, b)		((a).subject == (b).subject && (a).part == (b).part && (a).scope == (b).scope)
+#define SH_STORE_HASH
+#define SH_GET_HASH(tb, a)		(a)->hash
 #define SH_SCOPE		static inline
 #define SH_DECLARE
 #define SH_DEFINE
@@ -40,7 +43,7 @@ typedef struct KnownTrouble
 /* What the boards said when they were last copied. */
 static uint64 known_version = 0;	/* 0: nothing is known */
 static MemoryContext health_context = NULL;
-static troubles_hash *known;
+static patients_hash *known;
 static LlmqBoardPlace free_place;
 
 /* The boards' cells, as far as they were found. */
@@ -92,19 +95,21 @@ learn(int32 id, const LlmqHealthBoard *board)
 	for (int place = 0; place < LLMQ_TROUBLES_PER_BOARD; place++)
 	{
 		const LlmqTrouble *trouble = &board->trouble[place];
-		KnownTrouble *entry;
+		LlmqBoardPlace where = {.board = id,.place = place};
+		Patient    *patient;
 		bool		found;
 
-		if (trouble->key.scope == 0)
+		if (trouble->patient.scope == 0 || trouble->kind >= LLMQ_TROUBLE_KINDS)
 		{
 			if (free_place.board == 0)
-				free_place = (LlmqBoardPlace) {.board = id,.place = place};
+				free_place = where;
 			continue;
 		}
-		entry = troubles_insert(known, trouble->key, &found);
-		entry->board = id;
-		entry->place = place;
-		entry->trouble = *trouble;
+		patient = patients_insert(known, trouble->patient, &found);
+		if (!found)
+			memset(patient->place, 0, sizeof(patient->place));
+		patient->place[trouble->kind] = where;
+		patient->trouble[trouble->kind] = *trouble;
 	}
 }
 
@@ -145,7 +150,7 @@ llmq_health_look(LlmqLive *live)
 	if (health_context == NULL)
 		health_context = AllocSetContextCreate(TopMemoryContext, "llmquota health", ALLOCSET_DEFAULT_SIZES);
 	MemoryContextReset(health_context);
-	known = troubles_create(health_context, 16, NULL);
+	known = patients_create(health_context, 16, NULL);
 	if (version != 0)
 		copy_boards(live);
 	known_version = version;
@@ -158,6 +163,7 @@ llmq_health_version(void)
 	return known_version;
 }
 
+/* How many patients there are. */
 int
 llmq_health_troubles(void)
 {
@@ -166,32 +172,36 @@ llmq_health_troubles(void)
 
 /* A trouble, as of the last look; NULL when there is none of this kind. */
 const LlmqTrouble *
-llmq_health_find(const LlmqTroubleKey *key)
+llmq_health_find(const LlmqPatient *who, LlmqTroubleKind kind)
 {
-	KnownTrouble *entry = known == NULL ? NULL : troubles_lookup(known, *key);
+	Patient    *patient = known == NULL ? NULL : patients_lookup(known, *who);
 
-	return entry == NULL ? NULL : &entry->trouble;
+	return patient == NULL || patient->place[kind].board == 0 ? NULL : &patient->trouble[kind];
 }
 
 /* Where a trouble stands, or may be put; no board when there is none with room. */
 LlmqBoardPlace
-llmq_health_place(const LlmqTroubleKey *key)
+llmq_health_place(const LlmqPatient *who, LlmqTroubleKind kind)
 {
-	KnownTrouble *entry = known == NULL ? NULL : troubles_lookup(known, *key);
+	Patient    *patient = known == NULL ? NULL : patients_lookup(known, *who);
 
-	return entry == NULL ? free_place : (LlmqBoardPlace) {.board = entry->board,.place = entry->place};
+	return patient == NULL || patient->place[kind].board == 0 ? free_place : patient->place[kind];
 }
 
 /* Calls `visit` with every trouble as of the last look. */
 void
-llmq_health_each(void (*visit) (const LlmqTrouble *trouble, void *argument), void *argument)
+llmq_health_each(LlmqTroubleVisitor visit, void *argument)
 {
-	troubles_iterator iterator;
-	KnownTrouble *entry;
+	patients_iterator iterator;
+	Patient    *patient;
 
 	if (known == NULL)
 		return;
-	troubles_start_iterate(known, &iterator);
-	while ((entry = troubles_iterate(known, &iterator)) != NULL)
-		visit(&entry->trouble, argument);
+	patients_start_iterate(known, &iterator);
+	while ((patient = patients_iterate(known, &iterator)) != NULL)
+	{
+		for (int kind = 0; kind < LLMQ_TROUBLE_KINDS; kind++)
+			if (patient->place[kind].board != 0)
+				visit(&patient->trouble[kind], argument);
+	}
 }

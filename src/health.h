@@ -43,33 +43,35 @@ typedef enum LlmqHealthEventKind
 	LLMQ_EVENT_ENABLED
 } LlmqHealthEventKind;
 
-#define LLMQ_MAX_REASON 40
+#define LLMQ_MAX_REASON 38
 
-/* Whose trouble of which kind: one of each at a time. */
-typedef struct LlmqTroubleKey
+#define LLMQ_TROUBLE_KINDS (LLMQ_TROUBLE_DISABLED + 1)
+
+/* Who can be in trouble. */
+typedef struct LlmqPatient
 {
 	int32		subject;		/* an id of llmquota.name */
 	int32		part;			/* the model of a service, else 0 */
-	uint8		scope;			/* LLMQ_HEALTH_...; 0: a free place */
-	uint8		kind;			/* LlmqTroubleKind */
-	uint16		reserved;
-} LlmqTroubleKey;
+	int32		scope;			/* LLMQ_HEALTH_...; 0: nobody */
+} LlmqPatient;
 
 /* Fixed-width types, no padding. */
 typedef struct LlmqTrouble
 {
-	LlmqTroubleKey key;
+	LlmqPatient patient;		/* nobody: a free place */
+	uint8		kind;			/* LlmqTroubleKind; a patient has one of each at a time */
 	uint8		failure;		/* LlmqFailureKind of the call that caused it; 0: somebody did */
 	uint8		level;			/* how often in a row, with no success between */
-	int16		http_status;	/* 0: not given */
+	uint8		reserved;
 	int64		since;
 	int64		until;			/* PG_INT64_MAX: for ever */
 	int64		probe_until;	/* a call is under way that will show */
 	pg_uuid_t	lease;			/* of the call that caused it; all zero: none did */
+	int16		http_status;	/* 0: not given */
 	char		reason[LLMQ_MAX_REASON];	/* what somebody said, or empty; ends with a zero */
 } LlmqTrouble;
 
-StaticAssertDecl(sizeof(LlmqTrouble) == 56 + LLMQ_MAX_REASON, "LlmqTrouble has no padding");
+StaticAssertDecl(sizeof(LlmqTrouble) == 58 + LLMQ_MAX_REASON, "LlmqTrouble has no padding");
 
 #define LLMQ_TROUBLES_PER_BOARD 80
 
@@ -117,10 +119,13 @@ typedef void (*LlmqHealthEdit) (LlmqHealthChange *change, void *argument);
 extern void llmq_health_look(LlmqLive *live);
 extern uint64 llmq_health_version(void);
 extern int	llmq_health_troubles(void);
-extern const LlmqTrouble *llmq_health_find(const LlmqTroubleKey *key);
-extern void llmq_health_each(void (*visit) (const LlmqTrouble *trouble, void *argument), void *argument);
+extern const LlmqTrouble *llmq_health_find(const LlmqPatient *patient, LlmqTroubleKind kind);
+
+typedef void (*LlmqTroubleVisitor) (const LlmqTrouble *trouble, void *argument);
+extern void llmq_health_each(LlmqTroubleVisitor visit, void *argument);
 
 /* health_change.c */
-extern bool llmq_health_change(LlmqLive *live, const LlmqTroubleKey *key, LlmqHealthEdit edit, void *argument);
+extern bool llmq_health_change(LlmqLive *live, const LlmqPatient *patient, LlmqTroubleKind kind, LlmqHealthEdit edit,
+							   void *argument);
 
 #endif							/* LLMQ_HEALTH_H */

@@ -18,6 +18,6 @@ typedef struct LlmqBoardPlace
 } LlmqBoardPlace;
 
 extern int32 llmq_board_id(LlmqLive *live, int number, bool create);
-extern LlmqBoardPlace llmq_health_place(const LlmqTroubleKey *key);
+extern LlmqBoardPlace llmq_health_place(const LlmqPatient *who, LlmqTroubleKind kind);
 
 #endif							/* LLMQ_HEALTH_BOARD_H */

@@ -22,7 +22,8 @@
 typedef struct Changing
 {
 	LlmqLive   *live;
-	const LlmqTroubleKey *key;
+	const LlmqPatient *who;
+	LlmqTroubleKind kind;
 	LlmqBoardPlace place;
 	LlmqCellSet set;
 	int			first;			/* cells of the set */
@@ -48,9 +49,9 @@ events_id(LlmqLive *live)
 
 /* A place for what stands on no board yet: a free one, on a new board if there is none. */
 static LlmqBoardPlace
-place_for(LlmqLive *live, const LlmqTroubleKey *key)
+place_for(LlmqLive *live, const LlmqPatient *who, LlmqTroubleKind kind)
 {
-	LlmqBoardPlace place = llmq_health_place(key);
+	LlmqBoardPlace place = llmq_health_place(who, kind);
 
 	for (int i = 0; place.board == 0 && i < LLMQ_MAX_BOARDS; i++)
 	{
@@ -74,7 +75,7 @@ lock(Changing *changing)
 	int32		events = events_id(changing->live);
 
 	llmq_health_look(changing->live);
-	changing->place = place_for(changing->live, changing->key);
+	changing->place = place_for(changing->live, changing->who, changing->kind);
 	llmq_set_init(&changing->set, changing->live);
 	changing->first = llmq_set_add(&changing->set, LLMQ_LIVE_HEALTH, first_id);
 	changing->board = changing->first;
@@ -99,7 +100,7 @@ note_event(Changing *changing, const LlmqHealthChange *change, const LlmqTrouble
 	memset(event, 0, sizeof(LlmqHealthEvent));
 	event->at = GetCurrentTimestamp();
 	event->kind = change->event;
-	event->trouble = change->trouble.key.scope != 0 ? change->trouble : *before;
+	event->trouble = change->trouble.kind != LLMQ_TROUBLE_NONE ? change->trouble : *before;
 }
 
 /* Under the locks: writes what the change is, if it is one. */
@@ -116,38 +117,43 @@ write_change(Changing *changing, const LlmqHealthChange *change, const LlmqTroub
 	llmq_set_log(&changing->set, 0);
 }
 
+/* Under the locks: asks what becomes of the trouble, and writes that if it is a change. */
+static bool
+decide(Changing *changing, LlmqHealthEdit edit, void *argument)
+{
+	const LlmqHealthBoard *board = llmq_set_state(&changing->set, changing->board);
+	LlmqTrouble before = board->trouble[changing->place.place];
+	LlmqHealthChange change = {.trouble = before};
+
+	change.trouble.patient = *changing->who;
+	edit(&change, argument);
+	if (change.event == LLMQ_EVENT_NONE && !change.silent)
+		return false;
+	if (change.trouble.kind == LLMQ_TROUBLE_NONE)
+		memset(&change.trouble, 0, sizeof(LlmqTrouble));
+	write_change(changing, &change, &before);
+	return true;
+}
+
 /*
- * Asks `edit` what becomes of a trouble, under the lock, and writes that. An edit that leaves no kind takes it off the
- * board. Whether anything has changed. Durable with the next flush: the caller's, or its COMMIT's.
+ * Asks `edit` what becomes of a patient's trouble of one kind, under the lock, and writes that. An edit that leaves no
+ * kind takes it off the board. Whether anything has changed. Durable with the next flush: the caller's, or its COMMIT's.
  */
 bool
-llmq_health_change(LlmqLive *live, const LlmqTroubleKey *key, LlmqHealthEdit edit, void *argument)
+llmq_health_change(LlmqLive *live, const LlmqPatient *who, LlmqTroubleKind kind, LlmqHealthEdit edit, void *argument)
 {
-	Changing	changing = {.live = live,.key = key};
+	Changing	changing = {.live = live,.who = who,.kind = kind};
 
 	for (int attempt = 0; attempt < MAX_ATTEMPTS; attempt++)
 	{
-		const LlmqHealthBoard *board;
-		LlmqHealthChange change = {0};
-		LlmqTrouble before;
-		bool		changes;
-
 		CHECK_FOR_INTERRUPTS();
-		if (!lock(&changing))
-			continue;
-		board = llmq_set_state(&changing.set, changing.board);
-		before = board->trouble[changing.place.place];
-		change.trouble = before;
-		change.trouble.key = *key;
-		change.trouble.key.kind = before.key.kind;
-		edit(&change, argument);
-		if (change.trouble.key.kind == LLMQ_TROUBLE_NONE)
-			memset(&change.trouble, 0, sizeof(LlmqTrouble));
-		changes = change.event != LLMQ_EVENT_NONE || change.silent;
-		if (changes)
-			write_change(&changing, &change, &before);
-		llmq_set_unlock(&changing.set);
-		return changes;
+		if (lock(&changing))
+		{
+			bool		changed = decide(&changing, edit, argument);
+
+			llmq_set_unlock(&changing.set);
+			return changed;
+		}
 	}
 	elog(ERROR, "live state keeps moving");
 }

@@ -76,6 +76,16 @@ typedef struct LlmqDemand
 	int64		lease_ttl;		/* microseconds */
 } LlmqDemand;
 
+/* The trouble that keeps calls from a candidate, in the words of the configuration; of no kind: none does. */
+typedef struct LlmqCause
+{
+	LlmqSubject *subject;		/* NULL: the model, whatever the account */
+	const LlmqModel *model;		/* NULL: whatever the model */
+	uint8		kind;			/* LlmqTroubleKind */
+	uint8		failure;		/* LlmqFailureKind, 0: somebody's doing */
+	int16		http_status;
+} LlmqCause;
+
 /* What the limits say to a demand; the first one that refuses, or of several the one that does so longest. */
 typedef struct LlmqVerdict
 {
@@ -84,7 +94,8 @@ typedef struct LlmqVerdict
 	bool		common;			/* a limit refuses that holds whatever the key */
 	double		headroom;		/* of the tightest window, after the request */
 	int64		when;			/* the request fits again; LLMQ_WHEN_NEVER: never */
-	LlmqMeter  *meter;			/* that refused */
+	LlmqCause	cause;			/* why it is not asked at all; of no kind: it is */
+	LlmqMeter  *meter;			/* that refused; else NULL, as the next */
 	const LlmqLimit *limit;
 	int64		amount;
 	int64		used;

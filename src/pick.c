@@ -247,6 +247,7 @@ run(LlmqPick *pick)
 	{
 		pick->scratch = palloc(LLMQ_MAX_STATE);
 		llmq_live_open(&pick->live, LLMQ_LIVE_LEASE + 1, RowExclusiveLock);
+		llmq_health_look(&pick->live);
 		granted = llmq_choose(pick);
 		if (!granted && !pick->no_slot)
 			llmq_refusal_count_in_window(pick);

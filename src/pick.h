@@ -6,6 +6,7 @@
 #define LLMQ_PICK_H
 
 #include "catalog.h"
+#include "health.h"
 #include "lease.h"
 #include "meter.h"
 #include "refusal.h"
@@ -17,6 +18,24 @@ typedef struct LlmqCandidate
 	int64		full_until;
 } LlmqCandidate;
 
+/* Who can keep a pick from a candidate: key, account, model, both, provider; each for every kind of trouble. */
+#define LLMQ_SUSPECTS 5
+
+typedef struct LlmqProbe
+{
+	LlmqPatient who;
+	LlmqTroubleKind kind;
+} LlmqProbe;
+
+/* What keeps a pick from a candidate. */
+typedef struct LlmqAvoid
+{
+	LlmqCause	cause;			/* that lasts longest; of no kind: nothing does */
+	int64		until;			/* as far as is known */
+	int			nprobes;		/* of these troubles its call would be the probe */
+	LlmqProbe	probe[LLMQ_SUSPECTS * LLMQ_TROUBLE_KINDS];
+} LlmqAvoid;
+
 /* Keys of one priority. The first `nactive` are to be asked, the others are remembered as full. */
 typedef struct LlmqTier
 {
@@ -24,6 +43,7 @@ typedef struct LlmqTier
 	int			nactive;
 	LlmqCandidate *candidate;
 	int64		next_return;	/* when the first of the full ones is to be asked again */
+	uint64		health_version; /* of the boards by which some were put among the full ones */
 	LlmqVerdict soonest;		/* of the full ones, the refusal that ends first */
 } LlmqTier;
 
@@ -79,6 +99,12 @@ typedef enum LlmqGrant
 
 /* pool.c */
 extern LlmqPool *llmq_pool(LlmqCatalog *catalog, LlmqModel *model, const char *owner);
+
+/* avoid.c */
+extern int64 llmq_trouble_end(const LlmqTrouble *trouble, int64 now);
+extern bool llmq_avoid(LlmqKey *key, LlmqModel *model, int64 now, LlmqAvoid *avoid);
+extern bool llmq_probes_claim(LlmqPick *pick, const LlmqAvoid *avoid);
+extern void llmq_probes_give_back(LlmqPick *pick, const LlmqAvoid *avoid, int n);
 
 /* choose.c */
 extern bool llmq_choose(LlmqPick *pick);

@@ -26,6 +26,8 @@
 #define RESET_RANDOM_MOST INT64CONST(15000000)
 #define RESET_BY_ORG INT64CONST(29000000)
 
+static const char *const scope_texts[] = {"global", "provider", "account", "key", "org"};
+
 /* Over all candidates the refusal that ends first is the one to report; one that never ends is the last resort. */
 void
 llmq_refusal_note(LlmqPick *pick, const LlmqVerdict *verdict)
@@ -45,6 +47,8 @@ llmq_refusal_status(const LlmqPick *pick)
 	if (!pick->any_key)
 		return LLMQ_REFUSED_NO_ROUTE;
 	if (!pick->any_candidate || pick->refusal.admitted)
+		return LLMQ_REFUSED_UNAVAILABLE;
+	if (pick->refusal.cause.kind != LLMQ_TROUBLE_NONE)
 		return LLMQ_REFUSED_UNAVAILABLE;
 	if (pick->refusal.when == LLMQ_WHEN_NEVER)
 		return LLMQ_REFUSED_TOO_LARGE;
@@ -68,11 +72,18 @@ llmq_refusal_status_text(LlmqRefusalStatus status)
 	return texts[status];
 }
 
+/* Did some candidate say why not? */
+static bool
+has_reason(const LlmqPick *pick)
+{
+	return pick->org->enabled && !pick->no_slot && pick->any_candidate && !pick->refusal.admitted;
+}
+
 /* Is there a limit to name in the answer? */
 bool
 llmq_refusal_has_limit(const LlmqPick *pick)
 {
-	return pick->org->enabled && !pick->no_slot && pick->any_candidate && !pick->refusal.admitted;
+	return has_reason(pick) && pick->refusal.cause.kind == LLMQ_TROUBLE_NONE;
 }
 
 /* A number in [0, 1) that is the same for an org everywhere. */
@@ -90,7 +101,7 @@ spread(const LlmqPick *pick, int64 wait)
 {
 	double		random = pg_prng_double(&pg_global_prng_state);
 
-	if (pick->refusal.limit->shape.kind == LLMQ_WINDOW_CALENDAR)
+	if (pick->refusal.limit != NULL && pick->refusal.limit->shape.kind == LLMQ_WINDOW_CALENDAR)
 		return RESET_RANDOM_LEAST + (int64) (random * (RESET_RANDOM_MOST - RESET_RANDOM_LEAST)) +
 			(int64) (fraction_of_org(pick) * RESET_BY_ORG);
 	return (int64) (wait * pick->catalog->settings.refusal_spread * (fraction_of_org(pick) + random) / 2);
@@ -102,7 +113,7 @@ llmq_refusal_retry_ms(const LlmqPick *pick)
 {
 	int64		wait;
 
-	if (!llmq_refusal_has_limit(pick))
+	if (!has_reason(pick))
 		return pick->no_slot ? RETRY_SLOT : RETRY_CONFIGURATION;
 	if (pick->refusal.when == LLMQ_WHEN_NEVER)
 		return -1;
@@ -111,15 +122,20 @@ llmq_refusal_retry_ms(const LlmqPick *pick)
 	return (int32) Min(Max((wait + 999) / 1000, 1), PG_INT32_MAX);
 }
 
-/* Is the subject that refuses an account or key that is not the org's own? */
+/* Is this an account or key that is not the org's own? */
+static bool
+is_shared(const LlmqSubject *subject)
+{
+	if (subject->scope == LLMQ_SCOPE_ACCOUNT)
+		return ((const LlmqAccount *) subject)->org == NULL;
+	return subject->scope == LLMQ_SCOPE_KEY && ((const LlmqKey *) subject)->account->org == NULL;
+}
+
+/* Is the subject whose limit refuses an account or key that is not the org's own? */
 bool
 llmq_refusal_is_shared(const LlmqPick *pick)
 {
-	LlmqSubject *subject = pick->refusal.meter->subject;
-
-	if (subject->scope == LLMQ_SCOPE_ACCOUNT)
-		return ((LlmqAccount *) subject)->org == NULL;
-	return subject->scope == LLMQ_SCOPE_KEY && ((LlmqKey *) subject)->account->org == NULL;
+	return is_shared(pick->refusal.meter->subject);
 }
 
 static void
@@ -167,12 +183,11 @@ retry_at_text(int64 retry_at)
 Datum
 llmq_refusal_limit_jsonb(const LlmqRefusalLimit *limit)
 {
-	static const char *const scopes[] = {"global", "provider", "account", "key", "org"};
 	static const char *const metrics[] = {"requests", "input_tokens", "output_tokens", "tokens", "concurrency"};
 	JsonbParseState *state = NULL;
 
 	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
-	push_text(&state, "scope", scopes[limit->scope]);
+	push_text(&state, "scope", scope_texts[limit->scope]);
 	push_text(&state, "subject", limit->subject);
 	push_text(&state, "model", limit->model);
 	if (limit->family != NULL)
@@ -187,7 +202,27 @@ llmq_refusal_limit_jsonb(const LlmqRefusalLimit *limit)
 	return JsonbPGetDatum(JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL)));
 }
 
-/* The limit that refused, as jsonb; 0 when none did. The name of a shared account or key is for administrators only. */
+/* The trouble that keeps the pick from its candidates, as jsonb. */
+static Datum
+trouble_jsonb(const LlmqPick *pick)
+{
+	static const char *const kinds[] = {"none", "cooling", "open", "disabled"};
+	const LlmqCause *cause = &pick->refusal.cause;
+	const LlmqSubject *subject = cause->subject;
+	JsonbParseState *state = NULL;
+
+	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
+	push_text(&state, "scope", subject == NULL ? "model" : scope_texts[subject->scope]);
+	if (subject != NULL && (!is_shared(subject) || llmq_role_is_admin(pick->catalog)))
+		push_text(&state, "subject", subject->name);
+	push_text(&state, "model", cause->model == NULL ? NULL : cause->model->name);
+	push_text(&state, "trouble", kinds[cause->kind]);
+	push_text(&state, "failure", cause->failure == LLMQ_FAILURE_NONE ? NULL : llmq_failure_name(cause->failure));
+	push_text(&state, "retry_at", retry_at_text(pick->refusal.when));
+	return JsonbPGetDatum(JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL)));
+}
+
+/* What refused, as jsonb; 0 when nothing did. The name of a shared account or key is for administrators only. */
 Datum
 llmq_refusal_jsonb(const LlmqPick *pick)
 {
@@ -197,8 +232,10 @@ llmq_refusal_jsonb(const LlmqPick *pick)
 		.amount = refusal->amount,.used = refusal->used,.requested = refusal->requested,.retry_at = refusal->when
 	};
 
-	if (!llmq_refusal_has_limit(pick))
+	if (!has_reason(pick))
 		return (Datum) 0;
+	if (refusal->cause.kind != LLMQ_TROUBLE_NONE)
+		return trouble_jsonb(pick);
 	limit.scope = meter->subject->scope;
 	if (!llmq_refusal_is_shared(pick) || llmq_role_is_admin(pick->catalog))
 		limit.subject = meter->subject->name;
