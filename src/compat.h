@@ -9,7 +9,9 @@
 
 #include "access/genam.h"
 #include "access/transam.h"
+#include "common/jsonapi.h"
 #include "common/relpath.h"
+#include "mb/pg_wchar.h"
 #include "nodes/tidbitmap.h"
 #include "storage/bufmgr.h"
 #include "utils/rel.h"
@@ -157,6 +159,44 @@ llmq_pages_end_compat(LlmqPageIterator *iterator)
 	tbm_end_iterate(*iterator);
 #else
 	tbm_end_private_iterate(*iterator);
+
+/*
+ * What callbacks of the JSON parser return, and how they go on or stop.  Before 16 they cannot say so: there the text
+ * ends with the token that was read last.
+ */
+#if PG_VERSION_NUM < 160000
+typedef void LlmqJsonStep;
+#define llmq_json_return_compat(lex, go_on) \
+	do { \
+		if (!(go_on)) \
+			(lex)->input_length = (lex)->token_terminator - (lex)->input; \
+		return; \
+	} while (0)
+#else
+typedef JsonParseErrorType LlmqJsonStep;
+#define llmq_json_return_compat(lex, go_on) return (go_on) ? JSON_SUCCESS : JSON_SEM_ACTION_FAILED
+#endif
+
+/* A lexer for a text; the encoding only matters to escapes beyond ASCII and to messages. */
+static inline JsonLexContext *
+llmq_json_lexer_compat(char *text, int length)
+{
+#if PG_VERSION_NUM < 170000
+	return makeJsonLexContextCstringLen(text, length, PG_UTF8, true);
+#else
+	return makeJsonLexContextCstringLen(NULL, text, length, PG_UTF8, true);
+#endif
+}
+
+static inline void
+llmq_json_free_compat(JsonLexContext *lex)
+{
+#if PG_VERSION_NUM < 170000
+	pfree(lex->strval->data);
+	pfree(lex->strval);
+	pfree(lex);
+#else
+	freeJsonLexContext(lex);
 #endif
 }
 

@@ -1,0 +1,197 @@
+/*
+ * classify_test.c
+ *	  Every refusal of test/corpus is understood as its file says: kind, limit, scope, until when, and the limits that
+ *	  its headers advertise.
+ *
+ *	links: src/classify.c src/duration.c src/error_body.c src/json_walk.c src/limit_text.c src/provider.c src/ratelimit_header.c
+ */
+#include "postgres.h"
+
+#include <time.h>
+
+#include "corpus.h"
+#include "ratelimit_header.h"
+#include "tap.h"
+
+#undef snprintf
+
+static Promise promises[CORPUS_MAX_FILES + 8];
+static int	npromises = 0;
+
+static const char *
+metric_name(int metric)
+{
+	static const char *const names[] = {
+		[LLMQ_METRIC_REQUESTS] = "requests",
+		[LLMQ_METRIC_INPUT_TOKENS] = "input_tokens",
+		[LLMQ_METRIC_OUTPUT_TOKENS] = "output_tokens",
+		[LLMQ_METRIC_TOKENS] = "tokens",
+		[LLMQ_METRIC_CONCURRENCY] = "concurrency"
+	};
+
+	return metric == LLMQ_METRIC_UNKNOWN ? "-" : names[metric];
+}
+
+static const char *
+span_name(LlmqSpan span)
+{
+	static const char *const names[] = {
+		[LLMQ_SPAN_UNKNOWN] = "-",
+		[LLMQ_SPAN_SECOND] = "second",
+		[LLMQ_SPAN_MINUTE] = "minute",
+		[LLMQ_SPAN_HOUR] = "hour",
+		[LLMQ_SPAN_DAY] = "day",
+		[LLMQ_SPAN_MONTH] = "month"
+	};
+
+	return names[span];
+}
+
+/* An instant as the C library prints it. */
+static const char *
+instant_text(TimestampTz instant)
+{
+	static char text[64];
+	time_t		seconds = (instant - instant % USECS_PER_SEC) / USECS_PER_SEC + INT64CONST(946684800);
+	struct tm	parts;
+	size_t		length;
+
+	gmtime_r(&seconds, &parts);
+	length = strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%S", &parts);
+	if (instant % USECS_PER_SEC != 0)
+		length += snprintf(text + length, sizeof(text) - length, ".%06d", (int) (instant % USECS_PER_SEC));
+	snprintf(text + length, sizeof(text) - length, "Z");
+	return text;
+}
+
+static const char *
+until_text(const LlmqVerdict *verdict)
+{
+	switch (verdict->until_kind)
+	{
+		case LLMQ_UNTIL_TIME:
+			return instant_text(verdict->until);
+		case LLMQ_UNTIL_DAY:
+			return "day";
+		case LLMQ_UNTIL_MONTH:
+			return "month";
+		default:
+			return "none";
+	}
+}
+
+/* A verdict in the words of the corpus. */
+static void
+verdict_text(const LlmqVerdict *verdict, char *text, size_t size)
+{
+	static const char *const scopes[] = {
+		[LLMQ_BLAME_NONE] = "none",
+		[LLMQ_BLAME_KEY] = "key",
+		[LLMQ_BLAME_ACCOUNT] = "account",
+		[LLMQ_BLAME_ACCOUNT_MODEL] = "account_model",
+		[LLMQ_BLAME_MODEL] = "model",
+		[LLMQ_BLAME_PROVIDER] = "provider"
+	};
+	char		amount[32] = "";
+
+	if (verdict->limit.amount != 0)
+		snprintf(amount, sizeof(amount), "=%lld", (long long) verdict->limit.amount);
+	snprintf(text, size, "%s %s/%s%s %s until=%s %s", llmq_failure_name(verdict->kind),
+			 metric_name(verdict->limit.metric), span_name(verdict->limit.span), amount, scopes[verdict->scope],
+			 until_text(verdict), verdict->retryable ? "retryable" : "final");
+}
+
+/* The limits that the headers advertise, a line for each. */
+static void
+observed_text(const LlmqFailure *failure, char *text, size_t size)
+{
+	LlmqObserved observed[LLMQ_MAX_OBSERVED];
+	int			count = llmq_ratelimit_headers(failure->adapter, failure->headers, failure->header_count,
+											   failure->now, observed);
+	size_t		at = 0;
+
+	text[0] = '\0';
+	for (int i = 0; i < count; i++)
+	{
+		at += snprintf(text + at, size - at, "%s/%s", metric_name(observed[i].metric), span_name(observed[i].span));
+		if (observed[i].amount != 0)
+			at += snprintf(text + at, size - at, " limit=%lld", (long long) observed[i].amount);
+		if (observed[i].remaining != 0)
+			at += snprintf(text + at, size - at, " remaining=%lld", (long long) observed[i].remaining);
+		if (observed[i].exhausted)
+			at += snprintf(text + at, size - at, " exhausted");
+		if (observed[i].resets_at != DT_NOBEGIN)
+			at += snprintf(text + at, size - at, " resets=%s", instant_text(observed[i].resets_at));
+		at += snprintf(text + at, size - at, "\n");
+	}
+}
+
+static void
+check_case(const CorpusCase *one)
+{
+	Promise    *promise = &promises[npromises++];
+	LlmqVerdict verdict;
+	char		text[1024];
+
+	promise->name = one->name;
+	llmq_classify(&one->failure, &verdict);
+	verdict_text(&verdict, text, sizeof(text));
+	CHECK(promise, strcmp(text, one->expect) == 0, "is \"%s\"", text);
+	observed_text(&one->failure, text, sizeof(text));
+	CHECK(promise, strcmp(text, one->observe) == 0, "its headers say \"%s\"", text);
+}
+
+/* What an answer that is the caller's own doing may never do. */
+static void
+check_innocence(CorpusCase **cases, int count)
+{
+	Promise    *promise = &promises[npromises++];
+
+	promise->name = "the caller's own mistakes have no scope and no cooldown";
+	for (int i = 0; i < count; i++)
+	{
+		LlmqVerdict verdict;
+
+		llmq_classify(&cases[i]->failure, &verdict);
+		if (verdict.kind == LLMQ_FAILURE_BAD_REQUEST || verdict.kind == LLMQ_FAILURE_CONTENT ||
+			verdict.kind == LLMQ_FAILURE_CANCELLED)
+			CHECK(promise, verdict.scope == LLMQ_BLAME_NONE && verdict.until_kind == LLMQ_UNTIL_NONE,
+				  "%s", cases[i]->name);
+	}
+}
+
+/* Every kind there is has a case. */
+static void
+check_kinds(CorpusCase **cases, int count)
+{
+	Promise    *promise = &promises[npromises++];
+	bool		seen[LLMQ_FAILURE_NOT_FOUND + 1] = {true};
+
+	promise->name = "every kind of failure is in the corpus";
+	for (int i = 0; i < count; i++)
+	{
+		LlmqVerdict verdict;
+
+		llmq_classify(&cases[i]->failure, &verdict);
+		seen[verdict.kind] = true;
+	}
+	for (int i = 0; i < (int) lengthof(seen); i++)
+		CHECK(promise, seen[i], "%s is not", llmq_failure_name((LlmqFailureKind) i));
+}
+
+int
+main(void)
+{
+	static CorpusCase *cases[CORPUS_MAX_FILES];
+	int			count = corpus_read(cases);
+	int			status;
+
+	for (int i = 0; i < count; i++)
+		check_case(cases[i]);
+	check_innocence(cases, count);
+	check_kinds(cases, count);
+	status = promises_report(promises, npromises);
+	for (int i = 0; i < count; i++)
+		free(cases[i]);
+	return status;
+}
