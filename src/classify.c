@@ -188,12 +188,17 @@ find_rule(const LlmqErrorBody *body, int status)
 	return NULL;
 }
 
-/* The status, or the one that the body stands for; 0: neither. */
+/* The status, or the one that the body stands for or bears as its code; 0: neither. */
 static int
 telling_status(const LlmqErrorBody *body, int status)
 {
+	int64		code;
+	Size		digits = llmq_read_count(body->code, &code);
+
 	if (status >= 400)
 		return status;
+	if (digits > 0 && body->code[digits] == '\0' && code >= 400 && code <= 599)
+		return (int) code;
 	for (int i = 0; i < (int) lengthof(named_statuses); i++)
 		if (is_named(body, named_statuses[i].name))
 			return named_statuses[i].status;
@@ -332,18 +337,24 @@ find_instant(const LlmqErrorBody *body, TimestampTz now, LlmqVerdict *verdict)
 		}
 }
 
-/* Of the limits of which a header says that nothing remains, the one of the longest period. */
+/*
+ * Of the limits of which a header says that nothing remains, the one of the longest period; only of the metric that the
+ * message names, if it does.
+ */
 static TimestampTz
 find_exhausted(const LlmqFailure *failure, LlmqNamedLimit *limit)
 {
 	LlmqObserved observed[LLMQ_MAX_OBSERVED];
 	int			count = llmq_ratelimit_headers(failure->adapter, failure->headers, failure->header_count,
 											   failure->now, observed);
+	int			metric = limit->metric;
 	TimestampTz resets_at = DT_NOBEGIN;
 
 	for (int i = 0; i < count; i++)
 	{
 		if (!observed[i].exhausted || observed[i].span <= limit->span)
+			continue;
+		if (metric != LLMQ_METRIC_UNKNOWN && metric != (int) observed[i].metric)
 			continue;
 		limit->metric = observed[i].metric;
 		limit->span = observed[i].span;
@@ -424,7 +435,9 @@ find_kind(const LlmqFailure *failure, const LlmqErrorBody *body, LlmqVerdict *ve
 		verdict->kind = kind_of_status(status);
 
 	if (verdict->scope == LLMQ_BLAME_NONE)
-		verdict->scope = status == 529 ? LLMQ_BLAME_PROVIDER : scope_of_kind(verdict->kind);
+		verdict->scope = scope_of_kind(verdict->kind);
+	if (verdict->kind == LLMQ_FAILURE_OVERLOADED && status == 529)
+		verdict->scope = LLMQ_BLAME_PROVIDER;
 }
 
 void

@@ -1,7 +1,7 @@
 /*
  * limit_text.c
- *	  Which limit a refusal means, from its words: "on tokens per min (TPM): Limit 30000, Used 29000, Requested 1500.
- *	  Please try again in 1.2s", "your rate limit of 50,000 input tokens per minute", "GenerateRequestsPerDayPerProject".
+ *	  Which limit a refusal means, from its words: "on tokens per min (TPM): Limit 30000, Used 29000, Requested 1500",
+ *	  "your rate limit of 50,000 input tokens per minute", "GenerateRequestsPerDayPerProjectPerModel".
  *
  * Pure: no server calls, no allocation, nothing raises. What is not recognised is unknown.
  */

@@ -5,8 +5,8 @@
  *
  * Pure: no server calls, no allocation, nothing raises. Three headers speak of one limit: its amount, what remains, and
  * when all of it will be there again. What is not positive was not said. What is known to be something else than it
- * seems is left out: Azure's requests are those of a slice of 1 or 10 seconds, and what remains of Anthropic's tokens is
- * rounded to the thousand.
+ * seems is left out: Azure's requests are those of a slice of 1 or 10 seconds, and what remains of Anthropic's tokens
+ * is rounded to the thousand.
  */
 #include "postgres.h"
 

@@ -8,8 +8,8 @@
  * The names of the figures tell the shapes apart, so nobody has to say which provider it was, and a provider that
  * answers in another one's shape is understood:
  *
- *		prompt_tokens, completion_tokens: OpenAI's chat shape; what the cache gave is a part of the prompt, whatever else
- *		a gateway adds in Anthropic's names
+ *		prompt_tokens, completion_tokens: OpenAI's chat shape; what the cache gave is a part of the prompt, in
+ *		Anthropic's names, too, which gateways add
  *		input_tokens, output_tokens: OpenAI's Responses, where input_tokens_details has the parts; or Anthropic's, where
  *		the cache's figures have names of their own and come on top
  *		promptTokenCount: Gemini's, where thoughts and the prompts of tools come on top

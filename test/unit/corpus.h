@@ -13,6 +13,7 @@
 #include <stdlib.h>
 
 #include "classify.h"
+#include "leaks.h"
 
 #undef fprintf
 

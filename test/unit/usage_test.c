@@ -6,6 +6,7 @@
  */
 #include "postgres.h"
 
+#include "leaks.h"
 #include "tap.h"
 #include "usage.h"
 
