@@ -12,7 +12,7 @@ const char *__lsan_default_suppressions(void);
 const char *
 __lsan_default_suppressions(void)
 {
-	return "leak:parse_object_field\nleak:parse_scalar\n";
+	return "leak:parse_object\nleak:parse_array\n";
 }
 
 #endif							/* LEAKS_H */
