@@ -135,6 +135,7 @@ visit(void *state, const char *path, LlmqJsonKind kind, const char *value)
 	static const char violations[] = "error.details[].violations[]";
 	Reader	   *reader = state;
 	const char *inner = path + sizeof(violations) - 1;
+	int64		delay;
 
 	if (strncmp(path, violations, sizeof(violations) - 1) == 0)
 	{
@@ -147,8 +148,8 @@ visit(void *state, const char *path, LlmqJsonKind kind, const char *value)
 		return;
 	else if (strcmp(path, "error.details[].retryDelay") == 0)
 	{
-		if (llmq_duration_read(value, &reader->body->retry_delay) == 0)
-			reader->body->retry_delay = 0;
+		if (llmq_duration_read(value, &delay) > 0)
+			reader->body->retry_delay = delay;
 	}
 	else
 		read_place(reader->body, path, value);

@@ -62,11 +62,8 @@ static const Word quota_metrics[] = {
 };
 
 static const Word quota_spans[] = {
-	{"PerMonth", LLMQ_SPAN_MONTH},
 	{"PerDay", LLMQ_SPAN_DAY},
-	{"PerHour", LLMQ_SPAN_HOUR},
 	{"PerMinute", LLMQ_SPAN_MINUTE},
-	{"PerSecond", LLMQ_SPAN_SECOND},
 };
 
 /* A number of which thousands may be set apart by commas. */

@@ -183,7 +183,7 @@ chat_output(const Reader *reader)
 	int64		rest = count_of(reader, TOTAL) - count_of(reader, PROMPT);
 
 	if (!given(reader, COMPLETION))
-		return given(reader, TOTAL) && given(reader, PROMPT) && rest >= 0 ? rest : LLMQ_NO_FIGURE;
+		return given(reader, TOTAL) && rest >= 0 ? rest : LLMQ_NO_FIGURE;
 	if (reasoning > completion || (given(reader, TOTAL) && rest == completion + reasoning))
 		return completion + reasoning;
 	return completion;

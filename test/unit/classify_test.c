@@ -11,6 +11,7 @@
 
 #include "corpus.h"
 #include "ratelimit_header.h"
+#include "redact.h"
 #include "tap.h"
 
 #undef snprintf
@@ -141,6 +142,62 @@ check_case(const CorpusCase *one)
 	CHECK(promise, strcmp(text, one->observe) == 0, "its headers say \"%s\"", text);
 }
 
+/* The kind of a 429 with this body, which may hold any bytes. */
+static LlmqFailureKind
+kind_of_body(const char *body, size_t length)
+{
+	LlmqFailure failure = {.adapter = LLMQ_ADAPTER_OPENAI, .status = 429, .now = CORPUS_NOW};
+	LlmqVerdict verdict;
+
+	failure.body = body;
+	failure.length = length;
+	llmq_classify(&failure, &verdict);
+	return verdict.kind;
+}
+
+/* What files cannot hold. */
+static void
+check_bytes(void)
+{
+	static const char zeros[] = "429\0 insufficient_quota\0";
+	static char large[LLMQ_MAX_BODY + 100];
+	Promise    *zero = &promises[npromises++];
+	Promise    *size = &promises[npromises++];
+	int			length;
+
+	zero->name = "zeros are but blanks";
+	CHECK(zero, kind_of_body(zeros, sizeof(zeros)) == LLMQ_FAILURE_BILLING, "is not found behind a zero");
+
+	size->name = "what is behind 64 kB is not read, what is before it is";
+	length = snprintf(large, sizeof(large), "{\"a\":\"%0*d\",\"code\":\"insufficient_quota\"}", LLMQ_MAX_BODY - 10, 0);
+	CHECK(size, kind_of_body(large, length) == LLMQ_FAILURE_RATE, "is read");
+	length = snprintf(large, sizeof(large), "{\"code\":\"insufficient_quota\",\"a\":\"%0*d\"}", LLMQ_MAX_BODY - 10, 0);
+	CHECK(size, kind_of_body(large, length) == LLMQ_FAILURE_BILLING, "is not read");
+}
+
+/* Every name of a limit at once. */
+static void
+check_many_headers(void)
+{
+	static const char *const nouns[] = {"requests", "req", "tokens", "project-tokens", "input-tokens", "output-tokens"};
+	static const char *const spans[] = {"", "-second", "-minute", "-hour", "-day", "-month"};
+	Promise    *promise = &promises[npromises++];
+	char		names[lengthof(nouns) * lengthof(spans)][64];
+	LlmqHeader	headers[lengthof(names)];
+	LlmqObserved observed[LLMQ_MAX_OBSERVED];
+	int			count;
+
+	promise->name = "of more limits than any provider has, some are listed";
+	for (int i = 0; i < (int) lengthof(names); i++)
+	{
+		snprintf(names[i], sizeof(names[i]), "X-RateLimit-Limit-%s%s", nouns[i / lengthof(spans)],
+				 spans[i % lengthof(spans)]);
+		headers[i] = (LlmqHeader) {names[i], "7"};
+	}
+	count = llmq_ratelimit_headers(LLMQ_ADAPTER_OTHER, headers, lengthof(headers), CORPUS_NOW, observed);
+	CHECK(promise, count > 4 && count <= LLMQ_MAX_OBSERVED, "%d are", count);
+}
+
 /* What an answer that is the caller's own doing may never do. */
 static void
 check_innocence(CorpusCase **cases, int count)
@@ -188,6 +245,8 @@ main(void)
 
 	for (int i = 0; i < count; i++)
 		check_case(cases[i]);
+	check_bytes();
+	check_many_headers();
 	check_innocence(cases, count);
 	check_kinds(cases, count);
 	status = promises_report(promises, npromises);

@@ -54,6 +54,10 @@ static const Case cases[] = {
 	{"xAI: reasoning beside the completion", "32 6 -; 245 236",
 		"{\"prompt_tokens\":32,\"completion_tokens\":9,\"total_tokens\":277,\"prompt_tokens_details\":{\"cached_tokens\":6},"
 	"\"completion_tokens_details\":{\"reasoning_tokens\":236}}"},
+	{"xAI: less reasoning than completion, as the total says", "32 - -; 110 10",
+	"{\"prompt_tokens\":32,\"completion_tokens\":100,\"total_tokens\":142,\"completion_tokens_details\":{\"reasoning_tokens\":10}}"},
+	{"xAI: more reasoning than completion, without a total", "32 - -; 245 236",
+	"{\"prompt_tokens\":32,\"completion_tokens\":9,\"completion_tokens_details\":{\"reasoning_tokens\":236}}"},
 	{"a gateway with the cache in Anthropic's names", "3000 2000 900; 5 -",
 	"{\"prompt_tokens\":3000,\"completion_tokens\":5,\"total_tokens\":3005,\"cache_read_input_tokens\":2000,\"cache_creation_input_tokens\":900}"},
 
@@ -128,6 +132,8 @@ static const Case cases[] = {
 	{"not understood: a fraction", "not understood", "{\"prompt_tokens\":5.5,\"completion_tokens\":7}"},
 	{"not understood: a text", "not understood", "{\"prompt_tokens\":\"5\",\"completion_tokens\":7}"},
 	{"not understood: more than 32 bits", "not understood", "{\"prompt_tokens\":2147483648,\"completion_tokens\":7}"},
+	{"not understood: a total of more than 32 bits", "not understood",
+	"{\"prompt_tokens\":5,\"completion_tokens\":7,\"total_tokens\":99999999999}"},
 	{"not understood: more than 64 bits", "not understood", "{\"prompt_tokens\":99999999999999999999999,\"completion_tokens\":7}"},
 	{"not understood: a sum of more than 32 bits", "not understood",
 	"{\"input_tokens\":2147483647,\"cache_read_input_tokens\":2147483647,\"output_tokens\":7}"},
