@@ -4,7 +4,8 @@
  *
  *		classify_fuzz [--seed N] [--steps N]
  *
- *	links: src/classify.c src/duration.c src/error_body.c src/json_walk.c src/limit_text.c src/provider.c src/ratelimit_header.c src/usage.c
+ *	links: src/classify.c src/duration.c src/error_body.c src/json_walk.c src/limit_text.c
+ *	links: src/provider.c src/ratelimit_header.c src/usage.c
  *
  * Bodies are in memory of just their length, so that AddressSanitizer notices a byte that is read behind them.
  */
@@ -85,8 +86,10 @@ insert_fragment(Text *text, size_t at)
 		"\"", "\\", "\\u0000", "\\ud800", "{", "}", "[", "]", ",", ":", "null", "-1", "0", "1e999", "\x01", "\xc3",
 		"99999999999999999999999999", "9223372036854775807", "2147483647", "{\"error\":", "{\"usage\":",
 		"\"violations\":[", "{\"quotaId\":\"PerDayRequestsPerModel\"}", "\"retryDelay\":\"99999999999h\"",
-		" per ", " tokens per min: Limit ", "try again in ", "2026-02-30", "9999-12-31T23:59:59Z", "1m1m1m", "0.0000001s",
-		"{\"prompt_tokens\":", "{\"input_tokens\":2147483647,\"cache_read_input_tokens\":", "insufficient_quota",
+		" per ", " tokens per min: Limit ", "try again in ", "2026-02-30", "9999-12-31T23:59:59Z", "1m1m1m",
+		"0.0000001s",
+		"{\"prompt_tokens\":", "{\"input_tokens\":2147483647,\"cache_read_input_tokens\":",
+		"insufficient_quota",
 	};
 	const char *fragment = fragments[random_below(lengthof(fragments))];
 
@@ -97,7 +100,8 @@ insert_fragment(Text *text, size_t at)
 static void
 insert_run(Text *text, size_t at)
 {
-	static const char *const units[] = {"[", "{\"a\":", "[{\"error\":", "9", "\\", " ", "\"a\",", "1,", "\\u0041", "1s"};
+	static const char *const units[] = {"[", "{\"a\":", "[{\"error\":", "9", "\\", " ", "\"a\",", "1,",
+	"\\u0041", "1s"};
 	const char *unit = units[random_below(lengthof(units))];
 	size_t		times = random_below(random_below(20) == 0 ? 40000 : 200);
 	Text	   *run = malloc(sizeof(Text));
@@ -255,9 +259,14 @@ static void
 seed_usage(Text *text)
 {
 	static const char *const seeds[] = {
-		"{\"prompt_tokens\":1200,\"completion_tokens\":300,\"total_tokens\":1500,\"prompt_tokens_details\":{\"cached_tokens\":1024,\"cache_write_tokens\":5},\"completion_tokens_details\":{\"reasoning_tokens\":120}}",
-		"{\"input_tokens\":50,\"cache_creation_input_tokens\":1000,\"cache_read_input_tokens\":2000,\"output_tokens\":503,\"output_tokens_details\":{\"reasoning_tokens\":40}}",
-		"{\"usageMetadata\":{\"promptTokenCount\":50,\"cachedContentTokenCount\":9,\"toolUsePromptTokenCount\":100,\"candidatesTokenCount\":60,\"thoughtsTokenCount\":30,\"totalTokenCount\":240}}",
+		"{\"prompt_tokens\":1200,\"completion_tokens\":300,\"total_tokens\":1500,"
+		"\"prompt_tokens_details\":{\"cached_tokens\":1024,\"cache_write_tokens\":5},"
+		"\"completion_tokens_details\":{\"reasoning_tokens\":120}}",
+		"{\"input_tokens\":50,\"cache_creation_input_tokens\":1000,\"cache_read_input_tokens\":2000,"
+		"\"output_tokens\":503,\"output_tokens_details\":{\"reasoning_tokens\":40}}",
+		"{\"usageMetadata\":{\"promptTokenCount\":50,\"cachedContentTokenCount\":9,"
+		"\"toolUsePromptTokenCount\":100,\"candidatesTokenCount\":60,\"thoughtsTokenCount\":30,"
+		"\"totalTokenCount\":240}}",
 	};
 	const char *seed = seeds[random_below(lengthof(seeds))];
 

@@ -3,7 +3,8 @@
  *	  Every refusal of test/corpus is understood as its file says: kind, limit, scope, until when, and the limits that
  *	  its headers advertise.
  *
- *	links: src/classify.c src/duration.c src/error_body.c src/json_walk.c src/limit_text.c src/provider.c src/ratelimit_header.c
+ *	links: src/classify.c src/duration.c src/error_body.c src/json_walk.c src/limit_text.c
+ *	links: src/provider.c src/ratelimit_header.c
  */
 #include "postgres.h"
 

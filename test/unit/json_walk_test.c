@@ -108,7 +108,8 @@ deep(const char *before, const char *opening)
 		length += strlen(opening);
 	}
 	whole = llmq_json_walk(text, length, count, &visits);
-	CHECK(&promises[DEEP], !whole && visits <= 128 && (before[0] == '\0' || visits >= 2), "%s: %d visits", opening, visits);
+	CHECK(&promises[DEEP], !whole && visits <= 128 && (before[0] == '\0' || visits >= 2),
+		  "%s: %d visits", opening, visits);
 }
 
 static void
