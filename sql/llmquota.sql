@@ -66,7 +66,15 @@ CREATE TABLE llmquota.provider (
 	base_url text,
 	timezone text NOT NULL DEFAULT 'UTC',
 	enabled boolean NOT NULL DEFAULT true,
+	breaker_failures int NOT NULL DEFAULT 5,
+	breaker_failure_rate numeric NOT NULL DEFAULT 0.5,
+	breaker_min_calls int NOT NULL DEFAULT 20,
+	breaker_probe_ms int NOT NULL DEFAULT 15000,
 	CONSTRAINT provider_pkey PRIMARY KEY (provider),
+	CONSTRAINT provider_breaker_failures_valid CHECK (breaker_failures OPERATOR(pg_catalog.>) 0),
+	CONSTRAINT provider_breaker_failure_rate_valid CHECK (breaker_failure_rate OPERATOR(pg_catalog.>) 0 AND breaker_failure_rate OPERATOR(pg_catalog.<=) 1),
+	CONSTRAINT provider_breaker_min_calls_valid CHECK (breaker_min_calls OPERATOR(pg_catalog.>) 0),
+	CONSTRAINT provider_breaker_probe_ms_valid CHECK (breaker_probe_ms OPERATOR(pg_catalog.>=) 1000 AND breaker_probe_ms OPERATOR(pg_catalog.<=) 86400000),
 	CONSTRAINT provider_name_valid CHECK (provider OPERATOR(pg_catalog.<>) ALL ('{"",*}') AND pg_catalog.octet_length(provider) OPERATOR(pg_catalog.<=) 128),
 	CONSTRAINT provider_adapter_valid CHECK (adapter OPERATOR(pg_catalog.<>) '' AND pg_catalog.octet_length(adapter) OPERATOR(pg_catalog.<=) 128),
 	CONSTRAINT provider_base_url_valid CHECK (base_url OPERATOR(pg_catalog.<>) '' AND pg_catalog.octet_length(base_url) OPERATOR(pg_catalog.<=) 2048)
@@ -74,6 +82,10 @@ CREATE TABLE llmquota.provider (
 COMMENT ON TABLE llmquota.provider IS 'services that answer requests';
 COMMENT ON COLUMN llmquota.provider.provider IS 'name, at most 128 bytes';
 COMMENT ON COLUMN llmquota.provider.adapter IS 'its wire format, for the application: openai, anthropic, gemini, azure, ...';
+COMMENT ON COLUMN llmquota.provider.breaker_failures IS 'so many failures in a row open a circuit breaker';
+COMMENT ON COLUMN llmquota.provider.breaker_failure_rate IS 'so does this share of the calls of a minute, above 0 to 1';
+COMMENT ON COLUMN llmquota.provider.breaker_min_calls IS '... if they are at least so many';
+COMMENT ON COLUMN llmquota.provider.breaker_probe_ms IS 'after so many milliseconds an open breaker lets one call through to see; doubled each time it fails, up to five minutes';
 COMMENT ON COLUMN llmquota.provider.base_url IS 'base URL of requests, answered by llmquota_pick; NULL: the application knows it';
 COMMENT ON COLUMN llmquota.provider.timezone IS 'time zone of the calendar quotas on this provider, its accounts and keys that name none';
 COMMENT ON COLUMN llmquota.provider.enabled IS 'false: never picked';
@@ -621,14 +633,16 @@ CREATE FUNCTION @extschema@.llmquota_record(
 	cached_tokens bigint DEFAULT NULL,
 	cache_write_tokens bigint DEFAULT NULL,
 	reasoning_tokens bigint DEFAULT NULL,
+	usage jsonb DEFAULT NULL,
 	http_status int DEFAULT NULL,
 	error text DEFAULT NULL,
+	headers jsonb DEFAULT NULL,
 	latency_ms int DEFAULT NULL,
 	tags jsonb DEFAULT NULL)
 RETURNS llmquota.record_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'llmquota_record';
-COMMENT ON FUNCTION @extschema@.llmquota_record(uuid, bigint, bigint, bigint, bigint, bigint, int, text, int, jsonb) IS
+COMMENT ON FUNCTION @extschema@.llmquota_record(uuid, bigint, bigint, bigint, bigint, bigint, jsonb, int, text, jsonb, int, jsonb) IS
 'Says how the call of a lease ended and what it used: settles the lease exactly once, corrects what the pick reserved, and writes the row of the ledger. NULL for any argument but lease means: not known';
 
 CREATE FUNCTION @extschema@.llmquota_release(lease uuid)
@@ -1669,6 +1683,7 @@ BEGIN
 	SELECT s.* INTO known
 	  FROM (VALUES
 			('arrival_slack', '^[0-9]{1,9}$', 0, 10000),
+			('auth_probe_after', '^[0-9]{1,10}$', 1000, 2764800000),
 			('default_input_tokens', '^[0-9]{1,9}$', 0, 100000000),
 			('lease_ttl', '^[0-9]{1,9}$', 1000, 86400000),
 			('max_leases', '^[0-9]{1,9}$', 1, 10000000),
@@ -2001,6 +2016,7 @@ END
 $$;
 
 INSERT INTO llmquota.setting (name, value, unit, description) VALUES
+	('auth_probe_after', '3600000', 'ms', 'after how long a key that was disabled because its credential was refused lets one call through to see'),
 	('arrival_slack', '250', 'ms', 'how much longer a charge counts against a limit of a provider, account or key: a call arrives later than it is counted'),
 	('default_input_tokens', '1000', 'tokens', 'input tokens reserved for a pick that does not say how many'),
 	('lease_ttl', '120000', 'ms', 'how long a lease lives that is not recorded, released or renewed'),
@@ -2140,7 +2156,7 @@ REVOKE ALL ON ALL SEQUENCES IN SCHEMA llmquota FROM PUBLIC;
 REVOKE ALL ON TYPE llmquota.pick_result, llmquota.record_result FROM PUBLIC;
 REVOKE ALL ON FUNCTION
 	@extschema@.llmquota_pick(text, text, bigint, bigint, text, text[], text, text, int),
-	@extschema@.llmquota_record(uuid, bigint, bigint, bigint, bigint, bigint, int, text, int, jsonb),
+	@extschema@.llmquota_record(uuid, bigint, bigint, bigint, bigint, bigint, jsonb, int, text, jsonb, int, jsonb),
 	@extschema@.llmquota_release(uuid),
 	@extschema@.llmquota_renew(uuid, int),
 	@extschema@.llmquota_maintain(),

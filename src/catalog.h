@@ -10,7 +10,9 @@
 #include "datatype/timestamp.h"
 #include "nodes/pg_list.h"
 
+#include "breaker.h"
 #include "name.h"
+#include "provider.h"
 #include "window.h"
 
 /* Stored as one letter in llmquota.meter; also the order in which refusals are reported. */
@@ -112,6 +114,8 @@ typedef struct LlmqProvider
 {
 	LlmqSubject subject;
 	const char *base_url;
+	LlmqAdapter adapter;
+	LlmqBreakerRule breaker;
 	bool		enabled;
 } LlmqProvider;
 
@@ -181,6 +185,7 @@ typedef struct LlmqRoleGrant
 typedef struct LlmqSettings
 {
 	int64		arrival_slack;	/* microseconds */
+	int64		auth_probe_after;	/* likewise */
 	int32		lease_ttl_ms;
 	int32		default_input_tokens;
 	int32		max_leases;

@@ -191,8 +191,13 @@ read_provider(Row *row)
 	LlmqProvider *provider = keep(row->catalog, sizeof(LlmqProvider));
 
 	init_subject(&provider->subject, row, LLMQ_SCOPE_PROVIDER, text_value(row, 4));
+	provider->adapter = llmq_adapter(text_value(row, 2));
 	provider->base_url = text_value(row, 3);
 	provider->enabled = bool_value(row, 5);
+	provider->breaker.in_a_row = DatumGetInt32(value(row, 6));
+	provider->breaker.failure_rate = fraction_value(row, 7);
+	provider->breaker.min_calls = DatumGetInt32(value(row, 8));
+	provider->breaker.probe_after = DatumGetInt32(value(row, 9)) * INT64CONST(1000);
 	llmq_names_put(row->catalog->providers, provider->subject.name, provider);
 }
 
@@ -474,6 +479,8 @@ read_setting(Row *row)
 
 	if (strcmp(name, "arrival_slack") == 0)
 		settings->arrival_slack = pg_strtoint64(setting) * 1000;
+	else if (strcmp(name, "auth_probe_after") == 0)
+		settings->auth_probe_after = pg_strtoint64(setting) * 1000;
 	else if (strcmp(name, "lease_ttl") == 0)
 		settings->lease_ttl_ms = pg_strtoint32(setting);
 	else if (strcmp(name, "default_input_tokens") == 0)
@@ -521,6 +528,7 @@ read_alias(Row *row)
 /* What holds when a row of llmquota.setting is missing. */
 static const LlmqSettings default_settings = {
 	.arrival_slack = 250000,
+	.auth_probe_after = USECS_PER_HOUR,
 	.lease_ttl_ms = 120000,
 	.default_input_tokens = 1000,
 	.max_leases = 100000,

@@ -277,12 +277,12 @@ scope_of_kind(LlmqFailureKind kind)
 
 /* An instant that was named: one that has passed says nothing, and none is believed to be very far away. */
 static void
-set_until(LlmqVerdict *verdict, TimestampTz now, TimestampTz until)
+set_until(LlmqDiagnosis *diagnosis, TimestampTz now, TimestampTz until)
 {
 	if (until <= now)
 		return;
-	verdict->until_kind = LLMQ_UNTIL_TIME;
-	verdict->until = Min(until, now + LLMQ_UNTIL_MAX);
+	diagnosis->until_kind = LLMQ_UNTIL_TIME;
+	diagnosis->until = Min(until, now + LLMQ_UNTIL_MAX);
 }
 
 /* When to come back, as a header says. */
@@ -311,28 +311,28 @@ until_in_headers(const LlmqFailure *failure, TimestampTz *until)
 
 /* When to come back: a header's word, else the body's. */
 static void
-find_until(const LlmqFailure *failure, const LlmqErrorBody *body, LlmqVerdict *verdict)
+find_until(const LlmqFailure *failure, const LlmqErrorBody *body, LlmqDiagnosis *diagnosis)
 {
 	TimestampTz until;
 	int64		wait = body->retry_delay;
 
 	if (until_in_headers(failure, &until))
-		set_until(verdict, failure->now, until);
+		set_until(diagnosis, failure->now, until);
 	else if ((wait > 0 || llmq_wait_in_message(body->message, &wait)) &&
 			 !pg_add_s64_overflow(failure->now, wait, &until))
-		set_until(verdict, failure->now, until);
+		set_until(diagnosis, failure->now, until);
 }
 
 /* The instant that a message about money names. */
 static void
-find_instant(const LlmqErrorBody *body, TimestampTz now, LlmqVerdict *verdict)
+find_instant(const LlmqErrorBody *body, TimestampTz now, LlmqDiagnosis *diagnosis)
 {
 	TimestampTz until;
 
 	for (const char *at = body->message; *at != '\0'; at++)
 		if (llmq_instant_read(at, &until) > 0)
 		{
-			set_until(verdict, now, until);
+			set_until(diagnosis, now, until);
 			return;
 		}
 }
@@ -366,9 +366,9 @@ find_exhausted(const LlmqFailure *failure, LlmqNamedLimit *limit)
 
 /* Which limit was hit, and when there is room again in that one. */
 static void
-look_at_limit(const LlmqFailure *failure, const LlmqErrorBody *body, LlmqVerdict *verdict)
+look_at_limit(const LlmqFailure *failure, const LlmqErrorBody *body, LlmqDiagnosis *diagnosis)
 {
-	LlmqNamedLimit *limit = &verdict->limit;
+	LlmqNamedLimit *limit = &diagnosis->limit;
 	TimestampTz resets_at = DT_NOBEGIN;
 
 	if (body->violated)
@@ -380,21 +380,21 @@ look_at_limit(const LlmqFailure *failure, const LlmqErrorBody *body, LlmqVerdict
 
 	if (limit->span == LLMQ_SPAN_MONTH)
 	{
-		verdict->kind = LLMQ_FAILURE_QUOTA_MONTH;
-		verdict->until_kind = LLMQ_UNTIL_MONTH;
+		diagnosis->kind = LLMQ_FAILURE_QUOTA_MONTH;
+		diagnosis->until_kind = LLMQ_UNTIL_MONTH;
 		if (resets_at != DT_NOBEGIN)
-			set_until(verdict, failure->now, resets_at);
+			set_until(diagnosis, failure->now, resets_at);
 	}
 	else if (limit->span == LLMQ_SPAN_DAY)
 	{
-		verdict->kind = LLMQ_FAILURE_QUOTA_DAY;
-		verdict->until_kind = LLMQ_UNTIL_DAY;
+		diagnosis->kind = LLMQ_FAILURE_QUOTA_DAY;
+		diagnosis->until_kind = LLMQ_UNTIL_DAY;
 		/* Gemini's days end at midnight, whatever its retryDelay says; those of others refill all the time. */
 		if (failure->adapter != LLMQ_ADAPTER_GEMINI)
-			find_until(failure, body, verdict);
+			find_until(failure, body, diagnosis);
 	}
 	else
-		find_until(failure, body, verdict);
+		find_until(failure, body, diagnosis);
 }
 
 /* A 429 of Gemini that names neither quota nor delay is about capacity that all share. */
@@ -416,62 +416,62 @@ scope_of_limit(LlmqAdapter adapter, const LlmqErrorBody *body)
 
 /* Kind and scope, and what a rule knows of the time. */
 static void
-find_kind(const LlmqFailure *failure, const LlmqErrorBody *body, LlmqVerdict *verdict)
+find_kind(const LlmqFailure *failure, const LlmqErrorBody *body, LlmqDiagnosis *diagnosis)
 {
 	int			status = telling_status(body, failure->status);
 	const Rule *rule = find_rule(body, status);
 
 	if (rule != NULL)
 	{
-		verdict->kind = rule->kind;
-		verdict->scope = rule->scope;
-		verdict->until_kind = rule->until;
+		diagnosis->kind = rule->kind;
+		diagnosis->scope = rule->scope;
+		diagnosis->until_kind = rule->until;
 	}
 	else if (status == 0)
-		verdict->kind = kind_of_words(failure->error_class, body->message);
+		diagnosis->kind = kind_of_words(failure->error_class, body->message);
 	else if (status == 429 && is_shared_capacity(failure, body))
-		verdict->kind = LLMQ_FAILURE_OVERLOADED;
+		diagnosis->kind = LLMQ_FAILURE_OVERLOADED;
 	else
-		verdict->kind = kind_of_status(status);
+		diagnosis->kind = kind_of_status(status);
 
-	if (verdict->scope == LLMQ_BLAME_NONE)
-		verdict->scope = scope_of_kind(verdict->kind);
-	if (verdict->kind == LLMQ_FAILURE_OVERLOADED && status == 529)
-		verdict->scope = LLMQ_BLAME_PROVIDER;
+	if (diagnosis->scope == LLMQ_BLAME_NONE)
+		diagnosis->scope = scope_of_kind(diagnosis->kind);
+	if (diagnosis->kind == LLMQ_FAILURE_OVERLOADED && status == 529)
+		diagnosis->scope = LLMQ_BLAME_PROVIDER;
 }
 
 void
-llmq_classify(const LlmqFailure *failure, LlmqVerdict *verdict)
+llmq_classify(const LlmqFailure *failure, LlmqDiagnosis *diagnosis)
 {
 	LlmqErrorBody body;
 
-	memset(verdict, 0, sizeof(LlmqVerdict));
-	verdict->limit.metric = LLMQ_METRIC_UNKNOWN;
+	memset(diagnosis, 0, sizeof(LlmqDiagnosis));
+	diagnosis->limit.metric = LLMQ_METRIC_UNKNOWN;
 	llmq_error_body_read(failure->body, failure->length, &body);
-	find_kind(failure, &body, verdict);
+	find_kind(failure, &body, diagnosis);
 
-	switch (verdict->kind)
+	switch (diagnosis->kind)
 	{
 		case LLMQ_FAILURE_RATE:
-			look_at_limit(failure, &body, verdict);
-			verdict->scope = scope_of_limit(failure->adapter, &body);
+			look_at_limit(failure, &body, diagnosis);
+			diagnosis->scope = scope_of_limit(failure->adapter, &body);
 			break;
 		case LLMQ_FAILURE_BILLING:
-			find_instant(&body, failure->now, verdict);
+			find_instant(&body, failure->now, diagnosis);
 			break;
 		case LLMQ_FAILURE_BAD_REQUEST:
-			llmq_limit_in_message(body.message, &verdict->limit);
+			llmq_limit_in_message(body.message, &diagnosis->limit);
 			break;
 		case LLMQ_FAILURE_OVERLOADED:
 		case LLMQ_FAILURE_SERVER:
 		case LLMQ_FAILURE_TIMEOUT:
-			find_until(failure, &body, verdict);
+			find_until(failure, &body, diagnosis);
 			break;
 		default:
 			break;
 	}
-	verdict->retryable = verdict->kind == LLMQ_FAILURE_RATE || verdict->kind == LLMQ_FAILURE_QUOTA_DAY ||
-		verdict->kind == LLMQ_FAILURE_QUOTA_MONTH || verdict->kind == LLMQ_FAILURE_OVERLOADED ||
-		verdict->kind == LLMQ_FAILURE_SERVER || verdict->kind == LLMQ_FAILURE_TIMEOUT ||
-		verdict->kind == LLMQ_FAILURE_NETWORK;
+	diagnosis->retryable = diagnosis->kind == LLMQ_FAILURE_RATE || diagnosis->kind == LLMQ_FAILURE_QUOTA_DAY ||
+		diagnosis->kind == LLMQ_FAILURE_QUOTA_MONTH || diagnosis->kind == LLMQ_FAILURE_OVERLOADED ||
+		diagnosis->kind == LLMQ_FAILURE_SERVER || diagnosis->kind == LLMQ_FAILURE_TIMEOUT ||
+		diagnosis->kind == LLMQ_FAILURE_NETWORK;
 }

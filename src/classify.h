@@ -64,7 +64,7 @@ typedef struct LlmqFailure
 	TimestampTz now;
 } LlmqFailure;
 
-typedef struct LlmqVerdict
+typedef struct LlmqDiagnosis
 {
 	LlmqFailureKind kind;
 	LlmqBlame scope;
@@ -72,9 +72,9 @@ typedef struct LlmqVerdict
 	LlmqUntilKind until_kind;
 	TimestampTz until;			/* LLMQ_UNTIL_TIME: after now, at most LLMQ_UNTIL_MAX */
 	bool		retryable;		/* the same request may later succeed there, without anybody's doing */
-} LlmqVerdict;
+} LlmqDiagnosis;
 
-extern void llmq_classify(const LlmqFailure *failure, LlmqVerdict *verdict);
+extern void llmq_classify(const LlmqFailure *failure, LlmqDiagnosis *diagnosis);
 extern const char *llmq_failure_name(LlmqFailureKind kind);
 
 #endif							/* LLMQ_CLASSIFY_H */

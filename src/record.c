@@ -21,6 +21,7 @@
 #include "args.h"
 #include "catalog.h"
 #include "excess.h"
+#include "feedback.h"
 #include "ledger.h"
 #include "name.h"
 #include "redact.h"
@@ -38,6 +39,12 @@ PG_FUNCTION_INFO_V1(llmquota_renew);
 /* How often settling may be overtaken by somebody else. */
 #define MAX_ROUNDS 100
 
+/* Arguments of llmquota_record(), behind the lease and five figures. */
+enum
+{
+	ARG_USAGE = 6, ARG_HTTP_STATUS, ARG_ERROR, ARG_HEADERS, ARG_LATENCY, ARG_TAGS
+};
+
 /* What came of an attempt to settle. */
 typedef struct Settled
 {
@@ -54,6 +61,7 @@ read_figures(FunctionCallInfo fcinfo, LlmqSettlement *settlement)
 	settlement->cached = llmq_arg_tokens(fcinfo, 3, "cached_tokens");
 	settlement->cache_write = llmq_arg_tokens(fcinfo, 4, "cache_write_tokens");
 	settlement->reasoning = llmq_arg_tokens(fcinfo, 5, "reasoning_tokens");
+	llmq_report_usage(fcinfo, ARG_USAGE, settlement);
 
 	if (Max(settlement->cached, 0) + (int64) Max(settlement->cache_write, 0) > Max(settlement->input, 0))
 		ereport(ERROR,
@@ -71,14 +79,14 @@ read_figures(FunctionCallInfo fcinfo, LlmqSettlement *settlement)
 static void
 read_settlement(FunctionCallInfo fcinfo, LlmqSettlement *settlement)
 {
-	int32		http_status = llmq_arg_int(fcinfo, 6, "http_status", 100, 599);
-	bool		has_error = !PG_ARGISNULL(7);
+	int32		http_status = llmq_arg_int(fcinfo, ARG_HTTP_STATUS, "http_status", 100, 599);
+	bool		has_error = !PG_ARGISNULL(ARG_ERROR);
 	bool		success = http_status == LLMQ_NOT_GIVEN ? !has_error : http_status >= 200 && http_status <= 299;
 
 	memset(settlement, 0, sizeof(LlmqSettlement));
 	read_figures(fcinfo, settlement);
 	settlement->http_status = http_status == LLMQ_NOT_GIVEN ? 0 : http_status;
-	settlement->latency_ms = llmq_arg_int(fcinfo, 8, "latency_ms", 0, MAX_LATENCY_MS);
+	settlement->latency_ms = llmq_arg_int(fcinfo, ARG_LATENCY, "latency_ms", 0, MAX_LATENCY_MS);
 	settlement->outcome = success ? LLMQ_OUTCOME_OK : LLMQ_OUTCOME_ERROR;
 	settlement->answered = http_status != LLMQ_NOT_GIVEN;
 	if (settlement->input != LLMQ_NO_TOKENS || settlement->output != LLMQ_NO_TOKENS ||
@@ -90,18 +98,17 @@ read_settlement(FunctionCallInfo fcinfo, LlmqSettlement *settlement)
 
 /* Everything beside figures that goes into the ledger. */
 static void
-read_extra(FunctionCallInfo fcinfo, LlmqLedgerExtra *extra)
+read_extra(FunctionCallInfo fcinfo, const LlmqReport *report, LlmqLedgerExtra *extra)
 {
 	extra->error = NULL;
-	if (!PG_ARGISNULL(7))
+	if (report->error != NULL)
 	{
-		text	   *body = PG_GETARG_TEXT_PP(7);
 		char	   *excerpt = palloc(LLMQ_EXCERPT_SIZE);
 
-		llmq_redact(VARDATA_ANY(body), VARSIZE_ANY_EXHDR(body), excerpt);
+		llmq_redact(report->error, report->error_length, excerpt);
 		extra->error = excerpt;
 	}
-	extra->tags = PG_ARGISNULL(9) ? NULL : PG_GETARG_JSONB_P(9);
+	extra->tags = PG_ARGISNULL(ARG_TAGS) ? NULL : PG_GETARG_JSONB_P(ARG_TAGS);
 	if (extra->tags != NULL && VARSIZE(extra->tags) > LLMQ_MAX_BODY)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
@@ -236,12 +243,30 @@ settle_in_slot(const LlmqLeaseId *id, LlmqSettlement *settlement, LlmqSlot *slot
 	elog(ERROR, "lease keeps changing");
 }
 
+/* What is said of the end of a lease beside its figures. */
+typedef struct Ending
+{
+	const LlmqReport *report;	/* NULL: a release */
+	const LlmqLedgerExtra *extra;
+} Ending;
+
+/* Learns from how the call went; not again from a record that is repeated because its transaction had failed. */
+static void
+learn(const LlmqLeaseId *id, const LlmqSlot *slot, const LlmqReport *report)
+{
+	LlmqLive	live;
+
+	llmq_live_open(&live, LLMQ_LIVE_HEALTH + 1, RowExclusiveLock);
+	llmq_feedback(&live, id, slot, report);
+	llmq_live_close(&live);
+}
+
 /*
  * Settles a lease and writes its ledger row. A record may come after expiry, and is then settled late; a release may
  * not.
  */
 static void
-settle(const pg_uuid_t *uuid, const LlmqSettlement *settlement, const LlmqLedgerExtra *extra, Settled *settled)
+settle(const pg_uuid_t *uuid, const LlmqSettlement *settlement, const Ending *ending, Settled *settled)
 {
 	LlmqSettlement how = *settlement;
 	LlmqLeaseId id;
@@ -254,7 +279,9 @@ settle(const pg_uuid_t *uuid, const LlmqSettlement *settlement, const LlmqLedger
 		return;
 	if (settle_in_slot(&id, &how, &slot, &standing))
 	{
-		write_ledger(standing, &id, &slot, extra);
+		write_ledger(standing, &id, &slot, ending->extra);
+		if (ending->report != NULL && standing != LLMQ_LEASE_OPEN)
+			learn(&id, &slot, ending->report);
 		/* the caller is told now, whatever becomes of a transaction that goes on */
 		if (IsTransactionBlock() || IsSubTransaction())
 			llmq_cell_make_durable(XactLastRecEnd);
@@ -262,7 +289,7 @@ settle(const pg_uuid_t *uuid, const LlmqSettlement *settlement, const LlmqLedger
 		settled->usage_source = llmq_usage_source_text(how.source);
 	}
 	else if (standing == LLMQ_LEASE_UNKNOWN)
-		settle_in_ledger(&id, &how, extra, settled);
+		settle_in_ledger(&id, &how, ending->extra, settled);
 	else
 	{
 		settled->status = "already_settled";
@@ -283,14 +310,15 @@ lease_argument(FunctionCallInfo fcinfo)
 }
 
 /*
- * llmquota_record(lease, input_tokens, output_tokens, cached_tokens, cache_write_tokens, reasoning_tokens, http_status,
- * error, latency_ms, tags)
+ * llmquota_record(lease, input_tokens, output_tokens, cached_tokens, cache_write_tokens, reasoning_tokens, usage,
+ * http_status, error, headers, latency_ms, tags)
  */
 Datum
 llmquota_record(PG_FUNCTION_ARGS)
 {
 	pg_uuid_t  *uuid = lease_argument(fcinfo);
 	LlmqSettlement settlement;
+	LlmqReport	report;
 	LlmqLedgerExtra extra;
 	Settled		settled;
 	Datum		values[2];
@@ -298,8 +326,9 @@ llmquota_record(PG_FUNCTION_ARGS)
 
 	llmq_cell_refuse_if_read_only("llmquota_record()");
 	read_settlement(fcinfo, &settlement);
-	read_extra(fcinfo, &extra);
-	settle(uuid, &settlement, &extra, &settled);
+	llmq_report_read(fcinfo, ARG_ERROR, ARG_HEADERS, &report);
+	read_extra(fcinfo, &report, &extra);
+	settle(uuid, &settlement, &(Ending) {.report = &report,.extra = &extra}, &settled);
 
 	values[0] = CStringGetTextDatum(settled.status);
 	nulls[1] = settled.usage_source == NULL;
@@ -319,7 +348,7 @@ llmquota_release(PG_FUNCTION_ARGS)
 	Settled		settled;
 
 	llmq_cell_refuse_if_read_only("llmquota_release()");
-	settle(uuid, &settlement, &extra, &settled);
+	settle(uuid, &settlement, &(Ending) {.extra = &extra}, &settled);
 	PG_RETURN_TEXT_P(cstring_to_text(strcmp(settled.status, "settled") == 0 ? "released" : settled.status));
 }
 

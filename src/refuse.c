@@ -14,6 +14,7 @@
 #include "utils/numeric.h"
 #include "utils/timestamp.h"
 
+#include "classify.h"
 #include "pick.h"
 #include "role.h"
 

@@ -167,22 +167,22 @@ random_value(const char *original)
 }
 
 static void
-check_verdict(const LlmqFailure *failure, const LlmqVerdict *verdict)
+check_diagnosis(const LlmqFailure *failure, const LlmqDiagnosis *diagnosis)
 {
-	bool		own = verdict->kind == LLMQ_FAILURE_BAD_REQUEST || verdict->kind == LLMQ_FAILURE_CONTENT ||
-		verdict->kind == LLMQ_FAILURE_CANCELLED;
+	bool		own = diagnosis->kind == LLMQ_FAILURE_BAD_REQUEST || diagnosis->kind == LLMQ_FAILURE_CONTENT ||
+		diagnosis->kind == LLMQ_FAILURE_CANCELLED;
 
-	CHECK(&promises[KIND], verdict->kind > LLMQ_FAILURE_NONE && verdict->kind <= LLMQ_FAILURE_NOT_FOUND &&
-		  (verdict->scope != LLMQ_BLAME_NONE || own), "%s", llmq_failure_name(verdict->kind));
-	CHECK(&promises[UNTIL], verdict->until_kind != LLMQ_UNTIL_TIME ||
-		  (verdict->until > failure->now && verdict->until <= failure->now + LLMQ_UNTIL_MAX),
-		  INT64_FORMAT, verdict->until);
-	CHECK(&promises[LIMIT], verdict->limit.amount >= 0 && verdict->limit.span <= LLMQ_SPAN_MONTH &&
-		  verdict->limit.metric >= LLMQ_METRIC_UNKNOWN && verdict->limit.metric <= LLMQ_METRIC_CONCURRENCY,
-		  INT64_FORMAT, verdict->limit.amount);
+	CHECK(&promises[KIND], diagnosis->kind > LLMQ_FAILURE_NONE && diagnosis->kind <= LLMQ_FAILURE_NOT_FOUND &&
+		  (diagnosis->scope != LLMQ_BLAME_NONE || own), "%s", llmq_failure_name(diagnosis->kind));
+	CHECK(&promises[UNTIL], diagnosis->until_kind != LLMQ_UNTIL_TIME ||
+		  (diagnosis->until > failure->now && diagnosis->until <= failure->now + LLMQ_UNTIL_MAX),
+		  INT64_FORMAT, diagnosis->until);
+	CHECK(&promises[LIMIT], diagnosis->limit.amount >= 0 && diagnosis->limit.span <= LLMQ_SPAN_MONTH &&
+		  diagnosis->limit.metric >= LLMQ_METRIC_UNKNOWN && diagnosis->limit.metric <= LLMQ_METRIC_CONCURRENCY,
+		  INT64_FORMAT, diagnosis->limit.amount);
 	if (own)
-		CHECK(&promises[INNOCENT], verdict->scope == LLMQ_BLAME_NONE && verdict->until_kind == LLMQ_UNTIL_NONE &&
-			  !verdict->retryable, "%s", llmq_failure_name(verdict->kind));
+		CHECK(&promises[INNOCENT], diagnosis->scope == LLMQ_BLAME_NONE && diagnosis->until_kind == LLMQ_UNTIL_NONE &&
+			  !diagnosis->retryable, "%s", llmq_failure_name(diagnosis->kind));
 }
 
 static void
@@ -224,8 +224,8 @@ try_body(const CorpusCase *one, const Text *text)
 	LlmqFailure failure = one->failure;
 	LlmqHeader	headers[CORPUS_MAX_HEADERS];
 	char	   *body = malloc(text->length);
-	LlmqVerdict verdict;
-	LlmqVerdict first;
+	LlmqDiagnosis diagnosis;
+	LlmqDiagnosis first;
 
 	memcpy(body, text->data, text->length);
 	for (int i = 0; i < failure.header_count; i++)
@@ -238,13 +238,13 @@ try_body(const CorpusCase *one, const Text *text)
 	if (random_below(3) == 0)
 		failure.status = random_below(700);
 
-	llmq_classify(&failure, &verdict);
-	check_verdict(&failure, &verdict);
+	llmq_classify(&failure, &diagnosis);
+	check_diagnosis(&failure, &diagnosis);
 	if (failure.length > LLMQ_MAX_BODY)
 	{
 		failure.length = LLMQ_MAX_BODY;
 		llmq_classify(&failure, &first);
-		CHECK(&promises[CUT], memcmp(&verdict, &first, sizeof(verdict)) == 0, "%s", one->name);
+		CHECK(&promises[CUT], memcmp(&diagnosis, &first, sizeof(diagnosis)) == 0, "%s", one->name);
 	}
 	check_headers(&failure);
 	check_usage(body, text->length);

@@ -67,12 +67,12 @@ instant_text(TimestampTz instant)
 }
 
 static const char *
-until_text(const LlmqVerdict *verdict)
+until_text(const LlmqDiagnosis *diagnosis)
 {
-	switch (verdict->until_kind)
+	switch (diagnosis->until_kind)
 	{
 		case LLMQ_UNTIL_TIME:
-			return instant_text(verdict->until);
+			return instant_text(diagnosis->until);
 		case LLMQ_UNTIL_DAY:
 			return "day";
 		case LLMQ_UNTIL_MONTH:
@@ -82,9 +82,9 @@ until_text(const LlmqVerdict *verdict)
 	}
 }
 
-/* A verdict in the words of the corpus. */
+/* A diagnosis in the words of the corpus. */
 static void
-verdict_text(const LlmqVerdict *verdict, char *text, size_t size)
+diagnosis_text(const LlmqDiagnosis *diagnosis, char *text, size_t size)
 {
 	static const char *const scopes[] = {
 		[LLMQ_BLAME_NONE] = "none",
@@ -96,11 +96,11 @@ verdict_text(const LlmqVerdict *verdict, char *text, size_t size)
 	};
 	char		amount[32] = "";
 
-	if (verdict->limit.amount != 0)
-		snprintf(amount, sizeof(amount), "=%lld", (long long) verdict->limit.amount);
-	snprintf(text, size, "%s %s/%s%s %s until=%s %s", llmq_failure_name(verdict->kind),
-			 metric_name(verdict->limit.metric), span_name(verdict->limit.span), amount, scopes[verdict->scope],
-			 until_text(verdict), verdict->retryable ? "retryable" : "final");
+	if (diagnosis->limit.amount != 0)
+		snprintf(amount, sizeof(amount), "=%lld", (long long) diagnosis->limit.amount);
+	snprintf(text, size, "%s %s/%s%s %s until=%s %s", llmq_failure_name(diagnosis->kind),
+			 metric_name(diagnosis->limit.metric), span_name(diagnosis->limit.span), amount, scopes[diagnosis->scope],
+			 until_text(diagnosis), diagnosis->retryable ? "retryable" : "final");
 }
 
 /* The limits that the headers advertise, a line for each. */
@@ -132,12 +132,12 @@ static void
 check_case(const CorpusCase *one)
 {
 	Promise    *promise = &promises[npromises++];
-	LlmqVerdict verdict;
+	LlmqDiagnosis diagnosis;
 	char		text[1024];
 
 	promise->name = one->name;
-	llmq_classify(&one->failure, &verdict);
-	verdict_text(&verdict, text, sizeof(text));
+	llmq_classify(&one->failure, &diagnosis);
+	diagnosis_text(&diagnosis, text, sizeof(text));
 	CHECK(promise, strcmp(text, one->expect) == 0, "is \"%s\"", text);
 	observed_text(&one->failure, text, sizeof(text));
 	CHECK(promise, strcmp(text, one->observe) == 0, "its headers say \"%s\"", text);
@@ -148,12 +148,12 @@ static LlmqFailureKind
 kind_of_body(const char *body, size_t length)
 {
 	LlmqFailure failure = {.adapter = LLMQ_ADAPTER_OPENAI, .status = 429, .now = CORPUS_NOW};
-	LlmqVerdict verdict;
+	LlmqDiagnosis diagnosis;
 
 	failure.body = body;
 	failure.length = length;
-	llmq_classify(&failure, &verdict);
-	return verdict.kind;
+	llmq_classify(&failure, &diagnosis);
+	return diagnosis.kind;
 }
 
 /* What files cannot hold. */
@@ -208,12 +208,12 @@ check_innocence(CorpusCase **cases, int count)
 	promise->name = "the caller's own mistakes have no scope and no cooldown";
 	for (int i = 0; i < count; i++)
 	{
-		LlmqVerdict verdict;
+		LlmqDiagnosis diagnosis;
 
-		llmq_classify(&cases[i]->failure, &verdict);
-		if (verdict.kind == LLMQ_FAILURE_BAD_REQUEST || verdict.kind == LLMQ_FAILURE_CONTENT ||
-			verdict.kind == LLMQ_FAILURE_CANCELLED)
-			CHECK(promise, verdict.scope == LLMQ_BLAME_NONE && verdict.until_kind == LLMQ_UNTIL_NONE,
+		llmq_classify(&cases[i]->failure, &diagnosis);
+		if (diagnosis.kind == LLMQ_FAILURE_BAD_REQUEST || diagnosis.kind == LLMQ_FAILURE_CONTENT ||
+			diagnosis.kind == LLMQ_FAILURE_CANCELLED)
+			CHECK(promise, diagnosis.scope == LLMQ_BLAME_NONE && diagnosis.until_kind == LLMQ_UNTIL_NONE,
 				  "%s", cases[i]->name);
 	}
 }
@@ -228,10 +228,10 @@ check_kinds(CorpusCase **cases, int count)
 	promise->name = "every kind of failure is in the corpus";
 	for (int i = 0; i < count; i++)
 	{
-		LlmqVerdict verdict;
+		LlmqDiagnosis diagnosis;
 
-		llmq_classify(&cases[i]->failure, &verdict);
-		seen[verdict.kind] = true;
+		llmq_classify(&cases[i]->failure, &diagnosis);
+		seen[diagnosis.kind] = true;
 	}
 	for (int i = 0; i < (int) lengthof(seen); i++)
 		CHECK(promise, seen[i], "%s is not", llmq_failure_name((LlmqFailureKind) i));
