@@ -145,9 +145,14 @@ unit_kind = $(shell grep -lE '^[/ ]?\*+[[:space:]]*$1:' /dev/null $(wildcard tes
 unit_sources = $(shell sed -n 's|^[/ ]*\**[[:space:]]*$1: *\([^*]*\).*|\1|p' $2)
 UNITS = $(patsubst test/%.c,$(flavour)/%,$(call unit_kind,links))
 UNIT_MODULES = $(patsubst test/unit/%.c,$(flavour)/%.so,$(call unit_kind,module))
-UNIT_HEADERS = $(wildcard src/*.h test/unit/*.h)
+UNIT_HEADERS = $(wildcard src/*.h test/unit/*.h test/simulator/*.h)
 
-testing: $(flavour)/llmquota.so $(UNITS) $(UNIT_MODULES)	## builds the flavour and the programs that only tests use
+# Of test/simulator, the files whose names begin with drive are the client, all others the server.
+SIMULATOR = $(flavour)/simulator $(flavour)/drive
+DRIVE_SOURCES = $(wildcard test/simulator/drive*.c)
+SIMULATOR_SOURCES = $(filter-out $(DRIVE_SOURCES),$(wildcard test/simulator/*.c))
+
+testing: $(flavour)/llmquota.so $(UNITS) $(UNIT_MODULES) $(SIMULATOR)	## builds the flavour and the programs that only tests use
 
 $(flavour) $(flavour)/unit:
 	@mkdir -p $@
@@ -159,6 +164,13 @@ $(flavour)/llmquota.so: $(TEST_OBJS)
 	$(CC) $(TEST_CFLAGS) $(cflags_$(FLAVOUR)) -shared -o $@ $^ $(LDFLAGS) $(SHLIB_LINK)
 
 -include $(TEST_OBJS:.o=.d)
+
+$(flavour)/simulator: $(SIMULATOR_SOURCES) $(UNIT_HEADERS) build/.pg_config | $(flavour)
+	$(CC) $(filter-out -MMD -MP,$(TEST_CFLAGS) $(TEST_CPPFLAGS)) -o $@ $(filter %.c,$^) -lmicrohttpd -ljansson -lpthread
+
+$(flavour)/drive: $(DRIVE_SOURCES) $(UNIT_HEADERS) build/.pg_config | $(flavour)
+	$(CC) $(filter-out -MMD -MP,$(TEST_CFLAGS) $(TEST_CPPFLAGS)) -isystem $(includedir) -o $@ $(filter %.c,$^) -L$(libdir) \
+		-lpq -lcurl -ljansson -lpthread
 
 .SECONDEXPANSION:
 $(flavour)/unit/%: test/unit/%.c $$(call unit_sources,links,test/unit/%.c) $(UNIT_HEADERS) build/.pg_config | $(flavour)/unit
