@@ -133,10 +133,10 @@ read_quota(const json_t *row, SimQuota *quota)
 	int			counts_cached = 1;
 	size_t		index;
 
-	if (json_unpack((json_t *) row, "{s:s, s:s, s:o, s?s, s?s, s?o, s?b}", "metric", &metric, "kind", &kind,
+	if (json_unpack((json_t *) row, "{s:s, s?s, s:o, s?s, s?s, s?o, s?b}", "metric", &metric, "kind", &kind,
 					"amount", &amount, "output", &output, "name", &name, "models", &models,
 					"counts_cached", &counts_cached) < 0)
-		return sim_format("a limit needs metric, kind and amount");
+		return sim_format("a limit needs metric and amount");
 	if (choice(metric, metrics) < 0 || choice(output, outputs) < 0)
 		return sim_format("unknown metric or output: %s, %s", metric, output);
 	quota->name = name ? name : default_name(row, metric, kind);

@@ -22,10 +22,11 @@ set_faults(json_t *rows)
 static void
 use(SimQuota *quota, const json_t *used)
 {
-	int64_t		amount = json_is_string(used) ? sim_limit_left(&quota->limit) : json_integer_value(used);
+	int64_t		now = sim_now();
 
-	sim_limit_advance(&quota->limit, sim_now());
-	sim_limit_charge(&quota->limit, sim_now(), amount);
+	sim_limit_advance(&quota->limit, now);
+	sim_limit_charge(&quota->limit, now,
+					 json_is_string(used) ? sim_limit_left(&quota->limit) : json_integer_value(used));
 }
 
 static char *
