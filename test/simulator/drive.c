@@ -206,5 +206,6 @@ main(int argc, char **argv)
 		prctl(PR_SET_PDEATHSIG, SIGTERM);
 		run_process(config, i);
 	}
-	return wait_for_all(children, config->processes);
+	/* as the children: nothing is worth tidying up */
+	_exit(wait_for_all(children, config->processes));
 }

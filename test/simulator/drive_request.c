@@ -128,7 +128,8 @@ write_line(const DriveRequest *request, const char *outcome)
 {
 	json_t	   *line = json_pack("{s:s, s:i, s:i, s:s, s:s, s:I, s:I, s:I, s:s, s:i, s:i, s:O}", "request", request->id,
 								 "process", request->thread->process, "thread", request->thread->number,
-								 "route", request->kind->route, "org", request->org, "due_us", (json_int_t) request->due,
+								 "route", request->kind->route, "org", request->org,
+								 "due_us", (json_int_t) request->due,
 								 "started_us", (json_int_t) request->started, "ended_us", (json_int_t) drive_now(),
 								 "outcome", outcome, "picks", request->picks, "statements", request->statements,
 								 "attempts", request->attempts);

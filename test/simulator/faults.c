@@ -179,6 +179,7 @@ sim_fault_report(void)
 	json_t	   *report = json_array();
 
 	for (SimFault *fault = faults; fault != NULL; fault = fault->next)
-		json_array_append_new(report, json_pack("{s:O, s:I}", "fault", fault->config, "hits", (json_int_t) fault->hits));
+		json_array_append_new(report, json_pack("{s:O, s:I}", "fault", fault->config,
+												"hits", (json_int_t) fault->hits));
 	return report;
 }

@@ -67,7 +67,16 @@ remains(const SimQuota *quota, const SimCall *call)
 	return tokens(quota, call, quota->output == SIM_MAXIMUM ? call->max_output : call->output);
 }
 
-/* Into the history, and the highest point. */
+/* When the history begins: with the first charge, of periods with the one that it falls in. */
+static int64_t
+beginning(const SimLimit *limit, int64_t at)
+{
+	bool		has_periods = limit->kind == SIM_FIXED || (limit->kind == SIM_DAY && limit->length != 0);
+
+	return has_periods ? limit->end - limit->length : at;
+}
+
+/* Into the history, and the highest point.  What was charged before the history began is not in it. */
 static void
 note(SimQuota *quota, int64_t at, int64_t amount)
 {
@@ -75,12 +84,10 @@ note(SimQuota *quota, int64_t at, int64_t amount)
 	int64_t		window;
 
 	quota->peak = used > quota->peak ? used : quota->peak;
-	quota->admitted += amount;
-	if (quota->since == 0)
-		quota->since = at;
-	if (quota->limit.length == 0 || at < quota->since)
+	if (quota->since == 0 || at < quota->since)
 		return;
-	window = (at - quota->since) / quota->limit.length;
+	quota->admitted += amount;
+	window = quota->limit.length != 0 ? (at - quota->since) / quota->limit.length : 0;
 	if (window < SIM_MAX_WINDOWS)
 		quota->windows[window] += amount;
 }
@@ -92,6 +99,8 @@ charge(SimCall *call, size_t number, int64_t now, int64_t amount)
 
 	call->charges[number] = sim_limit_charge(&quota->limit, now, amount);
 	call->charged[number] = true;
+	if (quota->since == 0)
+		quota->since = beginning(&quota->limit, now);
 	note(quota, now, amount);
 }
 

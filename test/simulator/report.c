@@ -65,5 +65,6 @@ sim_report(void)
 
 	for (size_t i = 0; (account = sim_account(i)) != NULL; i++)
 		json_array_append_new(accounts, account_report(account, now));
-	return json_pack("{s:o, s:o, s:o}", "now_ms", milliseconds(now), "accounts", accounts, "faults", sim_fault_report());
+	return json_pack("{s:o, s:o, s:o}", "now_ms", milliseconds(now), "accounts", accounts,
+					 "faults", sim_fault_report());
 }

@@ -150,7 +150,8 @@ spend_error(SimCall *call, SimFailure failure)
 
 	call->answer.status = failure == SIM_SPEND_CAP ? 400 : 429;
 	message = sim_text(failure == SIM_SPEND_CAP ?
-					   "You have reached your specified API usage limits. You will regain access on %.10s at 00:00 UTC." :
+					   "You have reached your specified API usage limits. You will regain access on %.10s at "
+					   "00:00 UTC." :
 					   "Your organization has reached its monthly spend limit. Access resumes at %.10s 00:00 UTC.",
 					   json_string_value(instant));
 	json_decref(instant);

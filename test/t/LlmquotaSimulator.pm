@@ -1,4 +1,4 @@
-# The provider simulator (test/simulator/README.md) for TAP tests: started, asked, told, and read.
+# The provider simulator and the load driver (test/simulator/README.md) for TAP tests.
 package LlmquotaSimulator;
 
 use strict;
@@ -6,7 +6,26 @@ use warnings;
 use HTTP::Tiny;
 use JSON::PP;
 
-my %base = (openai => '/v1', groq => '/openai/v1', mistral => '/v1', azure => '', anthropic => '/v1', gemini => '/v1beta');
+my %base = (
+	openai => '/v1', groq => '/openai/v1', mistral => '/v1', azure => '', anthropic => '/v1', gemini => '/v1beta');
+
+sub write_json
+{
+	my ($path, $value) = @_;
+
+	open my $file, '>', $path or die "could not write $path: $!";
+	print $file encode_json($value);
+	close $file;
+	return;
+}
+
+sub read_lines
+{
+	my ($path) = @_;
+
+	open my $file, '<', $path or die "could not read $path: $!";
+	return map { decode_json($_) } readline $file;
+}
 
 # Starts one with these members of its configuration. Its log is FILE.log, its configuration FILE.json.
 sub new
@@ -14,9 +33,7 @@ sub new
 	my ($class, $file, %config) = @_;
 	my $self = bless { file => $file, owner => $$ }, $class;
 
-	open my $json, '>', "$file.json" or die "could not write $file.json: $!";
-	print $json encode_json(\%config);
-	close $json;
+	write_json("$file.json", \%config);
 	unlink "$file.log";
 	$self->{pid} = open $self->{out}, '-|', "$ENV{LLMQ_FLAVOUR}/simulator", "$file.json", "$file.log" or die $!;
 	(readline($self->{out}) // '') =~ /^port (\d+)$/ or die 'the simulator does not start';
@@ -55,7 +72,9 @@ sub control
 {
 	my ($self, %commands) = @_;
 
-	return decode_json($self->{http}->post("$self->{url}/_control", { content => encode_json(\%commands) })->{content})->{wrong};
+	my $answer = $self->{http}->post("$self->{url}/_control", { content => encode_json(\%commands) });
+
+	return decode_json($answer->{content})->{wrong};
 }
 
 sub report
@@ -79,15 +98,15 @@ sub calls
 {
 	my ($self) = @_;
 
-	open my $log, '<', "$self->{file}.log" or die "could not read $self->{file}.log: $!";
-	return map { decode_json($_) } readline $log;
+	return read_lines("$self->{file}.log");
 }
 
 # The request that a client of the API sends: path, headers, body.
 sub request
 {
 	my ($api, $secret, $model, $maximum) = @_;
-	my $chat = { model => $model, max_tokens => $maximum, messages => [ { role => 'user', content => 'Why is that so?' } ] };
+	my $message = { role => 'user', content => 'Why is that so?' };
+	my $chat = { model => $model, max_tokens => $maximum, messages => [$message] };
 
 	return ("/models/$model:generateContent", { 'x-goog-api-key' => $secret }, {
 		contents => [ { role => 'user', parts => [ { text => 'Why is that so?' } ] } ],
@@ -106,9 +125,21 @@ sub ask
 	my ($path, $headers, $body) = request($api, $secret, $options{model} // 'm', $options{max_tokens} // 100);
 
 	$body->{simulate} = $options{simulate} if $options{simulate};
-	my $answer = $self->{http}->post($self->base_url($api) . $path, { headers => $headers, content => encode_json($body) });
+	my $answer =
+	  $self->{http}->post($self->base_url($api) . $path, { headers => $headers, content => encode_json($body) });
 	$answer->{json} = eval { decode_json($answer->{content}) };
 	return $answer;
+}
+
+# Runs the load driver with these members of its configuration: what it wrote down of each request. Its configuration is
+# FILE.json, its output FILE.jsonl.
+sub drive
+{
+	my ($file, %config) = @_;
+
+	write_json("$file.json", \%config);
+	system("$ENV{LLMQ_FLAVOUR}/drive", "$file.json", "$file.jsonl") == 0 or die 'the driver failed';
+	return read_lines("$file.jsonl");
 }
 
 1;
