@@ -59,8 +59,8 @@
  * about -10 %: a little more is taken off, because they are not quite normal.
  */
 #define TAIL 2.06
-#define TOLERANCE 0.085
-#define MAX_MARGIN 0.10
+#define TOLERANCE 0.06
+#define MAX_MARGIN 0.04
 
 /* A text with fewer tokens says little of its script, and the call's framing is a large part of what it had. */
 #define MIN_TOKENS 16
@@ -141,6 +141,17 @@ read_character(const unsigned char *at, const unsigned char *end, int *length)
 	return lengthof(block_of) << 7;
 }
 
+/* Which of its block's weights a character has. */
+static inline uint32
+place_of(uint32 block, uint32 code)
+{
+	uint32		index = code - HAN_FIRST;
+
+	if (block == HAN_BLOCK)
+		return index >> 9 | (han_common[index >> 5] >> (index & 31) & 1) << 6;
+	return code >> block_shift[block] & 127;
+}
+
 /* Walks over characters beyond ASCII of one block, and the spaces between them. */
 static void
 walk_block(Walk *walk)
@@ -156,7 +167,7 @@ walk_block(Walk *walk)
 
 	do
 	{
-		sum += weight[block][(code >> block_shift[block]) & 127];
+		sum += weight[block][place_of(block, code)];
 		weight = inner_weight;
 		at += length;
 		walk->context = script == LLMQ_SCRIPT_LATIN ? CONTEXT_LATIN : CONTEXT_FOREIGN;

