@@ -49,13 +49,13 @@ function* declarations(wanted) {
   }
 }
 
-// What is still in English, line by line, is left to the English document.
+// What is still in English, line by line, is left to the English document. One page is no text: a list of names.
 function* electron() {
   const { docs } = require(`${packages}/electron-i18n`);
   const textOf = (page) => plain(page.sections.map((section) => section.html).join('\n'));
   const english = new Set(Object.values(docs['en-US']).flatMap((page) => textOf(page).split('\n')));
   for (const [language, pages] of Object.entries(docs)) {
-    for (const [name, page] of Object.entries(pages)) {
+    for (const [name, page] of Object.entries(pages).filter(([name]) => name !== '/docs/api/locales')) {
       const lines = textOf(page).split('\n').filter((line) => language === 'en-US' || !english.has(line));
       yield { source: 'electron', language, name, text: lines.join('\n') };
     }
