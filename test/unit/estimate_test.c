@@ -35,7 +35,7 @@ static Promise promises[PROMISES] = {
 	[SHARES] = {.name = "the shares of the scripts are a whole"},
 	[SCRIPTS] = {.name = "a text is of the script that it is written in"},
 	[UNCALIBRATED] = {.name = "a calibration of zeros changes nothing"},
-	[LEARNS] = {.name = "from 100 calls a factor of 4 is learned within a tenth, and one of a quarter"},
+	[LEARNS] = {.name = "from 100 calls a factor of 4 is learned within an eighth, and one of a quarter"},
 	[SCRIPT_ONLY] = {.name = "what one script teaches changes no other one"},
 	[IMAGES] = {.name = "one call in ten with twenty times the tokens moves an estimate by less than 6 %"},
 	[DRIFT] = {.name = "a model that changes its tokenizer is followed within 200 calls"},
@@ -207,12 +207,12 @@ test_calibration(void)
 	CHECK(&promises[DRIFT], fabs(times_of(&calibration, &latin) - 1.5) < 0.06, "%f", times_of(&calibration, &latin));
 	before = calibration;
 	call(&calibration, &thai, 100, 4, 0);
-	CHECK(&promises[LEARNS], fabs(times_of(&calibration, &thai) - 4) < 0.4, "%f", times_of(&calibration, &thai));
+	CHECK(&promises[LEARNS], fabs(times_of(&calibration, &thai) - 4) < 0.5, "%f", times_of(&calibration, &thai));
 	CHECK(&promises[SCRIPT_ONLY], memcmp(&before.script[LLMQ_SCRIPT_LATIN], &calibration.script[LLMQ_SCRIPT_LATIN],
 										 sizeof(LlmqScriptCalibration)) == 0, "it does");
 	memset(&calibration, 0, sizeof(calibration));
 	call(&calibration, &thai, 100, 0.25, 0);
-	CHECK(&promises[LEARNS], fabs(times_of(&calibration, &thai) - 0.25) < 0.025, "%f", times_of(&calibration, &thai));
+	CHECK(&promises[LEARNS], fabs(times_of(&calibration, &thai) - 0.25) < 0.031, "%f", times_of(&calibration, &thai));
 }
 
 static void
