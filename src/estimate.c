@@ -56,12 +56,12 @@
 
 /*
  * By how much estimates are raised: 5 % of normal errors are below -2.06 mean errors, and those may reach to -10 %.
- * Errors have heavier tails than that, hence less tolerance; and more than 4 % would cost more than it saves. (Tried
+ * Errors have heavier tails than that, hence less tolerance; and more than 3 % would cost more than it saves. (Tried
  * on the suite `estimate`, 2026-11-22.)
  */
 #define TAIL 2.06
 #define TOLERANCE 0.06
-#define MAX_MARGIN 0.04
+#define MAX_MARGIN 0.03
 
 /* A text with fewer tokens says little of its script, and the call's framing is a large part of what it had. */
 #define MIN_TOKENS 16
@@ -280,7 +280,6 @@ calibrate_script(LlmqScriptCalibration *script, double share, double error)
 	limit = Max(MIN_LIMIT, Min(limit, MAX_LIMIT));
 	error = Max(-limit, Min(error, limit));
 	factor = factor_of(script) * (1 + error * share / (calls + BEGINNING));
-	factor = Max(1 / MAX_FACTOR, Min(factor, MAX_FACTOR));
 	spread += (fabs(error) - spread) * share / (calls + 1);
 
 	script->correction = (int32) rint((factor - 1) * CORRECTION_UNIT);

