@@ -159,6 +159,8 @@ llmq_pages_end_compat(LlmqPageIterator *iterator)
 	tbm_end_iterate(*iterator);
 #else
 	tbm_end_private_iterate(*iterator);
+#endif
+}
 
 /*
  * What callbacks of the JSON parser return, and how they go on or stop.  Before 16 they cannot say so: there the text
