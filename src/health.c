@@ -11,7 +11,6 @@
 
 #include "common/hashfn.h"
 #include "common/pg_prng.h"
-#include "storage/bufmgr.h"
 #include "utils/memutils.h"
 
 #include "health.h"
@@ -69,23 +68,27 @@ llmq_board_id(LlmqLive *live, int number, bool create)
 	return id;
 }
 
-/* The version of the boards; 0 when there is none yet. */
+/*
+ * The version of the boards; 0 when there is none and this call may not write: else the first one is made at the first
+ * look, so that later ones need not search for it.
+ */
 static uint64
 read_version(LlmqLive *live)
 {
 	LlmqHealthBoard head;
 
-	if (nboards > 0 && llmq_cell_copy(live, LLMQ_LIVE_HEALTH, board_ids[0], &head, offsetof(LlmqHealthBoard, trouble)))
-		return head.version;
-	nboards = 0;
-	if (RelationGetNumberOfBlocks(live->rel[LLMQ_LIVE_HEALTH]) == 0)
-		return 0;
-	board_ids[0] = llmq_board_id(live, 0, false);
-	if (board_ids[0] == 0 ||
-		!llmq_cell_copy(live, LLMQ_LIVE_HEALTH, board_ids[0], &head, offsetof(LlmqHealthBoard, trouble)))
-		return 0;
-	nboards = 1;
-	return head.version;
+	for (int attempt = 0; attempt < 2; attempt++)
+	{
+		if (nboards == 0)
+			board_ids[0] = llmq_board_id(live, 0, live->lockmode == RowExclusiveLock);
+		if (board_ids[0] == 0)
+			break;
+		nboards = Max(nboards, 1);
+		if (llmq_cell_copy(live, LLMQ_LIVE_HEALTH, board_ids[0], &head, offsetof(LlmqHealthBoard, trouble)))
+			return head.version;
+		nboards = 0;			/* of an extension that has been dropped meanwhile */
+	}
+	return 0;
 }
 
 /* Puts what stands on one board into the table. */
