@@ -776,6 +776,46 @@ COMMENT ON FUNCTION @extschema@.llmquota_verify(boolean) IS
 'Compares live state with itself, with the leases and with the ledger: a row for every disagreement, none when all is well. object: the table, index, window or lease; expected and found: the two values, NULL when there are none. repair true (NULL: false) mends what can be mended, and repaired says where it did. Picks wait for a moment while it copies live state; on a standby only pages, rows and indexes are checked';
 
 --
+-- Functions: what somebody says of keys, accounts, models and providers
+--
+
+CREATE FUNCTION @extschema@.llmquota_disable(key text, reason text DEFAULT NULL)
+RETURNS text
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'llmquota_disable';
+COMMENT ON FUNCTION @extschema@.llmquota_disable(text, text) IS
+'Keeps picks from a key until llmquota_enable, whatever calls succeed or fail. In force at once, and not undone by a rollback. reason: at most 37 bytes, NULL: none. Answers disabled';
+
+CREATE FUNCTION @extschema@.llmquota_enable(key text)
+RETURNS text
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'llmquota_enable';
+COMMENT ON FUNCTION @extschema@.llmquota_enable(text) IS
+'Lets picks use a key again that was disabled by llmquota_disable, or because its credential was refused. In force at once, and not undone by a rollback. Answers enabled, or not_disabled';
+
+CREATE FUNCTION @extschema@.llmquota_cool(
+	scope text,
+	subject text,
+	duration_ms int,
+	model text DEFAULT NULL,
+	reason text DEFAULT NULL)
+RETURNS timestamptz
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'llmquota_cool';
+COMMENT ON FUNCTION @extschema@.llmquota_cool(text, text, int, text, text) IS
+'Keeps picks from a provider, account, model or key (scope) for so many milliseconds; with the scope account and a model, from that model there (NULL: from all). reason: at most 37 bytes, NULL: none. In force at once, and not undone by a rollback. Answers until when: later, if it was cooling for longer already';
+
+CREATE FUNCTION @extschema@.llmquota_clear(
+	scope text DEFAULT NULL,
+	subject text DEFAULT NULL,
+	model text DEFAULT NULL)
+RETURNS int
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'llmquota_clear';
+COMMENT ON FUNCTION @extschema@.llmquota_clear(text, text, text) IS
+'Ends the cooldowns and closes the breakers of a provider, account, model or key (scope); of an account with those of its models, or only those of one. Without arguments (all NULL): of everything. In force at once, and not undone by a rollback. What is disabled stays so. Answers how many were ended';
+
+--
 -- Functions: the ledger by hours
 --
 
@@ -1177,6 +1217,10 @@ DECLARE
 		'@extschema@.llmquota_renew(pg_catalog.uuid, int)';
 	administration CONSTANT pg_catalog.text := '@extschema@.llmquota_maintain(), '
 		'@extschema@.llmquota_verify(boolean), '
+		'@extschema@.llmquota_disable(pg_catalog.text, pg_catalog.text), '
+		'@extschema@.llmquota_enable(pg_catalog.text), '
+		'@extschema@.llmquota_cool(pg_catalog.text, pg_catalog.text, int, pg_catalog.text, pg_catalog.text), '
+		'@extschema@.llmquota_clear(pg_catalog.text, pg_catalog.text, pg_catalog.text), '
 		'@extschema@.llmquota_rename(pg_catalog.text, pg_catalog.text, pg_catalog.text), '
 		'@extschema@.llmquota_forget(pg_catalog.text, pg_catalog.text), '
 		'@extschema@.llmquota_rebuild(), '
@@ -2164,6 +2208,10 @@ REVOKE ALL ON FUNCTION
 	@extschema@.llmquota_unschedule(),
 	@extschema@.llmquota_cron_database(),
 	@extschema@.llmquota_verify(boolean),
+	@extschema@.llmquota_disable(text, text),
+	@extschema@.llmquota_enable(text),
+	@extschema@.llmquota_cool(text, text, int, text, text),
+	@extschema@.llmquota_clear(text, text, text),
 	@extschema@.llmquota_rebuild(),
 	@extschema@.llmquota_histogram_count(bigint[], int, bigint),
 	@extschema@.llmquota_histogram_add(bigint[], bigint[]),

@@ -124,6 +124,19 @@ extern const LlmqTrouble *llmq_health_find(const LlmqPatient *patient, LlmqTroub
 typedef void (*LlmqTroubleVisitor) (const LlmqTrouble *trouble, void *argument);
 extern void llmq_health_each(LlmqTroubleVisitor visit, void *argument);
 
+/* health_text.c: by the names of now */
+typedef struct LlmqPatientNames
+{
+	const char *scope;			/* provider, account, key or model */
+	const char *subject;		/* NULL with the scope model */
+	const char *model;			/* NULL: whatever the model */
+} LlmqPatientNames;
+
+extern const char *llmq_health_scope_text(char scope);
+extern const char *llmq_trouble_text(LlmqTroubleKind kind);
+extern const char *llmq_health_event_text(LlmqHealthEventKind kind);
+extern LlmqPatientNames llmq_patient_names(const LlmqPatient *who);
+
 /* health_change.c */
 extern bool llmq_health_change(LlmqLive *live, const LlmqPatient *patient, LlmqTroubleKind kind, LlmqHealthEdit edit,
 							   void *argument);

@@ -128,11 +128,11 @@ SELECT r.relname FROM relation r CROSS JOIN pg_extension e
 
 -- live state: heap, permanent, never compressed or out of line, no unique index; name and meters by their sort order
 SELECT r.relname, am.amname, r.relpersistence, r.reloptions FROM relation r JOIN pg_am am ON am.oid = r.relam
- WHERE r.relname IN ('meter', 'lease_page', 'name') ORDER BY 1;
-SELECT relname, attname, attstorage FROM attribute WHERE relname IN ('meter', 'lease_page', 'name') AND (attstorage <> 'p' OR NOT attnotnull);
-SELECT relname, string_agg(attname || ' ' || atttypid::regtype, ', ' ORDER BY attnum) FROM attribute WHERE relname IN ('meter', 'lease_page', 'name') GROUP BY 1 ORDER BY 1;
+ WHERE r.relname IN ('meter', 'health', 'lease_page', 'name') ORDER BY 1;
+SELECT relname, attname, attstorage FROM attribute WHERE relname IN ('meter', 'health', 'lease_page', 'name') AND (attstorage <> 'p' OR NOT attnotnull);
+SELECT relname, string_agg(attname || ' ' || atttypid::regtype, ', ' ORDER BY attnum) FROM attribute WHERE relname IN ('meter', 'health', 'lease_page', 'name') GROUP BY 1 ORDER BY 1;
 SELECT i.indrelid::regclass, i.indexrelid::regclass, i.indisunique FROM pg_index i
- WHERE i.indrelid IN ('llmquota.meter'::regclass, 'llmquota.lease_page'::regclass, 'llmquota.name'::regclass)
+ WHERE i.indrelid IN ('llmquota.meter'::regclass, 'llmquota.health'::regclass, 'llmquota.lease_page'::regclass, 'llmquota.name'::regclass)
  ORDER BY i.indexrelid::regclass::text COLLATE "C";
 
 -- the ledger: nothing on the parent but NOT NULL, so that leaves can be attached by a restore

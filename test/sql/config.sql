@@ -125,7 +125,7 @@ SELECT attempt($$UPDATE llmquota.setting SET value = NULL WHERE name = 'lease_tt
 SELECT s.name, a.*
   FROM llmquota.setting s
  CROSS JOIN LATERAL attempt(format($$UPDATE llmquota.setting SET value = %%L WHERE name = %L$$, s.name),
-							'', '-1', '1e3', '1000000001') a
+							'', '-1', '1e3', '10000000001') a
  ORDER BY s.name COLLATE "C", a.value COLLATE "C";
 
 --

@@ -61,6 +61,7 @@ CALL pick('silent', 1);
 CALL expire(3);
 SELECT * FROM llmquota_record(lease_of('less'), 10, 5);
 SELECT * FROM llmquota_record(lease_of('failed'), http_status => 503, error => 'overloaded');
+SELECT llmquota_clear();
 SELECT * FROM llmquota_record(lease_of('silent'));
 SELECT * FROM used;
 SELECT * FROM ledger;

@@ -49,8 +49,9 @@ CREATE FUNCTION undetected(live_table int, image bytea, id int, OUT bytes bigint
 $$;
 CREATE VIEW image AS
 SELECT 0 AS live_table, 'meter' AS name, id, state FROM llmquota.meter
-UNION ALL SELECT 1, 'lease_page', id, state FROM llmquota.lease_page
-UNION ALL SELECT 2, 'name', id, state FROM llmquota.name;
+UNION ALL SELECT 1, 'health', id, state FROM llmquota.health
+UNION ALL SELECT 2, 'lease_page', id, state FROM llmquota.lease_page
+UNION ALL SELECT 3, 'name', id, state FROM llmquota.name;
 SELECT i.name, count(*), sum(bytes) AS undetected_bytes, sum(bits) AS undetected_bits,
 	   count(cell_fault(i.live_table, i.state, i.id)) AS faulty,
 	   count(cell_fault(i.live_table, i.state, i.id + 1)) AS of_another,
@@ -123,7 +124,7 @@ SELECT * FROM llmquota_verify();
 -- a damaged meter, and a damaged name, begin anew; whoever met them meanwhile got an error
 SELECT cell_write(0, m.id, 100, '\xffff') FROM llmquota.meter m WHERE m.scope = 'a';
 SELECT llmquota_pick('m', 'clinic-7', 1, 1);
-SELECT cell_write(2, n.id, 20, '\xff') FROM llmquota.name n WHERE n.kind = 'k';
+SELECT cell_write(3, n.id, 20, '\xff') FROM llmquota.name n WHERE n.kind = 'k';
 SELECT object, problem, repaired FROM llmquota_verify(true);
 SELECT * FROM llmquota_verify();
 SELECT status FROM llmquota_pick('m', 'clinic-7', 1, 1);
@@ -131,7 +132,7 @@ SELECT windows_completed FROM llmquota_maintain();
 SELECT string_agg(concat_ws(' ', metric, used), ', ' ORDER BY metric) AS used FROM llmquota.meter_window WHERE scope = 'account';
 SELECT * FROM llmquota_verify();
 -- a damaged lease page: its leases are lost, the counts of calls in flight go with them
-SELECT cell_write(1, 1, 300, '\xffffffff');
+SELECT cell_write(2, 1, 300, '\xffffffff');
 SELECT object, problem, repaired FROM llmquota_verify(true) WHERE object = 'lease_page';
 SELECT object, problem, repaired FROM llmquota_verify(true);
 SELECT * FROM llmquota_verify();

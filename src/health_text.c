@@ -1,0 +1,74 @@
+/*
+ * health_text.c
+ *	  What people call troubles, and those who are in them.
+ */
+#include "postgres.h"
+
+#include "health.h"
+#include "name.h"
+
+/* A trouble's scope, by its letter; a model at an account is of the account. */
+const char *
+llmq_health_scope_text(char scope)
+{
+	switch (scope)
+	{
+		case LLMQ_HEALTH_PROVIDER:
+			return "provider";
+		case LLMQ_HEALTH_ACCOUNT:
+		case LLMQ_HEALTH_SERVICE:
+			return "account";
+		case LLMQ_HEALTH_MODEL:
+			return "model";
+		case LLMQ_HEALTH_KEY:
+			return "key";
+		default:
+			return "unknown";
+	}
+}
+
+const char *
+llmq_trouble_text(LlmqTroubleKind kind)
+{
+	static const char *const texts[] = {
+		[LLMQ_TROUBLE_NONE] = "healthy",
+		[LLMQ_TROUBLE_COOLING] = "cooling",
+		[LLMQ_TROUBLE_OPEN] = "open",
+		[LLMQ_TROUBLE_DISABLED] = "disabled",
+	};
+
+	return texts[kind];
+}
+
+const char *
+llmq_health_event_text(LlmqHealthEventKind kind)
+{
+	static const char *const texts[] = {
+		[LLMQ_EVENT_NONE] = "none",
+		[LLMQ_EVENT_COOLED] = "cooled",
+		[LLMQ_EVENT_CLEARED] = "cleared",
+		[LLMQ_EVENT_OPENED] = "opened",
+		[LLMQ_EVENT_PROBED] = "probed",
+		[LLMQ_EVENT_CLOSED] = "closed",
+		[LLMQ_EVENT_DISABLED] = "disabled",
+		[LLMQ_EVENT_ENABLED] = "enabled",
+	};
+
+	return texts[kind];
+}
+
+/* Whom a trouble is about, by the names of now. NULL where there is none. */
+LlmqPatientNames
+llmq_patient_names(const LlmqPatient *who)
+{
+	LlmqPatientNames names = {.scope = llmq_health_scope_text(who->scope)};
+	const char *subject = llmq_name_text(who->subject);
+
+	if (who->scope == LLMQ_HEALTH_MODEL)
+		names.model = subject;
+	else
+		names.subject = subject;
+	if (who->part != 0)
+		names.model = llmq_name_text(who->part);
+	return names;
+}
