@@ -116,7 +116,9 @@ CREATE TABLE llmquota.key (
 	priority smallint NOT NULL DEFAULT 0,
 	models text[],
 	enabled boolean NOT NULL DEFAULT true,
+	weight int NOT NULL DEFAULT 1,
 	CONSTRAINT key_pkey PRIMARY KEY (key),
+	CONSTRAINT key_weight_valid CHECK (weight OPERATOR(pg_catalog.>=) 0 AND weight OPERATOR(pg_catalog.<=) 1000000),
 	CONSTRAINT key_account_fkey FOREIGN KEY (account) REFERENCES llmquota.account ON UPDATE CASCADE,
 	CONSTRAINT key_name_valid CHECK (key OPERATOR(pg_catalog.<>) ALL ('{"",*}') AND pg_catalog.octet_length(key) OPERATOR(pg_catalog.<=) 128),
 	CONSTRAINT key_secret_ref_valid CHECK (secret_ref OPERATOR(pg_catalog.<>) '' AND pg_catalog.octet_length(secret_ref) OPERATOR(pg_catalog.<=) 2048)
@@ -128,6 +130,7 @@ COMMENT ON COLUMN llmquota.key.secret_ref IS 'where the application finds the se
 COMMENT ON COLUMN llmquota.key.priority IS 'tier: keys of a higher number are used when none of a lower one is free';
 COMMENT ON COLUMN llmquota.key.models IS 'names of the models the key may be used for; NULL: all models of the provider';
 COMMENT ON COLUMN llmquota.key.enabled IS 'false: never picked';
+COMMENT ON COLUMN llmquota.key.weight IS 'its share of the picks of its tier, relative to the weights of the others, where the strategy of the route goes by it; 0: only when no other admits';
 
 CREATE TABLE llmquota.model (
 	model text NOT NULL,
@@ -156,6 +159,8 @@ CREATE TABLE llmquota.route (
 	org text NOT NULL DEFAULT '',
 	step int NOT NULL,
 	model text NOT NULL,
+	weight int NOT NULL DEFAULT 1,
+	CONSTRAINT route_weight_valid CHECK (weight OPERATOR(pg_catalog.>=) 0 AND weight OPERATOR(pg_catalog.<=) 1000000),
 	CONSTRAINT route_pkey PRIMARY KEY (route, org, step, model),
 	CONSTRAINT route_model_fkey FOREIGN KEY (model) REFERENCES llmquota.model ON UPDATE CASCADE,
 	CONSTRAINT route_name_valid CHECK (route OPERATOR(pg_catalog.<>) '' AND pg_catalog.octet_length(route) OPERATOR(pg_catalog.<=) 128),
@@ -167,6 +172,30 @@ COMMENT ON COLUMN llmquota.route.route IS 'name, at most 128 bytes';
 COMMENT ON COLUMN llmquota.route.org IS 'the org whose own definition of the route this is, replacing the common one; empty: the common one';
 COMMENT ON COLUMN llmquota.route.step IS 'place in the chain: lower steps first';
 COMMENT ON COLUMN llmquota.route.model IS 'a model of the step';
+COMMENT ON COLUMN llmquota.route.weight IS 'its share of the picks of its step, relative to the weights of the other models there; 0: only when no other admits';
+
+CREATE TABLE llmquota.route_option (
+	route text NOT NULL,
+	org text NOT NULL DEFAULT '',
+	strategy text NOT NULL DEFAULT 'least_used',
+	max_attempts int NOT NULL DEFAULT 3,
+	deadline_ms int NOT NULL DEFAULT 30000,
+	retry_same_model boolean NOT NULL DEFAULT false,
+	params jsonb,
+	CONSTRAINT route_option_pkey PRIMARY KEY (route, org),
+	CONSTRAINT route_option_name_valid CHECK (route OPERATOR(pg_catalog.<>) '' AND pg_catalog.octet_length(route) OPERATOR(pg_catalog.<=) 128),
+	CONSTRAINT route_option_org_valid CHECK (org OPERATOR(pg_catalog.<>) '*' AND pg_catalog.octet_length(org) OPERATOR(pg_catalog.<=) 128),
+	CONSTRAINT route_option_max_attempts_valid CHECK (max_attempts OPERATOR(pg_catalog.>=) 1 AND max_attempts OPERATOR(pg_catalog.<=) 8),
+	CONSTRAINT route_option_deadline_ms_valid CHECK (deadline_ms OPERATOR(pg_catalog.>=) 100 AND deadline_ms OPERATOR(pg_catalog.<=) 86400000)
+) USING heap;
+COMMENT ON TABLE llmquota.route_option IS 'how a route chooses and tries again. A route, or model asked for by its name, without a row has the defaults of this table';
+COMMENT ON COLUMN llmquota.route_option.route IS 'the route, or the model where there is no route of that name';
+COMMENT ON COLUMN llmquota.route_option.org IS 'the org for whose picks the row holds, in place of the common one; empty: the common one';
+COMMENT ON COLUMN llmquota.route_option.strategy IS 'which key of a tier is tried first: least_used, weighted, round_robin, lowest_latency, cheapest or sticky';
+COMMENT ON COLUMN llmquota.route_option.max_attempts IS 'so many calls may be made for one request, 1 to 8';
+COMMENT ON COLUMN llmquota.route_option.deadline_ms IS 'so many milliseconds after its first pick a request is not tried again';
+COMMENT ON COLUMN llmquota.route_option.retry_same_model IS 'true: when no other model is left, a model that failed may be tried again with another key';
+COMMENT ON COLUMN llmquota.route_option.params IS 'what the strategy goes by: {"session_ttl_ms": ...} of sticky, {"explore": ...} of lowest_latency; NULL, or what is not in it: the defaults';
 
 CREATE TABLE llmquota.org (
 	org text NOT NULL,
@@ -1231,7 +1260,7 @@ DECLARE
 		'@extschema@.llmquota_worker_rows(), '
 		'@extschema@.llmquota_names_valid(pg_catalog.text[]), '
 		'@extschema@.llmquota_zone_exists(pg_catalog.text)';
-	configuration CONSTANT pg_catalog.text := 'llmquota.provider, llmquota.account, llmquota.key, llmquota.model, llmquota.route, llmquota.org, llmquota.quota, llmquota.setting';
+	configuration CONSTANT pg_catalog.text := 'llmquota.provider, llmquota.account, llmquota.key, llmquota.model, llmquota.route, llmquota.route_option, llmquota.org, llmquota.quota, llmquota.setting';
 	spend CONSTANT pg_catalog.text := 'llmquota.usage, llmquota.usage_hourly, llmquota.refusal_hourly';
 	histograms CONSTANT pg_catalog.text := '@extschema@.llmquota_percentile(bigint[], float8), '
 		'@extschema@.llmquota_histogram(int, bigint), '
@@ -1404,7 +1433,8 @@ BEGIN
 						 WHERE q.scope OPERATOR(pg_catalog.=) kind AND q.subject OPERATOR(pg_catalog.=) new_name
 							OR kind OPERATOR(pg_catalog.=) 'model' AND q.model OPERATOR(pg_catalog.=) new_name)
 	   OR kind OPERATOR(pg_catalog.=) 'org' AND (EXISTS (SELECT FROM llmquota.account a WHERE a.org OPERATOR(pg_catalog.=) new_name)
-												 OR EXISTS (SELECT FROM llmquota.route r WHERE r.org OPERATOR(pg_catalog.=) new_name)) THEN
+												 OR EXISTS (SELECT FROM llmquota.route r WHERE r.org OPERATOR(pg_catalog.=) new_name)
+												 OR EXISTS (SELECT FROM llmquota.route_option r WHERE r.org OPERATOR(pg_catalog.=) new_name)) THEN
 		RAISE EXCEPTION USING ERRCODE = 'duplicate_object',
 			MESSAGE = pg_catalog.format('%s "%s" already exists in the configuration', kind, new_name);
 	END IF;
@@ -1460,6 +1490,7 @@ BEGIN
 	IF kind OPERATOR(pg_catalog.=) 'org' THEN
 		UPDATE llmquota.account a SET org = new_name WHERE a.org OPERATOR(pg_catalog.=) $2;
 		UPDATE llmquota.route r SET org = new_name WHERE r.org OPERATOR(pg_catalog.=) $2;
+		UPDATE llmquota.route_option r SET org = new_name WHERE r.org OPERATOR(pg_catalog.=) $2;
 		UPDATE llmquota.role_grant g SET org = new_name WHERE g.org OPERATOR(pg_catalog.=) $2;
 		PERFORM @extschema@.llmquota_apply_policies(g.role)
 		   FROM llmquota.role_grant g
@@ -1468,6 +1499,10 @@ BEGIN
 	ELSIF kind OPERATOR(pg_catalog.=) 'model' THEN
 		UPDATE llmquota.model m SET provider_model = old_name WHERE m.model OPERATOR(pg_catalog.=) $3 AND m.provider_model IS NULL;
 		UPDATE llmquota.quota q SET model = new_name WHERE q.model OPERATOR(pg_catalog.=) $2;
+		UPDATE llmquota.route_option r SET route = new_name
+		 WHERE r.route OPERATOR(pg_catalog.=) $2
+		   AND NOT EXISTS (SELECT FROM llmquota.route s WHERE s.route OPERATOR(pg_catalog.=) $2)
+		   AND NOT EXISTS (SELECT FROM llmquota.route_option o WHERE o.route OPERATOR(pg_catalog.=) $3);
 		UPDATE llmquota.key k SET models = pg_catalog.array_replace(k.models, $2, $3) WHERE $2 OPERATOR(pg_catalog.=) ANY (k.models);
 	END IF;
 	RETURN 'renamed';
@@ -1767,6 +1802,49 @@ END
 $$;
 COMMENT ON FUNCTION @extschema@.llmquota_check_setting() IS 'internal, a trigger: refuses unknown settings and values out of bounds';
 
+-- How a route chooses: refuses what is no strategy, and parameters that are none or out of bounds.
+CREATE FUNCTION @extschema@.llmquota_check_route_option()
+RETURNS trigger
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+AS $$
+DECLARE
+	given record;
+	lowest pg_catalog.numeric;
+	highest pg_catalog.numeric;
+BEGIN
+	IF NEW.strategy OPERATOR(pg_catalog.<>) ALL ('{least_used,weighted,round_robin,lowest_latency,cheapest,sticky}'::pg_catalog.text[]) THEN
+		RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+			MESSAGE = pg_catalog.format('unknown strategy "%s"', NEW.strategy),
+			HINT = 'Use least_used, weighted, round_robin, lowest_latency, cheapest or sticky.';
+	END IF;
+	IF NEW.params IS NULL THEN
+		RETURN NEW;
+	ELSIF pg_catalog.jsonb_typeof(NEW.params) OPERATOR(pg_catalog.<>) 'object' THEN
+		RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+			MESSAGE = pg_catalog.format('params of route "%s" is not an object', NEW.route),
+			HINT = 'Use an object such as {"explore": 0.05}, or NULL.';
+	END IF;
+	FOR given IN SELECT e.key, e.value FROM pg_catalog.jsonb_each(NEW.params) e LOOP
+		SELECT p.lowest, p.highest INTO lowest, highest
+		  FROM (VALUES ('session_ttl_ms', 1000, 2764800000), ('explore', 0, 1)) p (name, lowest, highest)
+		 WHERE p.name OPERATOR(pg_catalog.=) given.key;
+		IF NOT FOUND THEN
+			RAISE EXCEPTION USING ERRCODE = 'undefined_object',
+				MESSAGE = pg_catalog.format('unknown parameter "%s" of a strategy', given.key),
+				HINT = 'Use session_ttl_ms or explore.';
+		ELSIF (CASE WHEN pg_catalog.jsonb_typeof(given.value) OPERATOR(pg_catalog.=) 'number'
+					THEN given.value::pg_catalog.numeric OPERATOR(pg_catalog.<) lowest OR given.value::pg_catalog.numeric OPERATOR(pg_catalog.>) highest
+					ELSE true END) THEN
+			RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+				MESSAGE = pg_catalog.format('invalid value for parameter "%s": %s', given.key, given.value),
+				HINT = pg_catalog.format('Use a number from %s to %s.', lowest, highest);
+		END IF;
+	END LOOP;
+	RETURN NEW;
+END
+$$;
+COMMENT ON FUNCTION @extschema@.llmquota_check_route_option() IS 'internal, a trigger: refuses unknown strategies and parameters, and values out of bounds';
+
 -- Refuses quotas that would put more than 8 windows on one meter. Looks at the subjects whose quotas the statement
 -- touched; touching a '*' row touches every subject named in its scope.
 CREATE FUNCTION @extschema@.llmquota_check_windows()
@@ -1987,6 +2065,10 @@ CREATE TRIGGER check_setting BEFORE INSERT OR UPDATE ON llmquota.setting
 	FOR EACH ROW EXECUTE FUNCTION @extschema@.llmquota_check_setting();
 ALTER TABLE llmquota.setting ENABLE ALWAYS TRIGGER check_setting;
 
+CREATE TRIGGER check_route_option BEFORE INSERT OR UPDATE ON llmquota.route_option
+	FOR EACH ROW EXECUTE FUNCTION @extschema@.llmquota_check_route_option();
+ALTER TABLE llmquota.route_option ENABLE ALWAYS TRIGGER check_route_option;
+
 CREATE TRIGGER check_windows_inserted AFTER INSERT ON llmquota.quota REFERENCING NEW TABLE AS touched
 	FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.llmquota_check_windows();
 CREATE TRIGGER check_windows_updated AFTER UPDATE ON llmquota.quota REFERENCING NEW TABLE AS touched
@@ -2020,7 +2102,7 @@ DECLARE
 	target pg_catalog.text;
 	key_columns pg_catalog.text;
 BEGIN
-	FOREACH target IN ARRAY '{provider,account,key,model,route,org,quota,setting,role_grant,alias}'::pg_catalog.text[] LOOP
+	FOREACH target IN ARRAY '{provider,account,key,model,route,route_option,org,quota,setting,role_grant,alias}'::pg_catalog.text[] LOOP
 		EXECUTE pg_catalog.format('CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE ON llmquota.%I '
 			'FOR EACH ROW EXECUTE FUNCTION @extschema@.llmquota_config_changed()', target);
 		EXECUTE pg_catalog.format('CREATE TRIGGER config_truncated AFTER TRUNCATE ON llmquota.%I '
@@ -2031,7 +2113,7 @@ BEGIN
 	FOR target, key_columns IN
 		SELECT t.name, t.key_columns
 		  FROM (VALUES ('provider', 'provider'), ('account', 'account'), ('key', 'key'), ('model', 'model'), ('org', 'org'),
-					   ('route', 'route, org, step, model'), ('quota', 'id'), ('setting', 'name'),
+					   ('route', 'route, org, step, model'), ('route_option', 'route, org'), ('quota', 'id'), ('setting', 'name'),
 					   ('role_grant', 'role, kind, org')) AS t (name, key_columns)
 	LOOP
 		EXECUTE pg_catalog.format('CREATE TRIGGER log_insert AFTER INSERT ON llmquota.%I REFERENCING NEW TABLE AS new_rows '
@@ -2245,6 +2327,7 @@ REVOKE ALL ON FUNCTION
 	@extschema@.llmquota_config_changed(),
 	@extschema@.llmquota_refuse_write(),
 	@extschema@.llmquota_check_setting(),
+	@extschema@.llmquota_check_route_option(),
 	@extschema@.llmquota_check_windows(),
 	@extschema@.llmquota_check_parts(),
 	@extschema@.llmquota_forget(text, text),
@@ -2265,6 +2348,7 @@ SELECT pg_catalog.pg_extension_config_dump('llmquota.account', '');
 SELECT pg_catalog.pg_extension_config_dump('llmquota.key', '');
 SELECT pg_catalog.pg_extension_config_dump('llmquota.model', '');
 SELECT pg_catalog.pg_extension_config_dump('llmquota.route', '');
+SELECT pg_catalog.pg_extension_config_dump('llmquota.route_option', '');
 SELECT pg_catalog.pg_extension_config_dump('llmquota.org', '');
 SELECT pg_catalog.pg_extension_config_dump('llmquota.quota', '');
 SELECT pg_catalog.pg_extension_config_dump('llmquota.quota_id_seq', '');

@@ -9,6 +9,7 @@
 
 #include "datatype/timestamp.h"
 #include "nodes/pg_list.h"
+#include "utils/snapshot.h"
 
 #include "breaker.h"
 #include "name.h"
@@ -138,6 +139,7 @@ typedef struct LlmqKey
 	LlmqAccount *account;
 	const char *secret_ref;
 	int16		priority;
+	int32		weight;
 	int			nmodels;		/* -1: all of the provider */
 	const char **models;
 	uint64		refused_in;		/* number of the pick in which the second look refused it */
@@ -156,12 +158,52 @@ typedef struct LlmqModel
 	struct LlmqRoute *route;	/* of this model alone */
 } LlmqModel;
 
+/* Which key of a tier is tried first. */
+typedef enum LlmqStrategy
+{
+	LLMQ_LEAST_USED,
+	LLMQ_WEIGHTED,
+	LLMQ_ROUND_ROBIN,
+	LLMQ_LOWEST_LATENCY,
+	LLMQ_CHEAPEST,
+	LLMQ_STICKY
+} LlmqStrategy;
+
+/* How a route chooses, and tries again: a row of llmquota.route_option, or what holds without one. */
+typedef struct LlmqRouteOption
+{
+	struct LlmqRouteOption *next;
+	const char *route;
+	const char *org;			/* empty: of all */
+	LlmqStrategy strategy;
+	int32		max_attempts;
+	int32		deadline_ms;
+	bool		retry_same_model;
+	int64		session_ttl;	/* microseconds: so long a session stays with its key */
+	double		explore;		/* share of picks that find out how fast others are */
+} LlmqRouteOption;
+
+/* A model of a step. */
+typedef struct LlmqChoice
+{
+	LlmqModel  *model;
+	int32		weight;
+} LlmqChoice;
+
+/* The models of a route that have the same number, by their weights and then their names. */
+typedef struct LlmqStep
+{
+	int			nchoices;
+	LlmqChoice *choice;
+} LlmqStep;
+
 typedef struct LlmqRoute
 {
 	const char *name;
 	LlmqNameRef ref;
+	const LlmqRouteOption *option;
 	int			nsteps;
-	LlmqModel **step;
+	LlmqStep   *step;
 } LlmqRoute;
 
 typedef struct LlmqOrg
@@ -214,6 +256,7 @@ typedef struct LlmqCatalog
 	struct names_hash *routes;	/* the common ones */
 	struct names_hash *own_routes;	/* of orgs, see llmq_own_route_name() */
 	bool		has_own_routes;
+	LlmqRouteOption *options;	/* of routes, all of them */
 	struct names_hash *listed_orgs;
 	struct names_hash *owners;	/* orgs with accounts of their own */
 	bool		has_aliases;
@@ -237,6 +280,10 @@ extern const char *llmq_catalog_name_now(const char *cell);
 /* catalog_load.c */
 extern Size llmq_catalog_size(void);
 extern LlmqCatalog *llmq_catalog_load(MemoryContext context);
+
+/* catalog_route.c */
+extern LlmqRoute *llmq_model_route(LlmqModel *model);
+extern void llmq_routes_load(LlmqCatalog *catalog, Snapshot snapshot);
 
 /* alias.c */
 typedef struct LlmqAlias

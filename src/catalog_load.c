@@ -13,28 +13,16 @@
 #include "access/tableam.h"
 #include "catalog/pg_am.h"
 #include "catalog/pg_type.h"
-#include "executor/tuptable.h"
 #include "storage/bufmgr.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
-#include "utils/fmgrprotos.h"
 #include "utils/memutils.h"
 #include "utils/numeric.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
-#include "catalog.h"
+#include "catalog_row.h"
 #include "name.h"
-#include "relation.h"
-
-/* A row under the scan's cursor, for the functions that take it apart. */
-typedef struct Row
-{
-	LlmqCatalog *catalog;
-	TupleTableSlot *slot;
-} Row;
-
-typedef void (*RowReader) (Row *row);
 
 /* What small pieces are cut from; the largest that an allocation set does not give a block of its own. */
 #define PIECES_SIZE 8192
@@ -43,8 +31,8 @@ typedef void (*RowReader) (Row *row);
  * Zeroed memory that lasts as long as the catalog. Nothing of it is freed alone, so pieces lie end to end: as chunks of
  * their own they would take twice the memory, and with many keys it is memory that a load takes its time for.
  */
-static void *
-keep(LlmqCatalog *catalog, Size size)
+void *
+llmq_catalog_keep(LlmqCatalog *catalog, Size size)
 {
 	void	   *piece;
 
@@ -61,47 +49,6 @@ keep(LlmqCatalog *catalog, Size size)
 	catalog->pieces += size;
 	catalog->pieces_left -= size;
 	return piece;
-}
-
-static bool
-is_null(const Row *row, int column)
-{
-	return row->slot->tts_isnull[column - 1];
-}
-
-static Datum
-value(const Row *row, int column)
-{
-	return row->slot->tts_values[column - 1];
-}
-
-/* A text column, copied; NULL for NULL. */
-static const char *
-text_value(const Row *row, int column)
-{
-	text	   *found;
-	char	   *copy;
-	Size		length;
-
-	if (is_null(row, column))
-		return NULL;
-	found = DatumGetTextPP(value(row, column));
-	length = VARSIZE_ANY_EXHDR(found);
-	copy = keep(row->catalog, length + 1);
-	memcpy(copy, VARDATA_ANY(found), length);
-	return copy;
-}
-
-static bool
-bool_value(const Row *row, int column)
-{
-	return DatumGetBool(value(row, column));
-}
-
-static double
-fraction_value(const Row *row, int column)
-{
-	return DatumGetFloat8(DirectFunctionCall1(numeric_float8, value(row, column)));
 }
 
 static void
@@ -148,12 +95,12 @@ find_visible_rows(Relation rel, Buffer buffer, Snapshot snapshot, HeapTupleData 
  * pages are read directly: what a pick has to know is no read of a SERIALIZABLE caller's own, and a scan's predicate
  * locks would make it fail.
  */
-static void
-read_table(LlmqCatalog *catalog, LlmqRelation which, Snapshot snapshot, RowReader reader)
+void
+llmq_catalog_read(LlmqCatalog *catalog, LlmqRelation which, Snapshot snapshot, LlmqRowReader reader)
 {
 	Relation	rel = table_open(llmq_relation_oid(which), AccessShareLock);
 	HeapTupleData rows[MaxHeapTuplesPerPage];
-	Row			row = {.catalog = catalog,.slot = table_slot_create(rel, NULL)};
+	LlmqRow		row = {.catalog = catalog,.slot = table_slot_create(rel, NULL)};
 	BlockNumber nblocks = RelationGetNumberOfBlocks(rel);
 
 	refuse_unless_heap(rel);
@@ -176,7 +123,7 @@ read_table(LlmqCatalog *catalog, LlmqRelation which, Snapshot snapshot, RowReade
 }
 
 static void
-init_subject(LlmqSubject *subject, const Row *row, LlmqScope scope, const char *zone)
+init_subject(LlmqSubject *subject, const LlmqRow *row, LlmqScope scope, const char *zone)
 {
 	subject->scope = scope;
 	subject->name = text_value(row, 1);
@@ -186,9 +133,9 @@ init_subject(LlmqSubject *subject, const Row *row, LlmqScope scope, const char *
 }
 
 static void
-read_provider(Row *row)
+read_provider(LlmqRow *row)
 {
-	LlmqProvider *provider = keep(row->catalog, sizeof(LlmqProvider));
+	LlmqProvider *provider = llmq_catalog_keep(row->catalog, sizeof(LlmqProvider));
 
 	init_subject(&provider->subject, row, LLMQ_SCOPE_PROVIDER, text_value(row, 4));
 	provider->adapter = llmq_adapter(text_value(row, 2));
@@ -202,9 +149,9 @@ read_provider(Row *row)
 }
 
 static void
-read_account(Row *row)
+read_account(LlmqRow *row)
 {
-	LlmqAccount *account = keep(row->catalog, sizeof(LlmqAccount));
+	LlmqAccount *account = llmq_catalog_keep(row->catalog, sizeof(LlmqAccount));
 
 	account->provider = llmq_names_find(row->catalog->providers, text_value(row, 2));
 	if (account->provider == NULL)
@@ -220,7 +167,7 @@ read_account(Row *row)
 
 /* The models a key is for: -1 and NULL stand for all. */
 static void
-read_key_models(LlmqKey *key, const Row *row)
+read_key_models(LlmqKey *key, const LlmqRow *row)
 {
 	Datum	   *elements;
 	bool	   *nulls;
@@ -237,7 +184,7 @@ read_key_models(LlmqKey *key, const Row *row)
 
 /* Keys that cannot be picked are not kept. */
 static void
-read_key(Row *row)
+read_key(LlmqRow *row)
 {
 	LlmqCatalog *catalog = row->catalog;
 	char	   *account_name = TextDatumGetCString(value(row, 2));
@@ -247,32 +194,21 @@ read_key(Row *row)
 	pfree(account_name);
 	if (account == NULL || !account->enabled || !bool_value(row, 6))
 		return;
-	key = keep(catalog, sizeof(LlmqKey));
+	key = llmq_catalog_keep(catalog, sizeof(LlmqKey));
 	init_subject(&key->subject, row, LLMQ_SCOPE_KEY, account->subject.zone);
 	key->account = account;
 	key->secret_ref = text_value(row, 3);
 	key->priority = DatumGetInt16(value(row, 4));
+	key->weight = DatumGetInt32(value(row, 7));
 	read_key_models(key, row);
 	key->next = catalog->first_key;
 	catalog->first_key = key;
 }
 
-static LlmqRoute *
-create_route(const char *name, int nsteps)
-{
-	LlmqRoute  *route = palloc0(sizeof(LlmqRoute));
-
-	route->name = name;
-	route->ref = (LlmqNameRef) {.kind = LLMQ_NAME_ROUTE,.name = name};
-	route->nsteps = nsteps;
-	route->step = palloc(sizeof(LlmqModel *) * nsteps);
-	return route;
-}
-
 static void
-read_model(Row *row)
+read_model(LlmqRow *row)
 {
-	LlmqModel  *model = keep(row->catalog, sizeof(LlmqModel));
+	LlmqModel  *model = llmq_catalog_keep(row->catalog, sizeof(LlmqModel));
 
 	model->name = text_value(row, 1);
 	model->provider = llmq_names_find(row->catalog->providers, text_value(row, 2));
@@ -283,98 +219,14 @@ read_model(Row *row)
 	model->family = text_value(row, 4);
 	model->default_output_tokens = DatumGetInt32(value(row, 5));
 	model->enabled = bool_value(row, 6) && model->provider->enabled;
-	model->route = create_route(model->name, 1);
-	model->route->step[0] = model;
+	model->route = llmq_model_route(model);
 	llmq_names_put(row->catalog->models, model->name, model);
 }
 
-/* A step of a route, kept until all are there and can be put into order. */
-typedef struct RouteStep
-{
-	const char *name;
-	const char *org;			/* empty: common */
-	int32		step;
-	LlmqModel  *model;
-} RouteStep;
-
-static RouteStep *route_steps;	/* only during a load */
-static int	nroute_steps;
-static int	max_route_steps;
-
 static void
-read_route(Row *row)
+read_org(LlmqRow *row)
 {
-	RouteStep  *step;
-
-	if (nroute_steps == max_route_steps)
-	{
-		max_route_steps *= 2;
-		route_steps = repalloc(route_steps, sizeof(RouteStep) * max_route_steps);
-	}
-	step = &route_steps[nroute_steps];
-	step->model = llmq_names_find(row->catalog->models, text_value(row, 4));
-	if (step->model == NULL)
-		return;
-	step->name = text_value(row, 1);
-	step->org = text_value(row, 2);
-	step->step = DatumGetInt32(value(row, 3));
-	nroute_steps++;
-}
-
-static int
-compare_steps(const void *a, const void *b)
-{
-	const RouteStep *left = a;
-	const RouteStep *right = b;
-	int			order = strcmp(left->name, right->name);
-
-	if (order == 0)
-		order = strcmp(left->org, right->org);
-	if (order == 0)
-		order = left->step < right->step ? -1 : left->step > right->step ? 1 : 0;
-	return order != 0 ? order : strcmp(left->model->name, right->model->name);
-}
-
-static bool
-same_route(const RouteStep *a, const RouteStep *b)
-{
-	return strcmp(a->name, b->name) == 0 && strcmp(a->org, b->org) == 0;
-}
-
-/* Reads the routes and puts the steps of each into their order. */
-static void
-load_routes(LlmqCatalog *catalog, Snapshot snapshot)
-{
-	nroute_steps = 0;
-	max_route_steps = 16;
-	route_steps = palloc(sizeof(RouteStep) * max_route_steps);
-	read_table(catalog, LLMQ_REL_ROUTE, snapshot, read_route);
-	qsort(route_steps, nroute_steps, sizeof(RouteStep), compare_steps);
-	for (int first = 0, end; first < nroute_steps; first = end)
-	{
-		const RouteStep *steps = &route_steps[first];
-		LlmqRoute  *route;
-
-		for (end = first; end < nroute_steps && same_route(&route_steps[end], steps);)
-			end++;
-		route = create_route(steps->name, end - first);
-		for (int i = 0; i < route->nsteps; i++)
-			route->step[i] = steps[i].model;
-		if (steps->org[0] == '\0')
-			llmq_names_put(catalog->routes, route->name, route);
-		else
-		{
-			llmq_names_put(catalog->own_routes, llmq_own_route_name(steps->org, route->name), route);
-			catalog->has_own_routes = true;
-		}
-	}
-	pfree(route_steps);
-}
-
-static void
-read_org(Row *row)
-{
-	LlmqOrg    *org = keep(row->catalog, sizeof(LlmqOrg));
+	LlmqOrg    *org = llmq_catalog_keep(row->catalog, sizeof(LlmqOrg));
 
 	init_subject(&org->subject, row, LLMQ_SCOPE_ORG, "UTC");
 	org->listed = true;
@@ -385,8 +237,8 @@ read_org(Row *row)
 }
 
 /* The place of a word in a list that ends with NULL. What is in the tables was checked when it was written. */
-static int
-word_number(const char *word, const char *const *words)
+int
+llmq_word_number(const char *word, const char *const *words)
 {
 	for (int i = 0; words[i] != NULL; i++)
 		if (strcmp(word, words[i]) == 0)
@@ -416,7 +268,7 @@ period_text(int64 length)
 }
 
 static void
-read_quota_window(LlmqQuota *quota, const Row *row)
+read_quota_window(LlmqQuota *quota, const LlmqRow *row)
 {
 	static const char *const units[] = {"day", "week", "month", "quarter", "year", NULL};
 
@@ -432,7 +284,7 @@ read_quota_window(LlmqQuota *quota, const Row *row)
 	{
 		quota->kind = LLMQ_WINDOW_CALENDAR;
 		quota->period = text_value(row, 9);
-		quota->unit = word_number(quota->period, units);
+		quota->unit = llmq_word_number(quota->period, units);
 		quota->zone = text_value(row, 10);
 	}
 	else
@@ -440,20 +292,20 @@ read_quota_window(LlmqQuota *quota, const Row *row)
 }
 
 static void
-read_quota(Row *row)
+read_quota(LlmqRow *row)
 {
 	static const char *const scopes[] = {"global", "provider", "account", "key", "org", NULL};
 	static const char *const metrics[] = {"requests", "input_tokens", "output_tokens", "tokens", "concurrency", NULL};
-	LlmqQuota  *quota = keep(row->catalog, sizeof(LlmqQuota));
+	LlmqQuota  *quota = llmq_catalog_keep(row->catalog, sizeof(LlmqQuota));
 	LlmqQuota **list;
 
 	quota->id = DatumGetInt64(value(row, 1));
-	quota->scope = word_number(text_value(row, 2), scopes);
+	quota->scope = llmq_word_number(text_value(row, 2), scopes);
 	quota->subject = text_value(row, 3);
 	quota->part = !is_null(row, 4) ? LLMQ_PART_MODEL : !is_null(row, 5) ? LLMQ_PART_FAMILY : LLMQ_PART_ALL;
 	if (quota->part != LLMQ_PART_ALL)
 		quota->part_name = text_value(row, quota->part == LLMQ_PART_MODEL ? 4 : 5);
-	quota->metric = word_number(text_value(row, 6), metrics);
+	quota->metric = llmq_word_number(text_value(row, 6), metrics);
 	quota->amount = LLMQ_NO_LIMIT;
 	if (!is_null(row, 7))
 		quota->amount = DatumGetInt64(DirectFunctionCall1(numeric_int8, value(row, 7)));
@@ -471,7 +323,7 @@ read_quota(Row *row)
 
 /* Settings are checked when they are written; what is not named here is not the core's. */
 static void
-read_setting(Row *row)
+read_setting(LlmqRow *row)
 {
 	LlmqSettings *settings = &row->catalog->settings;
 	const char *name = text_value(row, 1);
@@ -500,13 +352,13 @@ read_setting(Row *row)
 }
 
 static void
-read_role_grant(Row *row)
+read_role_grant(LlmqRow *row)
 {
 	LlmqRoleGrant *grant;
 
 	if (strcmp(text_value(row, 2), "analyst") == 0)
 		return;					/* reads tables and calls nothing */
-	grant = keep(row->catalog, sizeof(LlmqRoleGrant));
+	grant = llmq_catalog_keep(row->catalog, sizeof(LlmqRoleGrant));
 	grant->role = text_value(row, 1);
 	grant->admin = strcmp(text_value(row, 2), "admin") == 0;
 	grant->org = text_value(row, 3);
@@ -515,11 +367,11 @@ read_role_grant(Row *row)
 }
 
 static void
-read_alias(Row *row)
+read_alias(LlmqRow *row)
 {
 	static const char *const kinds[] = {"org", "account", "key", "model", NULL};
 	static const char letters[] = {LLMQ_NAME_ORG, LLMQ_NAME_ACCOUNT, LLMQ_NAME_KEY, LLMQ_NAME_MODEL};
-	LlmqAlias  *alias = llmq_alias_create(letters[word_number(text_value(row, 1), kinds)], text_value(row, 2),
+	LlmqAlias  *alias = llmq_alias_create(letters[llmq_word_number(text_value(row, 1), kinds)], text_value(row, 2),
 										  text_value(row, 3), DatumGetInt32(value(row, 4)));
 
 	llmq_alias_add(row->catalog, alias, is_null(row, 6), bool_value(row, 7));
@@ -592,16 +444,16 @@ llmq_catalog_load(MemoryContext context)
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
 
 	/* in an order in which everything finds what it refers to */
-	read_table(catalog, LLMQ_REL_SETTING, snapshot, read_setting);
-	read_table(catalog, LLMQ_REL_ALIAS, snapshot, read_alias);
-	read_table(catalog, LLMQ_REL_PROVIDER, snapshot, read_provider);
-	read_table(catalog, LLMQ_REL_ACCOUNT, snapshot, read_account);
-	read_table(catalog, LLMQ_REL_KEY, snapshot, read_key);
-	read_table(catalog, LLMQ_REL_MODEL, snapshot, read_model);
-	load_routes(catalog, snapshot);
-	read_table(catalog, LLMQ_REL_ORG, snapshot, read_org);
-	read_table(catalog, LLMQ_REL_QUOTA, snapshot, read_quota);
-	read_table(catalog, LLMQ_REL_ROLE_GRANT, snapshot, read_role_grant);
+	llmq_catalog_read(catalog, LLMQ_REL_SETTING, snapshot, read_setting);
+	llmq_catalog_read(catalog, LLMQ_REL_ALIAS, snapshot, read_alias);
+	llmq_catalog_read(catalog, LLMQ_REL_PROVIDER, snapshot, read_provider);
+	llmq_catalog_read(catalog, LLMQ_REL_ACCOUNT, snapshot, read_account);
+	llmq_catalog_read(catalog, LLMQ_REL_KEY, snapshot, read_key);
+	llmq_catalog_read(catalog, LLMQ_REL_MODEL, snapshot, read_model);
+	llmq_routes_load(catalog, snapshot);
+	llmq_catalog_read(catalog, LLMQ_REL_ORG, snapshot, read_org);
+	llmq_catalog_read(catalog, LLMQ_REL_QUOTA, snapshot, read_quota);
+	llmq_catalog_read(catalog, LLMQ_REL_ROLE_GRANT, snapshot, read_role_grant);
 	UnregisterSnapshot(snapshot);
 	MemoryContextSwitchTo(caller);
 	return catalog;

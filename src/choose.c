@@ -361,15 +361,15 @@ common_limits_admit(LlmqPick *pick, LlmqVerdict *verdict)
 	return verdict->admitted;
 }
 
-/* The number of the last step tried: never used twice, also when a pick ends with an error. */
+/* The number of the last model tried: never used twice, also when a pick ends with an error. */
 static uint64 last_number = 0;
 
 /*
- * Tries one step once. When a common limit refuses, the keys are only looked at: each of them would be refused until
+ * Tries one model once. When a common limit refuses, the keys are only looked at: each of them would be refused until
  * the later of the common limit's and its own time.
  */
 static bool
-try_step_once(LlmqPick *pick)
+try_model_once(LlmqPick *pick)
 {
 	LlmqVerdict common;
 
@@ -385,18 +385,36 @@ try_step_once(LlmqPick *pick)
 }
 
 /*
- * Tries one step. A common limit that nobody had looked at may refuse under the lock: then it has become tight, and the
- * step is tried again with a look.
+ * Tries one model. A common limit that nobody had looked at may refuse under the lock: then it has become tight, and the
+ * model is tried again with a look.
  */
 static bool
-try_step(LlmqPick *pick)
+try_model(LlmqPick *pick)
 {
 	bool		granted = false;
 
 	set_demand(pick);
 	pick->common_refused = true;
 	for (int attempt = 0; attempt < MAX_GRANT_ATTEMPTS && !granted && pick->common_refused; attempt++)
-		granted = try_step_once(pick);
+		granted = try_model_once(pick);
+	return granted;
+}
+
+/* Tries the models of a step; `soonest` is of what has refused so far, the refusal that ends first. */
+static bool
+try_step(LlmqPick *pick, const LlmqStep *step, LlmqVerdict *soonest)
+{
+	bool		granted = false;
+
+	for (int i = 0; i < step->nchoices && !granted && !pick->no_slot; i++)
+	{
+		pick->model = step->choice[i].model;
+		if (!pick->model->enabled)
+			continue;
+		granted = try_model(pick);
+		if (!pick->refusal.admitted && (soonest->admitted || pick->refusal.when < soonest->when))
+			*soonest = pick->refusal;
+	}
 	return granted;
 }
 
@@ -411,14 +429,7 @@ llmq_choose(LlmqPick *pick)
 
 	llmq_verdict_init(&soonest);
 	for (int i = 0; i < pick->route->nsteps && !granted && !pick->no_slot; i++)
-	{
-		pick->model = pick->route->step[i];
-		if (!pick->model->enabled)
-			continue;
-		granted = try_step(pick);
-		if (!pick->refusal.admitted && (soonest.admitted || pick->refusal.when < soonest.when))
-			soonest = pick->refusal;
-	}
+		granted = try_step(pick, &pick->route->step[i], &soonest);
 	pick->refusal = soonest;
 	return granted;
 }

@@ -35,6 +35,7 @@ static const char *const relation_names[LLMQ_REL_COUNT] = {
 	[LLMQ_REL_KEY] = "key",
 	[LLMQ_REL_MODEL] = "model",
 	[LLMQ_REL_ROUTE] = "route",
+	[LLMQ_REL_ROUTE_OPTION] = "route_option",
 	[LLMQ_REL_ORG] = "org",
 	[LLMQ_REL_QUOTA] = "quota",
 	[LLMQ_REL_SETTING] = "setting",

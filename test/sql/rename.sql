@@ -11,6 +11,7 @@ INSERT INTO llmquota.account (account, provider, org) VALUES ('a', 'p', NULL), (
 INSERT INTO llmquota.key (key, account, models) VALUES ('k', 'a', '{m}'), ('own key', 'own', NULL);
 INSERT INTO llmquota.model (model, provider) VALUES ('m', 'p'), ('n', 'p');
 INSERT INTO llmquota.route (route, org, step, model) VALUES ('chat', '', 1, 'm'), ('mine', 'o', 1, 'm');
+INSERT INTO llmquota.route_option (route, org) VALUES ('m', ''), ('chat', 'o'), ('other', '');
 INSERT INTO llmquota.org (org) VALUES ('o');
 INSERT INTO llmquota.quota (scope, subject, model, metric, amount, per)
 SELECT scope, '*', model, metric, 1000, CASE metric WHEN 'requests' THEN interval '1 hour' END
@@ -50,6 +51,7 @@ SELECT * FROM ledger('llmquota.usage_current');
 SELECT q.scope, q.subject, q.model FROM llmquota.quota q WHERE subject <> '*';
 SELECT key, account, models FROM llmquota.key ORDER BY key;
 SELECT * FROM llmquota.route ORDER BY route;
+SELECT route, org FROM llmquota.route_option ORDER BY route;
 SELECT model, provider_model FROM llmquota.model ORDER BY model;
 SELECT kind, name, cell, generation, is_current, since = '-infinity' AS from_beginning, until FROM llmquota.alias ORDER BY kind, since;
 SELECT relation, action, item, old_values, new_values FROM llmquota.change WHERE relation = 'account' AND action = 'update';

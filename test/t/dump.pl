@@ -18,6 +18,7 @@ my $dir = PostgreSQL::Test::Utils::tempdir;
 # A year's worth: days long past with a partition of their own, a day that has none, and today, through the calls
 sql($node, q{
 	UPDATE llmquota.setting SET value = '123' WHERE name = 'default_input_tokens';
+	INSERT INTO llmquota.route_option (route, strategy, params) VALUES ('large', 'sticky', '{"session_ttl_ms": 60000}');
 	INSERT INTO llmquota.quota (scope, subject, metric, amount, per) VALUES ('org', 'clinic-7', 'requests', 40, '300 days');
 	INSERT INTO llmquota.quota (scope, subject, metric, amount, per) VALUES ('org', '*', 'tokens', 1000000, '300 days');
 	CREATE TABLE old AS SELECT n, now() - n * interval '10 days' AS at FROM generate_series(1, 9) n;
@@ -37,7 +38,7 @@ cmp_ok(sql($node, q{SELECT count(*) FROM llmquota.usage_default}), '>', 0, 'a ro
 
 # What must be the same afterwards.
 my %contents = map { $_ => "SELECT * FROM llmquota.$_ x ORDER BY x::text" }
-  qw(provider account key model route org quota role_grant);
+  qw(provider account key model route route_option org quota role_grant);
 $contents{setting} = 'SELECT name, value FROM llmquota.setting ORDER BY name';
 $contents{usage} = 'SELECT lease, picked_at, org, key, model, status, input_tokens, output_tokens, tableoid::regclass
 	FROM llmquota.usage ORDER BY lease';
