@@ -20,7 +20,7 @@ BUILD = $(MAKE) -s --no-print-directory $(if $(filter -j%,$(MAKEFLAGS)),,-j$(she
 override with_llvm = no
 
 .DEFAULT_GOAL := all
-.PHONY: all install clean help deps test subjects torture asan test-asan coverage test-major test-upgrade deb test-deb bench demo demo-stop testing installed check-version FORCE
+.PHONY: all install clean help deps test subjects scenarios torture asan test-asan coverage test-major test-upgrade deb test-deb bench demo demo-stop testing installed check-version FORCE
 
 all:		## builds the extension
 install:	## installs it, with sudo where the directories ask for it
@@ -81,6 +81,11 @@ subjects:	## sees a million orgs once each, and that live state stays bounded; O
 	@test/deps test
 	+@$(BUILD) all testing installed
 	@test/as-postgres test/subjects $(ORGS)
+
+scenarios:	## plays services against the provider simulator: what must come of it; SCENARIOS=known plays one
+	@test/deps test
+	@$(MAKE) -s --no-print-directory all testing installed
+	@test/as-postgres test/scenarios/run
 
 demo:		## plays a service of 500 clinics in its peak hour on a private cluster
 	@test/deps demo
