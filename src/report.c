@@ -24,7 +24,7 @@ refuse_large(const Jsonb *json, const char *argument)
 	if (VARSIZE(json) > LLMQ_MAX_BODY)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("%s take more than %d bytes", argument, LLMQ_MAX_BODY),
+				 errmsg("argument %s has more than %d bytes", argument, LLMQ_MAX_BODY),
 				 errhint("Pass what the provider sent with this one answer.")));
 }
 
@@ -105,8 +105,8 @@ fill(int32 *figure, int32 found)
 }
 
 /*
- * Fills the figures that were not given from the provider's own usage object. One that nobody understands is no reason
- * to lose a record: what was reserved then stands.
+ * Fills the figures that were not given from the provider's own usage object; a null of JSON is none. One that nobody
+ * understands is no reason to lose a record: what was reserved then stands.
  */
 void
 llmq_report_usage(FunctionCallInfo fcinfo, int argument, LlmqSettlement *settlement)
@@ -120,6 +120,8 @@ llmq_report_usage(FunctionCallInfo fcinfo, int argument, LlmqSettlement *settlem
 	json = PG_GETARG_JSONB_P(argument);
 	refuse_large(json, "usage");
 	text = JsonbToCString(NULL, &json->root, VARSIZE(json));
+	if (strcmp(text, "null") == 0)
+		return;
 	switch (llmq_usage_read(text, strlen(text), &figures))
 	{
 		case LLMQ_FIGURES_EMPTY:

@@ -6,7 +6,7 @@ import java.util.Map;
 import java.util.UUID;
 
 public class Values {
-    static final String PICK = "SELECT * FROM llmquota_pick(?, ?, ?, ?, ?, ?, ?, ?, ?)";
+    static final String PICK = "SELECT * FROM llmquota_pick(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
 
     static Connection db;
 
@@ -29,7 +29,7 @@ public class Values {
 
     static ResultSet checkGrant(String org) throws SQLException {
         Array exclude = db.createArrayOf("text", new String[] {"key-2", "nobody"});
-        ResultSet pick = one(with(PICK, "chat", org, 1200L, 500L, "high", exclude, "s-1", "r-1", 60000));
+        ResultSet pick = one(with(PICK, "chat", org, 1200L, 500L, "a prompt", "high", exclude, "s-1", "r-1", 60000));
         OffsetDateTime granted = pick.getObject("granted_at", OffsetDateTime.class);
         OffsetDateTime expires = pick.getObject("expires_at", OffsetDateTime.class);
 
@@ -45,8 +45,8 @@ public class Values {
 
     static void checkRefusal(String org) throws SQLException {
         PreparedStatement pick = with(PICK, "chat", org);
-        int[] types = {Types.BIGINT, Types.BIGINT, Types.VARCHAR, Types.ARRAY, Types.VARCHAR, Types.VARCHAR,
-            Types.INTEGER};
+        int[] types = {Types.BIGINT, Types.BIGINT, Types.VARCHAR, Types.VARCHAR, Types.ARRAY, Types.VARCHAR,
+            Types.VARCHAR, Types.INTEGER};
         for (int i = 0; i < types.length; i++)
             pick.setNull(i + 3, types[i]);
         ResultSet refused = one(pick);
@@ -59,9 +59,15 @@ public class Values {
     static void checkSettling(UUID lease, OffsetDateTime expires) throws SQLException {
         ResultSet renewed = one(with("SELECT llmquota_renew(?, ?)", lease, 600000));
         check("a renewed lease expires later", renewed.getObject(1, OffsetDateTime.class).isAfter(expires));
-        PreparedStatement record = with("SELECT * FROM llmquota_record(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            lease, 1180L, 312L, 1000L, 0L, 12L, 200, null, 700);
-        record.setObject(10, "{\"feature\": [\"a\", 1]}", Types.OTHER);
+        PreparedStatement record = with("SELECT * FROM llmquota_record(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            lease, 1180L, 312L, 1000L, 0L);
+        record.setNull(6, Types.BIGINT);
+        record.setObject(7, "{\"output_tokens\": 312, \"output_tokens_details\": {\"reasoning_tokens\": 12}}", Types.OTHER);
+        record.setInt(8, 200);
+        record.setNull(9, Types.VARCHAR);
+        record.setObject(10, "{\"retry-after\": \"1\"}", Types.OTHER);
+        record.setInt(11, 700);
+        record.setObject(12, "{\"feature\": [\"a\", 1]}", Types.OTHER);
         ResultSet recorded = one(record);
         check("a record is settled", recorded.getString("status").equals("settled")
             && recorded.getString("usage_source").equals("reported"));
