@@ -644,6 +644,7 @@ CREATE FUNCTION @extschema@.llmquota_pick(
 	org text DEFAULT '',
 	input_tokens bigint DEFAULT NULL,
 	max_output_tokens bigint DEFAULT NULL,
+	prompt text DEFAULT NULL,
 	priority text DEFAULT NULL,
 	exclude text[] DEFAULT NULL,
 	session text DEFAULT NULL,
@@ -652,7 +653,7 @@ CREATE FUNCTION @extschema@.llmquota_pick(
 RETURNS llmquota.pick_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'llmquota_pick';
-COMMENT ON FUNCTION @extschema@.llmquota_pick(text, text, bigint, bigint, text, text[], text, text, int) IS
+COMMENT ON FUNCTION @extschema@.llmquota_pick(text, text, bigint, bigint, text, text, text[], text, text, int) IS
 'Asks for the right to make one call of a model: checks every quota that matches, charges them all or none, and answers with a lease, or with the limit that refused and when to come back. The charge does not wait for, and is not undone by, the end of the transaction. Call it as SELECT * FROM llmquota_pick(...). NULL for any argument but route and org means: not given';
 
 CREATE FUNCTION @extschema@.llmquota_record(
@@ -687,6 +688,13 @@ LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'llmquota_renew';
 COMMENT ON FUNCTION @extschema@.llmquota_renew(uuid, int) IS
 'Extends a lease to ttl_ms milliseconds from now (NULL: the setting lease_ttl), for a long stream. Answers when it expires now; NULL: it is no longer live';
+
+CREATE FUNCTION @extschema@.llmquota_estimate_tokens(prompt text, model text DEFAULT NULL)
+RETURNS int
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'llmquota_estimate_tokens';
+COMMENT ON FUNCTION @extschema@.llmquota_estimate_tokens(text, text) IS
+'How many input tokens a text has, estimated as llmquota_pick(prompt => ...) does, by what calls of the model have taught; NULL for model: without that. NULL for a prompt that is NULL. Changes nothing, and works on a hot standby';
 
 --
 -- Functions: administration
@@ -1240,10 +1248,11 @@ RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 AS $$
 DECLARE
-	calls CONSTANT pg_catalog.text := '@extschema@.llmquota_pick(pg_catalog.text, pg_catalog.text, bigint, bigint, pg_catalog.text, pg_catalog.text[], pg_catalog.text, pg_catalog.text, int), '
+	calls CONSTANT pg_catalog.text := '@extschema@.llmquota_pick(pg_catalog.text, pg_catalog.text, bigint, bigint, pg_catalog.text, pg_catalog.text, pg_catalog.text[], pg_catalog.text, pg_catalog.text, int), '
 		'@extschema@.llmquota_record(pg_catalog.uuid, bigint, bigint, bigint, bigint, bigint, pg_catalog.jsonb, int, pg_catalog.text, pg_catalog.jsonb, int, pg_catalog.jsonb), '
 		'@extschema@.llmquota_release(pg_catalog.uuid), '
-		'@extschema@.llmquota_renew(pg_catalog.uuid, int)';
+		'@extschema@.llmquota_renew(pg_catalog.uuid, int), '
+		'@extschema@.llmquota_estimate_tokens(pg_catalog.text, pg_catalog.text)';
 	administration CONSTANT pg_catalog.text := '@extschema@.llmquota_maintain(), '
 		'@extschema@.llmquota_verify(boolean), '
 		'@extschema@.llmquota_disable(pg_catalog.text, pg_catalog.text), '
@@ -2281,7 +2290,8 @@ REVOKE ALL ON ALL TABLES IN SCHEMA llmquota FROM PUBLIC;
 REVOKE ALL ON ALL SEQUENCES IN SCHEMA llmquota FROM PUBLIC;
 REVOKE ALL ON TYPE llmquota.pick_result, llmquota.record_result FROM PUBLIC;
 REVOKE ALL ON FUNCTION
-	@extschema@.llmquota_pick(text, text, bigint, bigint, text, text[], text, text, int),
+	@extschema@.llmquota_pick(text, text, bigint, bigint, text, text, text[], text, text, int),
+	@extschema@.llmquota_estimate_tokens(text, text),
 	@extschema@.llmquota_record(uuid, bigint, bigint, bigint, bigint, bigint, jsonb, int, text, jsonb, int, jsonb),
 	@extschema@.llmquota_release(uuid),
 	@extschema@.llmquota_renew(uuid, int),

@@ -15,7 +15,10 @@
 #include "utils/timestamp.h"
 
 #include "args.h"
+#include "calibration.h"
+#include "name.h"
 #include "pick.h"
+#include "prompt.h"
 
 #define COMPARE_ALL 16
 #define CHOICES 2
@@ -323,14 +326,27 @@ try_pools(LlmqPick *pick, bool only_look)
 	return pick->org->shared_keys && !pick->no_slot && !pick->common_refused && try_pool(pick, NULL, only_look);
 }
 
-/* What one call of the model reserves: what was said, else what the configuration supposes. */
+/* The input tokens of a call: what was said, else what the prompt comes to, else what calls of the model mostly have. */
+static int32
+expected_input(LlmqPick *pick)
+{
+	const LlmqModelTokens *known;
+
+	if (pick->input_tokens != LLMQ_NOT_GIVEN)
+		return pick->input_tokens;
+	known = llmq_model_tokens(&pick->live, llmq_name_find(&pick->model->ref));
+	if (pick->prompt.tokens > 0)
+		return llmq_prompt_tokens(&pick->prompt, known);
+	return known != NULL ? llmq_model_mean(known) : pick->catalog->settings.default_input_tokens;
+}
+
+/* What one call of the model reserves. */
 static void
 set_demand(LlmqPick *pick)
 {
 	LlmqUse    *use = &pick->demand.use;
 
-	use->input = pick->input_tokens != LLMQ_NOT_GIVEN ? pick->input_tokens :
-		pick->catalog->settings.default_input_tokens;
+	use->input = expected_input(pick);
 	use->output = pick->output_tokens != LLMQ_NOT_GIVEN ? pick->output_tokens : pick->model->default_output_tokens;
 	use->request = true;
 	use->in_flight = true;

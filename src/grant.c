@@ -120,6 +120,7 @@ fill_slot(Granting *granting, LlmqKey *key)
 	slot->secret = llmq_lease_secret();
 	slot->reserved_input = pick->demand.use.input;
 	slot->reserved_output = pick->demand.use.output;
+	slot->prompt = pick->prompt;
 	slot->attempt = 1;
 	slot->session_length = copy_label(slot->session, pick->session);
 	slot->request_id_length = copy_label(slot->request_id, pick->request_id);

@@ -21,6 +21,7 @@
 /* Kinds of cells of llmquota.health, beside the letters above. */
 #define LLMQ_HEALTH_BOARD		'b'
 #define LLMQ_HEALTH_EVENTS		'e'
+#define LLMQ_HEALTH_CALIBRATION	'c' /* of a model: see calibration.h */
 
 /* The values of these enums are stored: append only. */
 typedef enum LlmqTroubleKind

@@ -11,13 +11,15 @@
 #include "utils/uuid.h"
 
 #include "cell.h"
+#include "estimate.h"
 #include "meter.h"
 
 /* Small pages are fast pages: every change copies, compares and sums up the whole state. */
 #define LLMQ_SLOTS 4
 
 #define LLMQ_MAX_METERS (LLMQ_MAX_CELLS - 1)
-#define LLMQ_SLOT_ROOM 192
+#define LLMQ_SLOT_ROOM 152
+#define LLMQ_SLOT_REST 16
 #define LLMQ_MAX_LABEL 64		/* session and request_id */
 
 /* The longest life of a lease: a day. Longer calls renew. */
@@ -116,11 +118,13 @@ typedef struct LlmqSlot
 	char		request_id[LLMQ_MAX_LABEL];
 	LlmqSlotMeter meter[LLMQ_MAX_METERS];
 	char		later[LLMQ_SLOT_ROOM];	/* zero; for what later versions keep */
+	LlmqTextFeatures prompt;	/* zero: the pick was given none */
+	char		rest[LLMQ_SLOT_REST];	/* zero, as `later` */
 } LlmqSlot;
 
 StaticAssertDecl(sizeof(LlmqSlot) % 8 == 0 &&
 				 sizeof(LlmqSlot) == 72 + sizeof(LlmqSettlement) + sizeof(LlmqReplaced) + 8 + 2 * LLMQ_MAX_LABEL +
-				 8 * LLMQ_MAX_METERS + LLMQ_SLOT_ROOM,
+				 8 * LLMQ_MAX_METERS + LLMQ_SLOT_ROOM + sizeof(LlmqTextFeatures) + LLMQ_SLOT_REST,
 				 "LlmqSlot has padding");
 
 typedef struct LlmqLeasePage

@@ -22,6 +22,7 @@
 #include "config_change.h"
 #include "name.h"
 #include "pick.h"
+#include "prompt.h"
 #include "role.h"
 #include "row.h"
 #include "settle.h"
@@ -31,6 +32,13 @@ PG_FUNCTION_INFO_V1(llmquota_pick);
 
 /* More names than this to exclude is a mistake. */
 #define MAX_EXCLUDE 1000
+
+/* Arguments of llmquota_pick(). */
+enum
+{
+	ARG_ROUTE, ARG_ORG, ARG_INPUT_TOKENS, ARG_MAX_OUTPUT_TOKENS, ARG_PROMPT, ARG_PRIORITY, ARG_EXCLUDE, ARG_SESSION,
+	ARG_REQUEST_ID, ARG_TTL_MS
+};
 
 /* Columns of llmquota.pick_result, in their order. */
 enum
@@ -111,7 +119,7 @@ refuse_expansion(FunctionCallInfo fcinfo)
 static bool
 read_priority(FunctionCallInfo fcinfo, const LlmqOrg *org)
 {
-	char	   *priority = llmq_arg_text(fcinfo, 4);
+	char	   *priority = llmq_arg_text(fcinfo, ARG_PRIORITY);
 
 	if (priority == NULL)
 		return org->high_priority;
@@ -132,9 +140,9 @@ read_exclude(FunctionCallInfo fcinfo, LlmqPick *pick)
 	bool	   *nulls;
 	int			count;
 
-	if (PG_ARGISNULL(5))
+	if (PG_ARGISNULL(ARG_EXCLUDE))
 		return;
-	deconstruct_array(PG_GETARG_ARRAYTYPE_P(5), TEXTOID, -1, false, TYPALIGN_INT, &elements, &nulls, &count);
+	deconstruct_array(PG_GETARG_ARRAYTYPE_P(ARG_EXCLUDE), TEXTOID, -1, false, TYPALIGN_INT, &elements, &nulls, &count);
 	if (count > MAX_EXCLUDE)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
@@ -150,7 +158,7 @@ read_exclude(FunctionCallInfo fcinfo, LlmqPick *pick)
 static void
 read_org(FunctionCallInfo fcinfo, LlmqPick *pick)
 {
-	char	   *name = llmq_arg_name(fcinfo, 1, "org");
+	char	   *name = llmq_arg_name(fcinfo, ARG_ORG, "org");
 
 	pick->org = llmq_catalog_org(pick->catalog, name);
 	if (!llmq_role_may_use(pick->catalog, pick->org->subject.name))
@@ -168,7 +176,7 @@ read_org(FunctionCallInfo fcinfo, LlmqPick *pick)
 static void
 read_route(FunctionCallInfo fcinfo, LlmqPick *pick)
 {
-	char	   *name = llmq_arg_name(fcinfo, 0, "route");
+	char	   *name = llmq_arg_name(fcinfo, ARG_ROUTE, "route");
 
 	pick->route = llmq_catalog_route(pick->catalog, name, pick->org->subject.name);
 	if (pick->route == NULL)
@@ -186,13 +194,15 @@ read_request(FunctionCallInfo fcinfo, LlmqPick *pick)
 	pick->catalog = llmq_catalog();
 	read_org(fcinfo, pick);
 	read_route(fcinfo, pick);
-	pick->input_tokens = llmq_arg_tokens(fcinfo, 2, "input_tokens");
-	pick->output_tokens = llmq_arg_tokens(fcinfo, 3, "max_output_tokens");
+	pick->input_tokens = llmq_arg_tokens(fcinfo, ARG_INPUT_TOKENS, "input_tokens");
+	pick->output_tokens = llmq_arg_tokens(fcinfo, ARG_MAX_OUTPUT_TOKENS, "max_output_tokens");
+	if (pick->input_tokens == LLMQ_NOT_GIVEN)
+		llmq_prompt_read(fcinfo, ARG_PROMPT, "prompt", &pick->prompt);
 	pick->high_priority = read_priority(fcinfo, pick->org);
 	read_exclude(fcinfo, pick);
-	pick->session = llmq_arg_label(fcinfo, 6, "session");
-	pick->request_id = llmq_arg_label(fcinfo, 7, "request_id");
-	pick->ttl_ms = llmq_arg_int(fcinfo, 8, "ttl_ms", 1, LLMQ_MAX_TTL_MS);
+	pick->session = llmq_arg_label(fcinfo, ARG_SESSION, "session");
+	pick->request_id = llmq_arg_label(fcinfo, ARG_REQUEST_ID, "request_id");
+	pick->ttl_ms = llmq_arg_int(fcinfo, ARG_TTL_MS, "ttl_ms", 1, LLMQ_MAX_TTL_MS);
 	if (pick->ttl_ms == LLMQ_NOT_GIVEN)
 		pick->ttl_ms = pick->catalog->settings.lease_ttl_ms;
 	pick->demand.tentative = llmq_config_is_tentative();
@@ -260,7 +270,7 @@ run(LlmqPick *pick)
 }
 
 /*
- * llmquota_pick(route, org, input_tokens, max_output_tokens, priority, exclude, session, request_id, ttl_ms)
+ * llmquota_pick(route, org, input_tokens, max_output_tokens, prompt, priority, exclude, session, request_id, ttl_ms)
  */
 Datum
 llmquota_pick(PG_FUNCTION_ARGS)

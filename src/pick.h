@@ -65,6 +65,7 @@ typedef struct LlmqPick
 	LlmqRoute  *route;
 	int32		input_tokens;	/* LLMQ_NOT_GIVEN, as the next */
 	int32		output_tokens;
+	LlmqTextFeatures prompt;	/* zero: not given, or not needed */
 	bool		high_priority;
 	int32		ttl_ms;
 	const char *session;		/* or NULL, as the next */

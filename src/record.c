@@ -19,6 +19,7 @@
 #include "utils/timestamp.h"
 
 #include "args.h"
+#include "calibration.h"
 #include "catalog.h"
 #include "excess.h"
 #include "feedback.h"
@@ -258,6 +259,7 @@ learn(const LlmqLeaseId *id, const LlmqSlot *slot, const LlmqReport *report)
 
 	llmq_live_open(&live, LLMQ_LIVE_HEALTH + 1, RowExclusiveLock);
 	llmq_feedback(&live, id, slot, report);
+	llmq_model_tokens_learn(&live, slot, llmq_catalog()->settings.default_input_tokens);
 	llmq_live_close(&live);
 }
 

@@ -9,6 +9,7 @@
 
 #include "common/int.h"
 
+#include "calibration.h"
 #include "health.h"
 #include "lease.h"
 #include "meter.h"
@@ -193,7 +194,8 @@ llmq_cell_fault(LlmqLiveTable table, const LlmqCellHeader *state, Size size, int
 		case LLMQ_LIVE_METER:
 			return meter_fault((const LlmqMeterState *) state, found);
 		case LLMQ_LIVE_HEALTH:
-			if (size != sizeof(LlmqHealthBoard) && size != sizeof(LlmqHealthEvents) && size != sizeof(LlmqService))
+			if (size != sizeof(LlmqHealthBoard) && size != sizeof(LlmqHealthEvents) && size != sizeof(LlmqService) &&
+				size != sizeof(LlmqModelTokens))
 				return fault(found, "length", sizeof(LlmqHealthBoard), size);
 			break;
 		case LLMQ_LIVE_LEASE:

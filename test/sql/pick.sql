@@ -52,7 +52,7 @@ UPDATE llmquota.setting SET value = '5000' WHERE name = 'lease_ttl';
 SELECT expires_at - granted_at AS lives FROM llmquota_pick('gpt-4o');
 
 -- NULL means not given, by position too; '' is an org like any other, and the default
-SELECT status, max_output_tokens FROM llmquota_pick('gpt-4o', 'clinic-7', NULL, NULL, NULL, NULL, NULL, NULL, NULL);
+SELECT status, max_output_tokens FROM llmquota_pick('gpt-4o', 'clinic-7', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL);
 SELECT status FROM llmquota_pick('gpt-4o', session => 'anonymous');
 SELECT org FROM llmquota.lease WHERE session = 'anonymous';
 

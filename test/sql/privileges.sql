@@ -41,6 +41,7 @@ SELECT statement, attempt('plain', statement) AS plain, attempt('app', statement
 	$$SELECT llmquota_record('00000000-0000-0000-0000-000000000000')$$,
 	$$SELECT llmquota_release('00000000-0000-0000-0000-000000000000')$$,
 	$$SELECT llmquota_renew('00000000-0000-0000-0000-000000000000')$$,
+	$$SELECT llmquota_estimate_tokens('Hello', 'm')$$,
 	$$SELECT llmquota_maintain()$$,
 	$$SELECT llmquota_verify()$$,
 	$$SELECT llmquota_rename('org', 'clinic-7', 'clinic-77')$$,

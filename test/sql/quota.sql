@@ -14,7 +14,7 @@ DECLARE
 	status text;
 BEGIN
 	FOR granted IN 0 .. 39 LOOP
-		SELECT p.status INTO status FROM llmquota_pick(route, org, tokens, 0, priority) p;
+		SELECT p.status INTO status FROM llmquota_pick(route, org, tokens, 0, priority => priority) p;
 		IF status <> 'granted' THEN
 			RETURN granted;
 		END IF;
