@@ -2160,7 +2160,7 @@ INSERT INTO llmquota.setting (name, value, unit, description) VALUES
 	('partitions_ahead', '7', 'days', 'for how many coming days llmquota_maintain prepares partitions of the ledger'),
 	('refusal_retention', '400', 'days', 'how long llmquota.refusal_hourly keeps a row'),
 	('refusal_sample_retention', '30', 'days', 'how long llmquota.refusal_sample keeps a row'),
-	('refusal_spread', '0.25', 'fraction', 'by how much of the wait retry_after_ms is spread, so that refused callers do not return all at once'),
+	('refusal_spread', '0.25', 'fraction', 'by how much of the wait retry_after_ms is spread at the least, so that refused callers do not return all at once'),
 	('unknown_org', 'allow', NULL, 'picks for an org that llmquota.org does not list: allow, or refuse'),
 	('usage_retention', '400', 'days', 'how long the ledger is kept: partitions of earlier days are dropped');
 

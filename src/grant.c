@@ -315,6 +315,8 @@ llmq_grant(LlmqPick *pick, LlmqKey *key, LlmqVerdict *verdict)
 	llmq_set_unlock(&granting.set);
 	llmq_cell_make_durable(granting.set.lsn);
 
+	for (int i = 0; i < granting.nmeters; i++)
+		llmq_refusal_note_grant(granting.meter[i]->id);
 	pick->key = key;
 	pick->lease.secret = granting.slot.secret;
 	pick->lease.day = llmq_lease_day(granting.slot.granted_at);

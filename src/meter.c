@@ -130,6 +130,17 @@ add_verdict(LlmqVerdict *verdict, const LlmqVerdict *other)
 	verdict->common = common;
 }
 
+/* In which time room for one request returns: a window's share of its length, or a part of a call's duration. */
+static double
+pace(const LlmqQuota *quota, const LlmqMeterState *state, int64 amount, int64 requested)
+{
+	if (amount <= 0)
+		return 0;
+	if (quota->kind == LLMQ_WINDOW_CONCURRENCY)
+		return (double) (state != NULL && state->mean_call > 0 ? state->mean_call : UNKNOWN_CALL) / (double) amount;
+	return (double) quota->length * (double) requested / (double) amount;
+}
+
 static void
 check_limit(LlmqVerdict *verdict, const LlmqLimit *limit, const LlmqWindow *window, const LlmqMeterState *state,
 			const LlmqDemand *demand, int64 now)
@@ -152,6 +163,8 @@ check_limit(LlmqVerdict *verdict, const LlmqLimit *limit, const LlmqWindow *wind
 	if (refusal.when == LLMQ_WHEN_UNKNOWN)
 		refusal.when = estimate_return(window->sum, state, now);
 	refusal.full = !llmq_window_fits(window, amount, 1);
+	refusal.waiting = state == NULL ? 0 : state->waiting;
+	refusal.pace = pace(limit->quota, state, amount, requested);
 	add_verdict(verdict, &refusal);
 }
 
@@ -424,6 +437,7 @@ llmq_meter_charge(LlmqMeter *meter, LlmqMeterState *state, const LlmqDemand *dem
 	}
 	if (state->next_expiry <= now || expiry < state->next_expiry)
 		state->next_expiry = expiry;
+	state->waiting = 0;
 	state->used_at = now;
 	return state->generation;
 }
@@ -540,9 +554,9 @@ llmq_meter_adopt(LlmqMeterState *state, const LlmqAdoption *adoption)
 	return true;
 }
 
-/* Counts refusals of a quota in its window. A meter that refuses is in use. */
+/* Counts refusals of a quota in its window, and who waits since the last grant. A meter that refuses is in use. */
 void
-llmq_meter_count_refusals(LlmqMeterState *state, int64 quota, int64 times, int64 now)
+llmq_meter_count_refusals(LlmqMeterState *state, int64 quota, int64 times, int64 waiting, int64 now)
 {
 	LlmqWindow *window = llmq_meter_first(state);
 
@@ -550,5 +564,6 @@ llmq_meter_count_refusals(LlmqMeterState *state, int64 quota, int64 times, int64
 		window = llmq_meter_next(state, window);
 	if (window != NULL)
 		llmq_window_refuse(window, true, times);
+	state->waiting += waiting;
 	state->used_at = now;
 }

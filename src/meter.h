@@ -22,7 +22,8 @@ typedef struct LlmqMeterState
 	int64		mean_call;		/* decayed mean duration of calls in microseconds, 0 when not known */
 	int64		used_at;		/* last charge or correction */
 	int64		next_expiry;	/* no lease in flight is known to expire before; in the past: not known */
-	int64		later[2];		/* zero; for what later versions keep */
+	int64		waiting;		/* callers refused since the last grant, by any limit */
+	int64		later[1];		/* zero; for what later versions keep */
 	char		windows[FLEXIBLE_ARRAY_MEMBER];
 } LlmqMeterState;
 
@@ -100,6 +101,8 @@ typedef struct LlmqVerdict
 	int64		amount;
 	int64		used;
 	int64		requested;
+	int64		waiting;		/* callers refused since the meter's last grant */
+	double		pace;			/* microseconds in which room for one such request returns; 0: not known */
 } LlmqVerdict;
 
 extern void llmq_verdict_init(LlmqVerdict *verdict);
@@ -138,7 +141,8 @@ extern void llmq_meter_correct(LlmqMeterState *state, const LlmqCorrection *corr
 extern bool llmq_meter_idle(const LlmqMeterState *state, int64 before);
 extern int	llmq_meter_bytes_needed(const LlmqMeter *meter, const LlmqMeterState *state, const LlmqDemand *demand,
 									int64 now);
-extern void llmq_meter_count_refusals(LlmqMeterState *state, int64 quota, int64 times, int64 now);
+extern void llmq_meter_count_refusals(LlmqMeterState *state, int64 quota, int64 times, int64 waiting,
+									  int64 now);
 
 /* meter_cell.c */
 extern const char *llmq_scope_text(char letter);

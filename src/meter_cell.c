@@ -160,6 +160,7 @@ fill_larger(LlmqCellHeader *larger, const LlmqCellHeader *old)
 	to->mean_call = from->mean_call;
 	to->used_at = from->used_at;
 	to->next_expiry = from->next_expiry;
+	to->waiting = from->waiting;
 	to->used = from->used;
 	memcpy(to->windows, from->windows, from->used);
 }

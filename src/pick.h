@@ -83,6 +83,7 @@ typedef struct LlmqPick
 	bool		no_slot;
 	bool		common_refused; /* under the lock, by a limit that holds whatever the key */
 	LlmqVerdict refusal;		/* over all candidates, the one that ends first */
+	int64		waiting;		/* callers refused by it since its meter's last grant, this one included */
 	LlmqMeterState *scratch;	/* for copies of meters */
 	/* the answer */
 	LlmqKey    *key;			/* NULL when refused */
@@ -125,6 +126,7 @@ extern Datum llmq_refusal_jsonb(const LlmqPick *pick);
 /* refusal_count.c */
 extern void llmq_refusal_count_in_window(LlmqPick *pick);
 extern void llmq_refusal_count(LlmqPick *pick);
+extern void llmq_refusal_note_grant(int32 meter);
 extern void llmq_refusals_flush(void);
 
 #endif							/* LLMQ_PICK_H */

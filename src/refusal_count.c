@@ -34,6 +34,7 @@ typedef struct PendingRefusals
 	int32		meter;
 	int64		quota;
 	int64		times;
+	int64		waiting;		/* of these, since this backend's last grant there */
 } PendingRefusals;
 
 /* Refusals not yet counted in their windows, and entries not yet in live state. */
@@ -55,7 +56,7 @@ flush_one(LlmqLive *live, const PendingRefusals *refusals)
 	cell = llmq_set_add(&set, LLMQ_LIVE_METER, refusals->meter);
 	if (llmq_set_lock(&set) != LLMQ_LOCKED)
 		return;
-	llmq_meter_count_refusals(llmq_set_change(&set, cell), refusals->quota, refusals->times,
+	llmq_meter_count_refusals(llmq_set_change(&set, cell), refusals->quota, refusals->times, refusals->waiting,
 							  GetCurrentTimestamp());
 	llmq_set_log(&set, 0);
 	llmq_set_unlock(&set);
@@ -128,7 +129,28 @@ is_made_up(const LlmqPick *pick, const LlmqMeter *meter)
 	return meter->subject->scope == LLMQ_SCOPE_ORG && !pick->org->listed;
 }
 
-/* Counts a refusal in the window that refused, if one did. */
+/* Callers that wait for a meter and of whom this backend has not written yet. */
+static int64
+count_pending(int32 meter)
+{
+	int64		waiting = 0;
+
+	for (int i = 0; i < npending; i++)
+		if (pending[i].meter == meter)
+			waiting += pending[i].waiting;
+	return waiting;
+}
+
+/* A meter has granted: whoever it had refused before no longer waits for the first room there is. */
+void
+llmq_refusal_note_grant(int32 meter)
+{
+	for (int i = 0; i < npending; i++)
+		if (pending[i].meter == meter)
+			pending[i].waiting = 0;
+}
+
+/* Counts a refusal in the window that refused, if one did; says in the pick how many wait there. */
 void
 llmq_refusal_count_in_window(LlmqPick *pick)
 {
@@ -149,6 +171,8 @@ llmq_refusal_count_in_window(LlmqPick *pick)
 	if (i == npending)
 		pending[npending++] = (PendingRefusals) {.meter = verdict->meter->id,.quota = verdict->limit->quota->id};
 	pending[i].times++;
+	pending[i].waiting++;
+	pick->waiting = verdict->waiting + count_pending(verdict->meter->id);
 }
 
 /* Appends a text to an entry, whose lengths are 0; NULL is as good as the empty one. */

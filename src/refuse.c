@@ -17,15 +17,11 @@
 #include "classify.h"
 #include "pick.h"
 #include "role.h"
+#include "spread.h"
 
 /* When nothing says when to come back: configuration has to change, or a lease has to end. Milliseconds. */
 #define RETRY_CONFIGURATION 30000
 #define RETRY_SLOT 1000
-
-/* The spread after a calendar reset: so much at random, so much by org. Microseconds; design.md's defaults. */
-#define RESET_RANDOM_LEAST INT64CONST(1000000)
-#define RESET_RANDOM_MOST INT64CONST(15000000)
-#define RESET_BY_ORG INT64CONST(29000000)
 
 static const char *const scope_texts[] = {"global", "provider", "account", "key", "org"};
 
@@ -100,12 +96,15 @@ fraction_of_org(const LlmqPick *pick)
 static int64
 spread(const LlmqPick *pick, int64 wait)
 {
-	double		random = pg_prng_double(&pg_global_prng_state);
+	LlmqReturn	caller = {
+		.wait = wait,.waiting = pick->waiting,.pace = pick->refusal.pace,
+		.share = pick->catalog->settings.refusal_spread,.by_org = fraction_of_org(pick),
+		.random = pg_prng_double(&pg_global_prng_state)
+	};
 
-	if (pick->refusal.limit != NULL && pick->refusal.limit->shape.kind == LLMQ_WINDOW_CALENDAR)
-		return RESET_RANDOM_LEAST + (int64) (random * (RESET_RANDOM_MOST - RESET_RANDOM_LEAST)) +
-			(int64) (fraction_of_org(pick) * RESET_BY_ORG);
-	return (int64) (wait * pick->catalog->settings.refusal_spread * (fraction_of_org(pick) + random) / 2);
+	caller.one_org = pick->refusal.meter != NULL && pick->refusal.meter->subject->scope == LLMQ_SCOPE_ORG;
+	caller.at_reset = pick->refusal.limit != NULL && pick->refusal.limit->shape.kind == LLMQ_WINDOW_CALENDAR;
+	return llmq_spread(&caller);
 }
 
 /* When to ask again, in milliseconds from now; -1 when asking again cannot help. */
