@@ -557,6 +557,39 @@ COMMENT ON COLUMN llmquota.refusal_sample.refusal IS 'the limit that refused, as
 COMMENT ON COLUMN llmquota.refusal_sample.subject IS 'whose use the quota limits, named also if it is a shared account or key, and therefore not for analysts of one org; NULL: no quota refused';
 
 --
+-- Tables: what happened to keys, accounts, models and providers. Maintenance writes it from llmquota.health.
+--
+
+CREATE TABLE llmquota.event (
+	event_at timestamptz NOT NULL,
+	number bigint NOT NULL,
+	kind text NOT NULL,
+	scope text NOT NULL,
+	subject text,
+	model text,
+	since timestamptz NOT NULL,
+	until timestamptz,
+	failure text,
+	http_status int,
+	lease uuid,
+	reason text,
+	CONSTRAINT event_unique UNIQUE (event_at, number)
+);
+COMMENT ON TABLE llmquota.event IS 'who was cooled, opened, disabled, and when that ended, as of the last maintenance; kept for the setting event_retention';
+COMMENT ON COLUMN llmquota.event.event_at IS 'when it happened';
+COMMENT ON COLUMN llmquota.event.number IS 'number of the event, from 1 in each installation; where numbers are missing there were more than 1024 between two rounds of maintenance';
+COMMENT ON COLUMN llmquota.event.kind IS 'cooled, opened (its breaker) or disabled; cleared, closed or enabled, which end these';
+COMMENT ON COLUMN llmquota.event.scope IS 'whom it is about: provider, account, model or key';
+COMMENT ON COLUMN llmquota.event.subject IS 'which one, by name; NULL: with the scope model, which column model names; or it had been deleted';
+COMMENT ON COLUMN llmquota.event.model IS 'the model; with the scope account that model there; NULL: whatever the model';
+COMMENT ON COLUMN llmquota.event.since IS 'since when picks were kept from it';
+COMMENT ON COLUMN llmquota.event.until IS 'until when, as it was known then; from then on one call at a time shows whether a breaker may close, or a credential is good again; NULL: until somebody enables it';
+COMMENT ON COLUMN llmquota.event.failure IS 'the kind of failure that caused it; NULL: somebody did, or it has ended by itself';
+COMMENT ON COLUMN llmquota.event.http_status IS 'HTTP status of the answer that caused it; NULL: not given, or there was none';
+COMMENT ON COLUMN llmquota.event.lease IS 'the lease of the call that caused it, whose row in llmquota.usage has the answer; NULL: somebody did';
+COMMENT ON COLUMN llmquota.event.reason IS 'what somebody said; NULL: nothing';
+
+--
 -- Tables: live state ("cells"). Rows are born frozen and edited in place by the functions below, never by hand. The
 -- low fillfactor gives each row a page of its own; state must never be compressed or moved out of line.
 --
@@ -711,12 +744,14 @@ CREATE FUNCTION @extschema@.llmquota_maintain(
 	OUT history_dropped bigint,
 	OUT rows_moved bigint,
 	OUT partitions_created bigint,
-	OUT partitions_dropped bigint)
+	OUT partitions_dropped bigint,
+	OUT troubles_ended bigint,
+	OUT events_kept bigint)
 RETURNS record
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'llmquota_maintain';
 COMMENT ON FUNCTION @extschema@.llmquota_maintain() IS
-'Ends leases that have expired, makes the partitions of the coming days, moves ledger rows out of the default partition, drops partitions past their retention, retires what nobody has used for a day, deletes rows of live state that nobody needs, counts the ledger by hours, and keeps refusals for as long as they are to be kept. Answers how many of each (NULL: that step failed, a warning says why), and whether time ran out before all was done. To be called regularly';
+'Ends leases that have expired, makes the partitions of the coming days, moves ledger rows out of the default partition, drops partitions past their retention, retires what nobody has used for a day, deletes rows of live state that nobody needs, counts the ledger by hours, keeps refusals and events for as long as they are to be kept, and takes troubles off live state that are over. Answers how many of each (NULL: that step failed, a warning says why), and whether time ran out before all was done. To be called regularly';
 
 -- The database whose pg_cron can be asked; raises when there is none.
 CREATE FUNCTION @extschema@.llmquota_cron_database()
@@ -1161,6 +1196,42 @@ BEGIN ATOMIC
 END;
 COMMENT ON FUNCTION @extschema@.llmquota_keep_refusals(timestamptz) IS 'internal, a step of llmquota_maintain: writes refusals into history; answers how many. It goes on past the deadline, because there are never many pages';
 
+CREATE FUNCTION @extschema@.llmquota_event_rows(
+	OUT event_at timestamptz,
+	OUT number bigint,
+	OUT kind text,
+	OUT scope text,
+	OUT subject text,
+	OUT model text,
+	OUT since timestamptz,
+	OUT until timestamptz,
+	OUT failure text,
+	OUT http_status int,
+	OUT lease uuid,
+	OUT reason text)
+RETURNS SETOF record
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'llmquota_event_rows';
+COMMENT ON FUNCTION @extschema@.llmquota_event_rows() IS 'internal: the last events, whether in llmquota.event already or not yet';
+
+CREATE FUNCTION @extschema@.llmquota_keep_events(deadline timestamptz)
+RETURNS bigint
+LANGUAGE sql VOLATILE PARALLEL UNSAFE
+BEGIN ATOMIC
+	WITH kept AS (
+		INSERT INTO llmquota.event (event_at, number, kind, scope, subject, model, since, until, failure, http_status, lease, reason)
+		SELECT r.event_at, r.number, r.kind, r.scope, r.subject, r.model, r.since, r.until, r.failure, r.http_status, r.lease, r.reason
+		  FROM @extschema@.llmquota_event_rows() r
+		 WHERE NOT EXISTS (SELECT FROM llmquota.event e
+							WHERE e.event_at OPERATOR(pg_catalog.=) r.event_at AND e.number OPERATOR(pg_catalog.=) r.number)
+		   AND r.event_at OPERATOR(pg_catalog.>=) (pg_catalog.now() OPERATOR(pg_catalog.-) pg_catalog.make_interval(days => COALESCE(
+				(SELECT s.value::int FROM llmquota.setting s WHERE s.name OPERATOR(pg_catalog.=) 'event_retention'), 90)))
+		RETURNING 1
+	)
+	SELECT pg_catalog.count(*) FROM kept;
+END;
+COMMENT ON FUNCTION @extschema@.llmquota_keep_events(timestamptz) IS 'internal, a step of llmquota_maintain: writes events into history that are not there yet; answers how many. It goes on past the deadline, because there are never many';
+
 CREATE FUNCTION @extschema@.llmquota_drop_history(deadline timestamptz)
 RETURNS bigint
 LANGUAGE sql VOLATILE PARALLEL UNSAFE
@@ -1171,7 +1242,9 @@ BEGIN ATOMIC
 			   pg_catalog.now() OPERATOR(pg_catalog.-) pg_catalog.make_interval(days => COALESCE(
 				   (SELECT s.value::int FROM llmquota.setting s WHERE s.name OPERATOR(pg_catalog.=) 'refusal_sample_retention'), 30)) AS sample,
 			   pg_catalog.now() OPERATOR(pg_catalog.-) pg_catalog.make_interval(days => 1 OPERATOR(pg_catalog.+) COALESCE(
-				   (SELECT s.value::int FROM llmquota.setting s WHERE s.name OPERATOR(pg_catalog.=) 'usage_retention'), 400)) AS usage
+				   (SELECT s.value::int FROM llmquota.setting s WHERE s.name OPERATOR(pg_catalog.=) 'usage_retention'), 400)) AS usage,
+			   pg_catalog.now() OPERATOR(pg_catalog.-) pg_catalog.make_interval(days => COALESCE(
+				   (SELECT s.value::int FROM llmquota.setting s WHERE s.name OPERATOR(pg_catalog.=) 'event_retention'), 90)) AS event
 	), usage AS (
 		DELETE FROM llmquota.usage_hourly h
 		 WHERE h.ctid OPERATOR(pg_catalog.=) ANY (ARRAY(
@@ -1187,11 +1260,16 @@ BEGIN ATOMIC
 		 WHERE m.ctid OPERATOR(pg_catalog.=) ANY (ARRAY(
 				SELECT o.ctid FROM llmquota.refusal_sample o WHERE o.minute OPERATOR(pg_catalog.<) (SELECT r.sample FROM retention r) LIMIT 10000))
 		RETURNING 1
+	), event AS (
+		DELETE FROM llmquota.event e
+		 WHERE e.ctid OPERATOR(pg_catalog.=) ANY (ARRAY(
+				SELECT o.ctid FROM llmquota.event o WHERE o.event_at OPERATOR(pg_catalog.<) (SELECT r.event FROM retention r) LIMIT 10000))
+		RETURNING 1
 	)
 	SELECT (SELECT pg_catalog.count(*) FROM usage) OPERATOR(pg_catalog.+) (SELECT pg_catalog.count(*) FROM hourly)
-		   OPERATOR(pg_catalog.+) (SELECT pg_catalog.count(*) FROM sample);
+		   OPERATOR(pg_catalog.+) (SELECT pg_catalog.count(*) FROM sample) OPERATOR(pg_catalog.+) (SELECT pg_catalog.count(*) FROM event);
 END;
-COMMENT ON FUNCTION @extschema@.llmquota_drop_history(timestamptz) IS 'internal, a step of llmquota_maintain: deletes rows of llmquota.usage_hourly, llmquota.refusal_hourly and llmquota.refusal_sample past their retention, at most 10000 of each; answers how many';
+COMMENT ON FUNCTION @extschema@.llmquota_drop_history(timestamptz) IS 'internal, a step of llmquota_maintain: deletes rows of llmquota.usage_hourly, llmquota.refusal_hourly, llmquota.refusal_sample and llmquota.event past their retention, at most 10000 of each; answers how many';
 
 -- Says which rows of the ledger a role sees: all, those of its orgs, or none. The policies are the roles' own, so that
 -- they are dumped as their privileges are, and that they name the orgs: an index on the org can be used. Policies change
@@ -1274,7 +1352,7 @@ DECLARE
 	histograms CONSTANT pg_catalog.text := '@extschema@.llmquota_percentile(bigint[], float8), '
 		'@extschema@.llmquota_histogram(int, bigint), '
 		'@extschema@.llmquota_histogram_sum(bigint[])';
-	reading CONSTANT pg_catalog.text := 'llmquota.usage_current, llmquota.alias, llmquota.former_name, llmquota.change, llmquota.lease, llmquota.meter_window, llmquota.worker_status, llmquota.role_grant';
+	reading CONSTANT pg_catalog.text := 'llmquota.usage_current, llmquota.alias, llmquota.former_name, llmquota.change, llmquota.event, llmquota.lease, llmquota.meter_window, llmquota.worker_status, llmquota.role_grant';
 	is_app CONSTANT boolean := EXISTS (SELECT FROM llmquota.role_grant g
 										WHERE g.role OPERATOR(pg_catalog.=) $1 AND g.kind OPERATOR(pg_catalog.=) ANY ('{app,admin}'::pg_catalog.text[]));
 	is_reader CONSTANT boolean := EXISTS (SELECT FROM llmquota.role_grant g
@@ -1773,6 +1851,7 @@ BEGIN
 			('arrival_slack', '^[0-9]{1,9}$', 0, 10000),
 			('auth_probe_after', '^[0-9]{1,10}$', 1000, 2764800000),
 			('default_input_tokens', '^[0-9]{1,9}$', 0, 100000000),
+			('event_retention', '^[0-9]{1,9}$', 1, 36500),
 			('lease_ttl', '^[0-9]{1,9}$', 1000, 86400000),
 			('max_leases', '^[0-9]{1,9}$', 1, 10000000),
 			('max_subjects', '^[0-9]{1,9}$', 1, 10000000),
@@ -2154,6 +2233,7 @@ INSERT INTO llmquota.setting (name, value, unit, description) VALUES
 	('auth_probe_after', '3600000', 'ms', 'after how long a key that was disabled because its credential was refused lets one call through to see'),
 	('arrival_slack', '250', 'ms', 'how much longer a charge counts against a limit of a provider, account or key: a call arrives later than it is counted'),
 	('default_input_tokens', '1000', 'tokens', 'input tokens reserved for a pick that does not say how many'),
+	('event_retention', '90', 'days', 'how long llmquota.event keeps a row'),
 	('lease_ttl', '120000', 'ms', 'how long a lease lives that is not recorded, released or renewed'),
 	('max_leases', '100000', 'leases', 'how many leases can be in flight; beyond it a pick is refused with the status no_lease_slot'),
 	('max_subjects', '100000', 'subjects', 'how many names and meters are kept; beyond it a pick for a new one is an error'),
@@ -2321,6 +2401,8 @@ REVOKE ALL ON FUNCTION
 	@extschema@.llmquota_roll_up(timestamptz),
 	@extschema@.llmquota_drain_refusals(),
 	@extschema@.llmquota_keep_refusals(timestamptz),
+	@extschema@.llmquota_event_rows(),
+	@extschema@.llmquota_keep_events(timestamptz),
 	@extschema@.llmquota_drop_history(timestamptz),
 	@extschema@.llmquota_apply_policies(text),
 	@extschema@.llmquota_apply_grants(text),
@@ -2367,5 +2449,6 @@ SELECT pg_catalog.pg_extension_config_dump('llmquota.role_grant', '');
 SELECT pg_catalog.pg_extension_config_dump('llmquota.alias', '');
 SELECT pg_catalog.pg_extension_config_dump('llmquota.refusal_hourly', '');
 SELECT pg_catalog.pg_extension_config_dump('llmquota.refusal_sample', '');
+SELECT pg_catalog.pg_extension_config_dump('llmquota.event', '');
 SELECT pg_catalog.pg_extension_config_dump('llmquota.change', '');
 SELECT pg_catalog.pg_extension_config_dump('llmquota.usage_default', '');

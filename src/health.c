@@ -41,6 +41,7 @@ typedef struct Patient
 
 /* What the boards said when they were last copied. */
 static uint64 known_version = 0;	/* 0: nothing is known */
+static int64 known_events;
 static MemoryContext health_context = NULL;
 static patients_hash *known;
 static LlmqBoardPlace free_place;
@@ -77,6 +78,7 @@ read_version(LlmqLive *live)
 {
 	LlmqHealthBoard head;
 
+	known_events = 0;
 	for (int attempt = 0; attempt < 2; attempt++)
 	{
 		if (nboards == 0)
@@ -85,7 +87,10 @@ read_version(LlmqLive *live)
 			break;
 		nboards = Max(nboards, 1);
 		if (llmq_cell_copy(live, LLMQ_LIVE_HEALTH, board_ids[0], &head, offsetof(LlmqHealthBoard, trouble)))
+		{
+			known_events = head.events;
 			return head.version;
+		}
 		nboards = 0;			/* of an extension that has been dropped meanwhile */
 	}
 	return 0;
@@ -164,6 +169,13 @@ uint64
 llmq_health_version(void)
 {
 	return known_version;
+}
+
+/* Number of the last event, as of the last look. */
+int64
+llmq_health_events(void)
+{
+	return known_events;
 }
 
 /* How many patients there are. */

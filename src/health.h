@@ -76,11 +76,15 @@ StaticAssertDecl(sizeof(LlmqTrouble) == 58 + LLMQ_MAX_REASON, "LlmqTrouble has n
 
 #define LLMQ_TROUBLES_PER_BOARD 80
 
-/* The state of a cell of the kind LLMQ_HEALTH_BOARD. The first one's version changes with every change of any. */
+/*
+ * The state of a cell of the kind LLMQ_HEALTH_BOARD. The first one's version changes with every change of any, and the
+ * first one counts the events.
+ */
 typedef struct LlmqHealthBoard
 {
 	LlmqCellHeader cell;
 	uint64		version;
+	int64		events;			/* number of the last event */
 	LlmqTrouble trouble[LLMQ_TROUBLES_PER_BOARD];
 } LlmqHealthBoard;
 
@@ -88,23 +92,39 @@ StaticAssertDecl(sizeof(LlmqHealthBoard) <= LLMQ_MAX_STATE, "a board fits a page
 
 typedef struct LlmqHealthEvent
 {
+	int64		number;			/* 0: a place that no event has taken yet */
 	int64		at;
 	uint8		kind;			/* LlmqHealthEventKind */
 	uint8		reserved[7];
 	LlmqTrouble trouble;		/* as it became */
 } LlmqHealthEvent;
 
-#define LLMQ_HEALTH_EVENTS_KEPT 64
+#define LLMQ_EVENTS_PER_PAGE 64
+#define LLMQ_EVENT_PAGES 16
 
-/* The state of the cell of the kind LLMQ_HEALTH_EVENTS: the last events, for maintenance to write down. */
+/*
+ * The state of a cell of the kind LLMQ_HEALTH_EVENTS: some of the last events, for maintenance to write down. All pages
+ * together are a ring, in which an event's number is its place.
+ */
 typedef struct LlmqHealthEvents
 {
 	LlmqCellHeader cell;
-	int64		last;			/* number of the last event; it stands at its number modulo those kept */
-	LlmqHealthEvent event[LLMQ_HEALTH_EVENTS_KEPT];
+	LlmqHealthEvent event[LLMQ_EVENTS_PER_PAGE];
 } LlmqHealthEvents;
 
 StaticAssertDecl(sizeof(LlmqHealthEvents) <= LLMQ_MAX_STATE, "the events fit a page");
+
+static inline int32
+llmq_event_page(int64 number)
+{
+	return (int32) (number / LLMQ_EVENTS_PER_PAGE % LLMQ_EVENT_PAGES);
+}
+
+static inline int
+llmq_event_place(int64 number)
+{
+	return (int) (number % LLMQ_EVENTS_PER_PAGE);
+}
 
 /* A change of one trouble, asked for under the lock. */
 typedef struct LlmqHealthChange
@@ -119,11 +139,15 @@ typedef void (*LlmqHealthEdit) (LlmqHealthChange *change, void *argument);
 /* health.c */
 extern void llmq_health_look(LlmqLive *live);
 extern uint64 llmq_health_version(void);
+extern int64 llmq_health_events(void);
 extern int	llmq_health_troubles(void);
 extern const LlmqTrouble *llmq_health_find(const LlmqPatient *patient, LlmqTroubleKind kind);
 
 typedef void (*LlmqTroubleVisitor) (const LlmqTrouble *trouble, void *argument);
 extern void llmq_health_each(LlmqTroubleVisitor visit, void *argument);
+
+/* health_event.c */
+extern void llmq_health_log(const LlmqHealthEvent *event);
 
 /* health_text.c: by the names of now */
 typedef struct LlmqPatientNames

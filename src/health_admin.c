@@ -115,17 +115,20 @@ whom_arguments(FunctionCallInfo fcinfo, int model)
 	return whom;
 }
 
-/* An optional reason, which has to fit a board. */
+/* An optional reason, which has to fit a board, and a line of the log. */
 static const char *
 reason_argument(FunctionCallInfo fcinfo, int number)
 {
-	const char *reason = llmq_arg_text(fcinfo, number);
+	char	   *reason = llmq_arg_text(fcinfo, number);
 
 	if (reason != NULL && strlen(reason) >= LLMQ_MAX_REASON)
 		ereport(ERROR,
 				(errcode(ERRCODE_STRING_DATA_RIGHT_TRUNCATION),
 				 errmsg("reason is longer than %d bytes", LLMQ_MAX_REASON - 1),
 				 errhint("Say it in a few words, for example the number of a ticket.")));
+	for (char *at = reason; at != NULL && *at != '\0'; at++)
+		if (iscntrl((unsigned char) *at))
+			*at = ' ';
 	return reason;
 }
 

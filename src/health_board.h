@@ -18,6 +18,7 @@ typedef struct LlmqBoardPlace
 } LlmqBoardPlace;
 
 extern int32 llmq_board_id(LlmqLive *live, int number, bool create);
+extern int32 llmq_events_id(LlmqLive *live, int32 page, bool create);
 extern LlmqBoardPlace llmq_health_place(const LlmqPatient *who, LlmqTroubleKind kind);
 
 #endif							/* LLMQ_HEALTH_BOARD_H */

@@ -3,7 +3,7 @@
  *	  Changes what stands on the boards.
  *
  * A change locks the first board, whose version it counts up, the board where the trouble stands or a free place is,
- * and the cell of the last events; all are written in one record. It is decided by what is there under the lock, and
+ * and the cell where the next event is to stand; all are written in one record. It is decided by what is there under the lock, and
  * only if no other change came since the last look: else the backend looks again. Troubles are live state: a rollback
  * of the transaction that brought one does not take it back.
  */
@@ -29,23 +29,8 @@ typedef struct Changing
 	int			first;			/* cells of the set */
 	int			board;
 	int			events;
+	LlmqHealthEvent event;		/* that it was; of no kind: none */
 } Changing;
-
-static int32
-events_id(LlmqLive *live)
-{
-	LlmqCellKey key = {.table = LLMQ_LIVE_HEALTH,.kind = LLMQ_HEALTH_EVENTS};
-	LlmqHealthEvents *events;
-	int32		id = llmq_cell_find(live, &key);
-
-	if (id != 0)
-		return id;
-	events = palloc0(sizeof(LlmqHealthEvents));
-	events->cell.length = sizeof(LlmqHealthEvents);
-	id = llmq_cell_create(live, &key, &events->cell, PG_INT32_MAX);
-	pfree(events);
-	return id;
-}
 
 /* A place for what stands on no board yet: a free one, on a new board if there is none. */
 static LlmqBoardPlace
@@ -72,9 +57,10 @@ lock(Changing *changing)
 {
 	const LlmqHealthBoard *first;
 	int32		first_id = llmq_board_id(changing->live, 0, true);
-	int32		events = events_id(changing->live);
+	int32		events;
 
 	llmq_health_look(changing->live);
+	events = llmq_events_id(changing->live, llmq_event_page(llmq_health_events() + 1), true);
 	changing->place = place_for(changing->live, changing->who, changing->kind);
 	llmq_set_init(&changing->set, changing->live);
 	changing->first = llmq_set_add(&changing->set, LLMQ_LIVE_HEALTH, first_id);
@@ -94,16 +80,19 @@ lock(Changing *changing)
 static void
 note_event(Changing *changing, const LlmqHealthChange *change, const LlmqTrouble *before)
 {
+	LlmqHealthBoard *first = llmq_set_change(&changing->set, changing->first);
 	LlmqHealthEvents *events = llmq_set_change(&changing->set, changing->events);
-	LlmqHealthEvent *event = &events->event[++events->last % LLMQ_HEALTH_EVENTS_KEPT];
+	LlmqHealthEvent *event = &changing->event;
 
 	memset(event, 0, sizeof(LlmqHealthEvent));
+	event->number = ++first->events;
 	event->at = GetCurrentTimestamp();
 	event->kind = change->event;
 	event->trouble = change->trouble.kind != LLMQ_TROUBLE_NONE ? change->trouble : *before;
+	events->event[llmq_event_place(event->number)] = *event;
 }
 
-/* Under the locks: writes what the change is, if it is one. */
+/* Under the locks: writes what the change is. */
 static void
 write_change(Changing *changing, const LlmqHealthChange *change, const LlmqTrouble *before)
 {
@@ -152,6 +141,7 @@ llmq_health_change(LlmqLive *live, const LlmqPatient *who, LlmqTroubleKind kind,
 			bool		changed = decide(&changing, edit, argument);
 
 			llmq_set_unlock(&changing.set);
+			llmq_health_log(&changing.event);
 			return changed;
 		}
 	}

@@ -53,6 +53,8 @@ static const struct
 	{llmq_rows_move_step, LLMQ_STEP_TABLES},	/* rows_moved */
 	{llmq_partitions_create_step, LLMQ_STEP_TABLES},	/* partitions_created */
 	{llmq_partitions_drop_step, LLMQ_STEP_TABLES},	/* partitions_dropped */
+	{llmq_troubles_end_step, LLMQ_STEP_ROWS},	/* troubles_ended */
+	{llmq_events_keep_step, LLMQ_STEP_ROWS},	/* events_kept */
 };
 
 #define NSTEPS ((int) lengthof(steps))

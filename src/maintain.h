@@ -70,4 +70,10 @@ extern int64 llmq_roll_up_step(const LlmqMaintenance *maintenance);
 extern int64 llmq_refusals_keep_step(const LlmqMaintenance *maintenance);
 extern int64 llmq_history_drop_step(const LlmqMaintenance *maintenance);
 
+/* health_event.c */
+extern int64 llmq_events_keep_step(const LlmqMaintenance *maintenance);
+
+/* health_end.c */
+extern int64 llmq_troubles_end_step(const LlmqMaintenance *maintenance);
+
 #endif							/* LLMQ_MAINTAIN_H */

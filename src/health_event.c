@@ -1,0 +1,167 @@
+/*
+ * health_event.c
+ *	  What happened to keys, accounts, models and providers: the ring of last events, and what the server's log says.
+ *
+ * Every change that is an event is numbered and put into the ring in the record that makes it (health_change.c), so it
+ * is there whatever becomes of the transaction that caused it. Maintenance writes into llmquota.event what is in the
+ * ring and not in the table: by its number and time each event is there once, and one whose maintenance was rolled
+ * back is written by the next. What opens or closes a breaker, or disables or enables a key, is one line of the log
+ * besides.
+ */
+#include "postgres.h"
+
+#include "fmgr.h"
+#include "funcapi.h"
+#include "utils/builtins.h"
+#include "utils/timestamp.h"
+#include "utils/uuid.h"
+
+#include "catalog.h"
+#include "classify.h"
+#include "health.h"
+#include "health_board.h"
+#include "maintain.h"
+#include "row.h"
+#include "sql.h"
+
+PG_FUNCTION_INFO_V1(llmquota_event_rows);
+
+/* Columns of llmquota_event_rows(). */
+enum
+{
+	COL_AT, COL_NUMBER, COL_KIND, COL_SCOPE, COL_SUBJECT, COL_MODEL, COL_SINCE, COL_UNTIL, COL_FAILURE, COL_HTTP_STATUS,
+	COL_LEASE, COL_REASON, NCOLUMNS
+};
+
+/* The id of a page of the ring; 0 when there is none, unless it is to be created. */
+int32
+llmq_events_id(LlmqLive *live, int32 page, bool create)
+{
+	LlmqCellKey key = {.table = LLMQ_LIVE_HEALTH,.kind = LLMQ_HEALTH_EVENTS,.subject = page};
+	LlmqHealthEvents *events;
+	int32		id = llmq_cell_find(live, &key);
+
+	if (id != 0 || !create)
+		return id;
+	events = palloc0(sizeof(LlmqHealthEvents));
+	events->cell.length = sizeof(LlmqHealthEvents);
+	id = llmq_cell_create(live, &key, &events->cell, PG_INT32_MAX);
+	pfree(events);
+	return id;
+}
+
+/* Who it is about, for the log: key "k"; account "a", model "m". */
+static const char *
+describe(const LlmqPatient *who)
+{
+	LlmqPatientNames names = llmq_patient_names(who);
+	const char *subject = names.subject == NULL ? "" : psprintf("%s \"%s\"", names.scope, names.subject);
+
+	if (names.model == NULL)
+		return subject;
+	return psprintf("%s%smodel \"%s\"", subject, names.subject == NULL ? "" : ", ", names.model);
+}
+
+/* Why: what failed, and how the provider answered; or what somebody said. */
+static const char *
+explain(const LlmqTrouble *trouble)
+{
+	if (trouble->failure == LLMQ_FAILURE_NONE)
+		return trouble->reason[0] == '\0' ? "" : psprintf(": %s", trouble->reason);
+	if (trouble->http_status == 0)
+		return psprintf(": %s", llmq_failure_name(trouble->failure));
+	return psprintf(": %s, HTTP status %d", llmq_failure_name(trouble->failure), trouble->http_status);
+}
+
+/* Writes an event to the server's log, if it is one of a breaker or of a disabled key. No lock may be held. */
+void
+llmq_health_log(const LlmqHealthEvent *event)
+{
+	const LlmqTrouble *trouble = &event->trouble;
+
+	switch ((LlmqHealthEventKind) event->kind)
+	{
+		case LLMQ_EVENT_OPENED:
+			ereport(LOG_SERVER_ONLY,
+					(errmsg("breaker of %s opened until %s%s", describe(&trouble->patient),
+							timestamptz_to_str(trouble->until), explain(trouble))));
+			break;
+		case LLMQ_EVENT_CLOSED:
+			ereport(LOG_SERVER_ONLY, (errmsg("breaker of %s closed", describe(&trouble->patient))));
+			break;
+		case LLMQ_EVENT_DISABLED:
+			ereport(LOG_SERVER_ONLY, (errmsg("%s disabled%s", describe(&trouble->patient), explain(trouble))));
+			break;
+		case LLMQ_EVENT_ENABLED:
+			ereport(LOG_SERVER_ONLY, (errmsg("%s enabled", describe(&trouble->patient))));
+			break;
+		default:
+			break;
+	}
+}
+
+/* Does the event end a trouble? */
+static bool
+is_end(const LlmqHealthEvent *event)
+{
+	return event->kind == LLMQ_EVENT_CLEARED || event->kind == LLMQ_EVENT_CLOSED || event->kind == LLMQ_EVENT_ENABLED;
+}
+
+static void
+put_event(ReturnSetInfo *result, LlmqHealthEvent *event)
+{
+	LlmqTrouble *trouble = &event->trouble;
+	LlmqPatientNames names = llmq_patient_names(&trouble->patient);
+	static const pg_uuid_t no_lease;
+	Datum		values[NCOLUMNS];
+	bool		nulls[NCOLUMNS] = {false};
+
+	values[COL_AT] = TimestampTzGetDatum(event->at);
+	values[COL_NUMBER] = Int64GetDatum(event->number);
+	llmq_put_text(values, nulls, COL_KIND, llmq_health_event_text(event->kind));
+	llmq_put_text(values, nulls, COL_SCOPE, names.scope);
+	llmq_put_text(values, nulls, COL_SUBJECT, names.subject);
+	llmq_put_text(values, nulls, COL_MODEL, names.model);
+	values[COL_SINCE] = TimestampTzGetDatum(trouble->since);
+	nulls[COL_UNTIL] = !is_end(event) && trouble->until == PG_INT64_MAX;
+	values[COL_UNTIL] = TimestampTzGetDatum(is_end(event) ? event->at : trouble->until);
+	llmq_put_text(values, nulls, COL_FAILURE,
+				  trouble->failure == LLMQ_FAILURE_NONE ? NULL : llmq_failure_name(trouble->failure));
+	nulls[COL_HTTP_STATUS] = trouble->http_status == 0;
+	values[COL_HTTP_STATUS] = Int32GetDatum(trouble->http_status);
+	nulls[COL_LEASE] = memcmp(&trouble->lease, &no_lease, sizeof(pg_uuid_t)) == 0;
+	values[COL_LEASE] = UUIDPGetDatum(&trouble->lease);
+	llmq_put_text(values, nulls, COL_REASON, trouble->reason[0] == '\0' ? NULL : trouble->reason);
+	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
+}
+
+/* llmquota_event_rows(): the last events. Works on a hot standby. */
+Datum
+llmquota_event_rows(PG_FUNCTION_ARGS)
+{
+	LlmqHealthEvents *events = palloc(sizeof(LlmqHealthEvents));
+	LlmqLive	live;
+
+	InitMaterializedSRF(fcinfo, 0);
+	(void) llmq_catalog();		/* what things are called now */
+	llmq_live_open(&live, LLMQ_LIVE_COUNT, AccessShareLock);
+	for (int32 page = 0; page < LLMQ_EVENT_PAGES; page++)
+	{
+		int32		id = llmq_events_id(&live, page, false);
+
+		if (id == 0 || !llmq_cell_copy(&live, LLMQ_LIVE_HEALTH, id, events, sizeof(LlmqHealthEvents)))
+			continue;
+		for (int i = 0; i < LLMQ_EVENTS_PER_PAGE; i++)
+			if (events->event[i].number != 0)
+				put_event((ReturnSetInfo *) fcinfo->resultinfo, &events->event[i]);
+	}
+	llmq_live_close(&live);
+	return (Datum) 0;
+}
+
+/* Writes the last events into llmquota.event. Answers how many were not there yet. */
+int64
+llmq_events_keep_step(const LlmqMaintenance *maintenance)
+{
+	return llmq_sql_step("llmquota_keep_events", maintenance->deadline);
+}
