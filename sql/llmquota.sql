@@ -572,9 +572,9 @@ CREATE TABLE llmquota.event (
 	failure text,
 	http_status int,
 	lease uuid,
-	reason text,
-	CONSTRAINT event_unique UNIQUE (event_at, number)
+	reason text
 );
+CREATE INDEX event_event_at ON llmquota.event (event_at);
 COMMENT ON TABLE llmquota.event IS 'who was cooled, opened, disabled, and when that ended, as of the last maintenance; kept for the setting event_retention';
 COMMENT ON COLUMN llmquota.event.event_at IS 'when it happened';
 COMMENT ON COLUMN llmquota.event.number IS 'number of the event, from 1 in each installation; where numbers are missing there were more than 1024 between two rounds of maintenance';
@@ -1196,7 +1196,7 @@ BEGIN ATOMIC
 END;
 COMMENT ON FUNCTION @extschema@.llmquota_keep_refusals(timestamptz) IS 'internal, a step of llmquota_maintain: writes refusals into history; answers how many. It goes on past the deadline, because there are never many pages';
 
-CREATE FUNCTION @extschema@.llmquota_event_rows(
+CREATE FUNCTION @extschema@.llmquota_drain_events(
 	OUT event_at timestamptz,
 	OUT number bigint,
 	OUT kind text,
@@ -1211,8 +1211,8 @@ CREATE FUNCTION @extschema@.llmquota_event_rows(
 	OUT reason text)
 RETURNS SETOF record
 LANGUAGE c VOLATILE PARALLEL UNSAFE
-AS 'MODULE_PATHNAME', 'llmquota_event_rows';
-COMMENT ON FUNCTION @extschema@.llmquota_event_rows() IS 'internal: the last events, whether in llmquota.event already or not yet';
+AS 'MODULE_PATHNAME', 'llmquota_drain_events';
+COMMENT ON FUNCTION @extschema@.llmquota_drain_events() IS 'internal: events that are in live state and not yet in llmquota.event, where the current transaction now has to insert them';
 
 CREATE FUNCTION @extschema@.llmquota_keep_events(deadline timestamptz)
 RETURNS bigint
@@ -1220,17 +1220,13 @@ LANGUAGE sql VOLATILE PARALLEL UNSAFE
 BEGIN ATOMIC
 	WITH kept AS (
 		INSERT INTO llmquota.event (event_at, number, kind, scope, subject, model, since, until, failure, http_status, lease, reason)
-		SELECT r.event_at, r.number, r.kind, r.scope, r.subject, r.model, r.since, r.until, r.failure, r.http_status, r.lease, r.reason
-		  FROM @extschema@.llmquota_event_rows() r
-		 WHERE NOT EXISTS (SELECT FROM llmquota.event e
-							WHERE e.event_at OPERATOR(pg_catalog.=) r.event_at AND e.number OPERATOR(pg_catalog.=) r.number)
-		   AND r.event_at OPERATOR(pg_catalog.>=) (pg_catalog.now() OPERATOR(pg_catalog.-) pg_catalog.make_interval(days => COALESCE(
-				(SELECT s.value::int FROM llmquota.setting s WHERE s.name OPERATOR(pg_catalog.=) 'event_retention'), 90)))
+		SELECT d.event_at, d.number, d.kind, d.scope, d.subject, d.model, d.since, d.until, d.failure, d.http_status, d.lease, d.reason
+		  FROM @extschema@.llmquota_drain_events() d
 		RETURNING 1
 	)
 	SELECT pg_catalog.count(*) FROM kept;
 END;
-COMMENT ON FUNCTION @extschema@.llmquota_keep_events(timestamptz) IS 'internal, a step of llmquota_maintain: writes events into history that are not there yet; answers how many. It goes on past the deadline, because there are never many';
+COMMENT ON FUNCTION @extschema@.llmquota_keep_events(timestamptz) IS 'internal, a step of llmquota_maintain: writes events into llmquota.event; answers how many. It goes on past the deadline, because there are never many';
 
 CREATE FUNCTION @extschema@.llmquota_drop_history(deadline timestamptz)
 RETURNS bigint
@@ -2401,7 +2397,7 @@ REVOKE ALL ON FUNCTION
 	@extschema@.llmquota_roll_up(timestamptz),
 	@extschema@.llmquota_drain_refusals(),
 	@extschema@.llmquota_keep_refusals(timestamptz),
-	@extschema@.llmquota_event_rows(),
+	@extschema@.llmquota_drain_events(),
 	@extschema@.llmquota_keep_events(timestamptz),
 	@extschema@.llmquota_drop_history(timestamptz),
 	@extschema@.llmquota_apply_policies(text),

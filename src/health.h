@@ -85,6 +85,9 @@ typedef struct LlmqHealthBoard
 	LlmqCellHeader cell;
 	uint64		version;
 	int64		events;			/* number of the last event */
+	int64		kept;			/* that of the last one in llmquota.event */
+	int64		keeping;		/* ... if the transaction that wrote up to here commits */
+	uint64		keeping_by;		/* that transaction; 0: none was there yet */
 	LlmqTrouble trouble[LLMQ_TROUBLES_PER_BOARD];
 } LlmqHealthBoard;
 

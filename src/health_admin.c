@@ -253,19 +253,17 @@ llmquota_cool(PG_FUNCTION_ARGS)
 	Whom		whom;
 	Wish		wish = {0};
 	LlmqPatient who;
-	int32		duration_ms;
 
 	llmq_cell_refuse_if_read_only("llmquota_cool()");
 	whom = whom_arguments(fcinfo, 3);
-	duration_ms = llmq_arg_int(fcinfo, 2, "duration_ms", 1, PG_INT32_MAX);
-	if (duration_ms == LLMQ_NOT_GIVEN)
+	if (PG_ARGISNULL(2) || PG_GETARG_INT32(2) < 1)
 		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("duration_ms must not be NULL"),
-				 errhint("Pass for how many milliseconds it is to be left alone.")));
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("duration_ms must be positive"),
+				 errhint("Pass for how many milliseconds picks are to keep away.")));
 	wish.reason = reason_argument(fcinfo, 4);
 	who = patient_of(&whom);
-	wish.until = GetCurrentTimestamp() + duration_ms * INT64CONST(1000);
+	wish.until = GetCurrentTimestamp() + PG_GETARG_INT32(2) * INT64CONST(1000);
 	(void) change(&who, LLMQ_TROUBLE_COOLING, edit_cool, &wish);
 	PG_RETURN_TIMESTAMPTZ(wish.until);
 }

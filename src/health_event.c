@@ -3,13 +3,14 @@
  *	  What happened to keys, accounts, models and providers: the ring of last events, and what the server's log says.
  *
  * Every change that is an event is numbered and put into the ring in the record that makes it (health_change.c), so it
- * is there whatever becomes of the transaction that caused it. Maintenance writes into llmquota.event what is in the
- * ring and not in the table: by its number and time each event is there once, and one whose maintenance was rolled
- * back is written by the next. What opens or closes a breaker, or disables or enables a key, is one line of the log
- * besides.
+ * is there whatever becomes of the transaction that caused it. Maintenance notes on the first board up to which number it
+ * writes them into llmquota.event, and in which transaction: when that has committed they are kept, and when it has
+ * failed the next maintenance writes them again. So each event is there once. What opens or closes a breaker, or
+ * disables or enables a key, is one line of the log besides.
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "utils/builtins.h"
@@ -23,10 +24,11 @@
 #include "maintain.h"
 #include "row.h"
 #include "sql.h"
+#include "xact_end.h"
 
-PG_FUNCTION_INFO_V1(llmquota_event_rows);
+PG_FUNCTION_INFO_V1(llmquota_drain_events);
 
-/* Columns of llmquota_event_rows(). */
+/* Columns of llmquota_drain_events(). */
 enum
 {
 	COL_AT, COL_NUMBER, COL_KIND, COL_SCOPE, COL_SUBJECT, COL_MODEL, COL_SINCE, COL_UNTIL, COL_FAILURE, COL_HTTP_STATUS,
@@ -135,31 +137,89 @@ put_event(ReturnSetInfo *result, LlmqHealthEvent *event)
 	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
 }
 
-/* llmquota_event_rows(): the last events. Works on a hot standby. */
-Datum
-llmquota_event_rows(PG_FUNCTION_ARGS)
+/* The number of the last event that is in llmquota.event, seen from this transaction. */
+static int64
+kept(const LlmqHealthBoard *first)
+{
+	switch (first->keeping_by == 0 ? LLMQ_XACT_FAILED : llmq_xact_end(first->keeping_by))
+	{
+		case LLMQ_XACT_FAILED:
+			return first->kept;
+		case LLMQ_XACT_OPEN:
+			return first->events;	/* a prepared one: nobody writes anything before it has ended */
+		case LLMQ_XACT_OWN:
+		case LLMQ_XACT_COMMITTED:
+		case LLMQ_XACT_TOO_OLD:
+			break;
+	}
+	return first->keeping;
+}
+
+/* Puts out the events of one page that come after a number, up to another. */
+static void
+put_page(LlmqLive *live, int32 page, int64 after, int64 last, ReturnSetInfo *result)
 {
 	LlmqHealthEvents *events = palloc(sizeof(LlmqHealthEvents));
-	LlmqLive	live;
+	int32		id = llmq_events_id(live, page, false);
 
+	if (id != 0 && llmq_cell_copy(live, LLMQ_LIVE_HEALTH, id, events, sizeof(LlmqHealthEvents)))
+	{
+		for (int i = 0; i < LLMQ_EVENTS_PER_PAGE; i++)
+			if (events->event[i].number > after && events->event[i].number <= last)
+				put_event(result, &events->event[i]);
+	}
+	pfree(events);
+}
+
+/* Notes on the first board that this transaction writes the events after `after`, up to `last`. */
+static bool
+note_keeping(LlmqLive *live, int32 first_id, int64 after, int64 last)
+{
+	uint64		xid = U64FromFullTransactionId(GetCurrentFullTransactionId());
+	LlmqHealthBoard *first;
+	LlmqCellSet set;
+	int			cell;
+
+	llmq_set_init(&set, live);
+	cell = llmq_set_add(&set, LLMQ_LIVE_HEALTH, first_id);
+	if (llmq_set_lock(&set) != LLMQ_LOCKED)
+		return false;
+	first = llmq_set_change(&set, cell);
+	first->kept = after;
+	first->keeping = last;
+	first->keeping_by = xid;
+	llmq_set_log(&set, 0);
+	llmq_set_unlock(&set);
+	return true;
+}
+
+/* llmquota_drain_events(): what is in live state and not in llmquota.event, for whoever inserts it there now */
+Datum
+llmquota_drain_events(PG_FUNCTION_ARGS)
+{
+	LlmqHealthBoard first;
+	LlmqLive	live;
+	int32		first_id;
+
+	llmq_cell_refuse_if_read_only("llmquota_drain_events()");
 	InitMaterializedSRF(fcinfo, 0);
 	(void) llmq_catalog();		/* what things are called now */
-	llmq_live_open(&live, LLMQ_LIVE_COUNT, AccessShareLock);
-	for (int32 page = 0; page < LLMQ_EVENT_PAGES; page++)
+	llmq_live_open(&live, LLMQ_LIVE_COUNT, RowExclusiveLock);
+	first_id = llmq_board_id(&live, 0, false);
+	if (first_id != 0 &&
+		llmq_cell_copy(&live, LLMQ_LIVE_HEALTH, first_id, &first, offsetof(LlmqHealthBoard, trouble)))
 	{
-		int32		id = llmq_events_id(&live, page, false);
+		int64		after = kept(&first);
 
-		if (id == 0 || !llmq_cell_copy(&live, LLMQ_LIVE_HEALTH, id, events, sizeof(LlmqHealthEvents)))
-			continue;
-		for (int i = 0; i < LLMQ_EVENTS_PER_PAGE; i++)
-			if (events->event[i].number != 0)
-				put_event((ReturnSetInfo *) fcinfo->resultinfo, &events->event[i]);
+		if (after < first.events && note_keeping(&live, first_id, after, first.events))
+			for (int32 page = 0; page < LLMQ_EVENT_PAGES; page++)
+				put_page(&live, page, after, first.events, (ReturnSetInfo *) fcinfo->resultinfo);
 	}
 	llmq_live_close(&live);
 	return (Datum) 0;
 }
 
-/* Writes the last events into llmquota.event. Answers how many were not there yet. */
+/* Writes the events into llmquota.event that are not there yet. Answers how many. */
 int64
 llmq_events_keep_step(const LlmqMaintenance *maintenance)
 {
