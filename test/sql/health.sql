@@ -116,11 +116,11 @@ DROP TABLE p;
 CALL forget();
 -- half of the calls of a minute, if they are at least twenty
 SELECT count(*), array_agg(DISTINCT c) AS calls
-  FROM generate_series(1, 9) n, LATERAL (VALUES (call('r', 'd1', 'http_status => 500')), (call('r', 'd1'))) v (c);
+  FROM generate_series(1, 18) n, call('r', 'd1', CASE n % 2 WHEN 0 THEN 'http_status => 500' ELSE 'http_status => 200' END) c;
 SELECT call('r', 'd1', 'http_status => 502') AS tenth_of_19, call('r', 'd1') AS not_open;
 SELECT call('r', 'd1', 'http_status => 500') AS eleventh_of_21, call('r', 'd1') AS open;
 SELECT count(*), array_agg(DISTINCT c) AS a_third_of_30
-  FROM generate_series(1, 10) n, LATERAL (VALUES (call('t', 'e1')), (call('t', 'e1')), (call('t', 'e1', 'http_status => 500'))) v (c);
+  FROM generate_series(1, 30) n, call('t', 'e1', CASE n % 3 WHEN 0 THEN 'http_status => 500' ELSE 'http_status => 200' END) c;
 CALL forget();
 -- the provider's opens when calls of all its accounts fail
 SELECT call('m', CASE n % 2 WHEN 0 THEN 'a1' ELSE 'b1' END, 'error => ''connection refused''') FROM generate_series(1, 5) n;
@@ -153,12 +153,15 @@ CALL forget();
 --
 -- The caller's own mistakes hurt nobody
 --
-SELECT count(*), array_agg(DISTINCT c) AS calls FROM generate_series(1, 21) n, LATERAL (VALUES
-	(call('m', 'a1', 'http_status => 400, error => ''{"error": {"type": "invalid_request_error", "message": "messages: field required"}}''')),
-	(call('m', 'a1', 'http_status => 400, error => ''{"error": {"code": "content_policy_violation", "message": "rejected"}}''')),
-	(call('m', 'a1', 'error => ''cancelled''')),
-	(call('m', 'a1', 'http_status => 413')),
-	(call('m', 'a1', 'http_status => 422'))) v (c);
+SELECT what, count(*), array_agg(DISTINCT c) AS calls
+  FROM (VALUES
+	('invalid', 'http_status => 400, error => ''{"error": {"type": "invalid_request_error", "message": "messages: field required"}}'''),
+	('content', 'http_status => 400, error => ''{"error": {"code": "content_policy_violation", "message": "rejected"}}'''),
+	('cancelled', 'error => ''cancelled'''),
+	('too large', 'http_status => 413'),
+	('unprocessable', 'http_status => 422')) v (what, arguments),
+	generate_series(1, 21) n, call('m', 'a1', arguments || repeat(' ', n)) c
+ GROUP BY what ORDER BY what;
 SELECT call('m', 'a1');
 SELECT events_kept, troubles_ended FROM llmquota_maintain();
 
