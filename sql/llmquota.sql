@@ -1910,7 +1910,7 @@ BEGIN
 	END IF;
 	FOR given IN SELECT e.key, e.value FROM pg_catalog.jsonb_each(NEW.params) e LOOP
 		SELECT p.lowest, p.highest INTO lowest, highest
-		  FROM (VALUES ('session_ttl_ms', 1000, 2764800000), ('explore', 0, 1)) p (name, lowest, highest)
+		  FROM (VALUES ('session_ttl_ms', 0, 2764800000), ('explore', 0, 1)) p (name, lowest, highest)
 		 WHERE p.name OPERATOR(pg_catalog.=) given.key;
 		IF NOT FOUND THEN
 			RAISE EXCEPTION USING ERRCODE = 'undefined_object',

@@ -127,6 +127,7 @@ typedef struct LlmqAccount
 	const char *org;			/* NULL: shared */
 	const char *base_url;
 	bool		enabled;
+	int32		weight;			/* scratch, of the tier that pool.c works at */
 	/* what its meters said when they were last asked */
 	uint64		looked_in;		/* number of that pick */
 	struct LlmqVerdict *verdict;
@@ -179,7 +180,7 @@ typedef struct LlmqRouteOption
 	int32		max_attempts;
 	int32		deadline_ms;
 	bool		retry_same_model;
-	int64		session_ttl;	/* microseconds: so long a session stays with its key */
+	int64		session_ttl;	/* microseconds: so long a session stays with its key; 0: for ever */
 	double		explore;		/* share of picks that find out how fast others are */
 } LlmqRouteOption;
 
@@ -202,6 +203,7 @@ typedef struct LlmqRoute
 	const char *name;
 	LlmqNameRef ref;
 	const LlmqRouteOption *option;
+	bool		own;			/* of one org: its own definition, or its own options */
 	int			nsteps;
 	LlmqStep   *step;
 } LlmqRoute;

@@ -162,6 +162,7 @@ build_route(const RouteRow *first, int n)
 static void
 put_own_route(LlmqCatalog *catalog, const char *org, LlmqRoute *route)
 {
+	route->own = true;
 	llmq_names_put(catalog->own_routes, llmq_own_route_name(org, route->name), route);
 	catalog->has_own_routes = true;
 }

@@ -1,17 +1,13 @@
 /*
  * choose.c
- *	  Which candidate a pick tries: steps, owners, tiers, and the least used key.
+ *	  Which candidate a pick tries: steps, models, owners, tiers, and in each tier the key that strategy.c names.
  *
  * Everything here looks at copies of meters and locks nothing; llmq_grant() looks again under the locks and may say no,
- * and then the next best is tried. In a tier of up to 16 keys all are compared; in a larger one two chosen at random
- * ("the power of two choices", Mitzenmacher 2001), and when both refuse all others, from a place that moves, so that a
- * refusal is only given when every candidate was read or is remembered as full. What is in trouble (avoid.c) is not
- * asked. Accounts are asked before their keys, once in a pick: a full account excludes all its keys.
+ * and then the next best is tried. What is in trouble (avoid.c) is not asked. Accounts are asked before their keys, once
+ * in a pick: a full account excludes all its keys.
  */
 #include "postgres.h"
 
-#include "common/pg_prng.h"
-#include "miscadmin.h"
 #include "utils/timestamp.h"
 
 #include "args.h"
@@ -20,8 +16,8 @@
 #include "pick.h"
 #include "prompt.h"
 
-#define COMPARE_ALL 16
-#define CHOICES 2
+/* A tier of up to so many keys is small: none of them is remembered as full. */
+#define SMALL_TIER 16
 
 /*
  * How long a full meter is not asked again, at most: capacity can come back early, when calls are released or turn out
@@ -155,8 +151,8 @@ admits(LlmqPick *pick, LlmqKey *key, LlmqVerdict *verdict)
  * Asks one candidate: its headroom, or -1 when it refuses or is excluded. `*gone` says that it was put among the full
  * ones, so that another candidate has its place now.
  */
-static double
-ask(LlmqPick *pick, LlmqTier *tier, int index, bool *gone)
+double
+llmq_ask(LlmqPick *pick, LlmqTier *tier, int index, bool *gone)
 {
 	LlmqKey    *key = tier->candidate[index].key;
 	LlmqVerdict verdict;
@@ -168,7 +164,7 @@ ask(LlmqPick *pick, LlmqTier *tier, int index, bool *gone)
 	pick->any_candidate = true;
 	if (admits(pick, key, &verdict))
 		return key->refused_in == pick->number ? -1 : verdict.headroom;
-	if (verdict.full && tier->n > COMPARE_ALL)
+	if (verdict.full && tier->n > SMALL_TIER)
 	{
 		remember_full(pick, tier, index, &verdict);
 		*gone = true;
@@ -176,74 +172,14 @@ ask(LlmqPick *pick, LlmqTier *tier, int index, bool *gone)
 	return -1;
 }
 
-/* The best of all active candidates, asked from a random place on; the first that admits, if `first` is enough. */
+/* The key of a tier to try next. */
 static LlmqKey *
-best_of_all(LlmqPick *pick, LlmqTier *tier, bool first)
-{
-	LlmqKey    *best = NULL;
-	double		best_headroom = -1;
-	int			at;
-
-	if (tier->nactive == 0)
-		return NULL;
-	at = (int) pg_prng_uint64_range(&pg_global_prng_state, 0, tier->nactive - 1);
-	for (int left = tier->nactive; left > 0 && tier->nactive > 0; left--)
-	{
-		double		headroom;
-		bool		gone;
-
-		at = at % tier->nactive;
-		headroom = ask(pick, tier, at, &gone);
-		if (headroom > best_headroom)
-		{
-			best = tier->candidate[at].key;
-			best_headroom = headroom;
-			if (first)
-				break;
-		}
-		if (!gone)
-			at++;
-		if ((left & 0xff) == 0)
-			CHECK_FOR_INTERRUPTS();
-	}
-	return best;
-}
-
-/* The better of two chosen at random; NULL when both refuse. */
-static LlmqKey *
-best_of_two(LlmqPick *pick, LlmqTier *tier)
-{
-	LlmqKey    *best = NULL;
-	double		best_headroom = -1;
-
-	for (int i = 0; i < CHOICES && tier->nactive > 0; i++)
-	{
-		int			at = (int) pg_prng_uint64_range(&pg_global_prng_state, 0, tier->nactive - 1);
-		LlmqKey    *key = tier->candidate[at].key;
-		bool		gone;
-		double		headroom = ask(pick, tier, at, &gone);
-
-		if (headroom > best_headroom)
-		{
-			best = key;
-			best_headroom = headroom;
-		}
-	}
-	return best;
-}
-
-/* The least used key of a tier that admits the request as far as a look tells. */
-static LlmqKey *
-least_used(LlmqPick *pick, LlmqTier *tier)
+next_key(LlmqPick *pick, LlmqTier *tier)
 {
 	LlmqKey    *key;
 
 	recall(tier, pick->now);
-	if (tier->n <= COMPARE_ALL)
-		return best_of_all(pick, tier, false);
-	key = best_of_two(pick, tier);
-	if (key == NULL)
-		key = best_of_all(pick, tier, true);
+	key = llmq_strategy_key(pick, tier);
 	if (key == NULL && tier->nactive < tier->n)
 	{
 		pick->any_key = pick->any_candidate = true;
@@ -291,7 +227,7 @@ try_tier(LlmqPick *pick, LlmqTier *tier)
 {
 	for (int attempt = 0; attempt < MAX_GRANT_ATTEMPTS && !pick->common_refused; attempt++)
 	{
-		LlmqKey    *key = least_used(pick, tier);
+		LlmqKey    *key = next_key(pick, tier);
 		LlmqGrant	done;
 
 		if (key == NULL)
@@ -312,7 +248,7 @@ try_pool(LlmqPick *pick, const char *owner, bool only_look)
 	LlmqPool   *pool = llmq_pool(pick->catalog, pick->model, owner);
 
 	for (int i = 0; i < pool->ntiers && !pick->no_slot && !pick->common_refused; i++)
-		if (only_look ? least_used(pick, &pool->tier[i]) != NULL : try_tier(pick, &pool->tier[i]))
+		if (only_look ? next_key(pick, &pool->tier[i]) != NULL : try_tier(pick, &pool->tier[i]))
 			return true;
 	return false;
 }
@@ -416,21 +352,36 @@ try_model(LlmqPick *pick)
 	return granted;
 }
 
-/* Tries the models of a step; `soonest` is of what has refused so far, the refusal that ends first. */
+/* Tries one model of a step; `soonest` is of what has refused so far, the refusal that ends first. */
 static bool
-try_step(LlmqPick *pick, const LlmqStep *step, LlmqVerdict *soonest)
+try_choice(LlmqPick *pick, const LlmqChoice *choice, LlmqVerdict *soonest)
 {
-	bool		granted = false;
+	bool		granted;
 
-	for (int i = 0; i < step->nchoices && !granted && !pick->no_slot; i++)
-	{
-		pick->model = step->choice[i].model;
-		if (!pick->model->enabled)
-			continue;
-		granted = try_model(pick);
-		if (!pick->refusal.admitted && (soonest->admitted || pick->refusal.when < soonest->when))
-			*soonest = pick->refusal;
-	}
+	pick->model = choice->model;
+	if (!pick->model->enabled)
+		return false;
+	granted = try_model(pick);
+	if (!pick->refusal.admitted && (soonest->admitted || pick->refusal.when < soonest->when))
+		*soonest = pick->refusal;
+	return granted;
+}
+
+/* Tries the models of a step. */
+static bool
+try_step(LlmqPick *pick, int number, LlmqVerdict *soonest)
+{
+	const LlmqStep *step = &pick->route->step[number];
+	LlmqChoice *order;
+	bool		granted = false;
+	int			n;
+
+	if (step->nchoices == 1)
+		return try_choice(pick, step->choice, soonest);
+	order = llmq_strategy_order(pick, number, &n);
+	for (int i = 0; i < n && !granted && !pick->no_slot; i++)
+		granted = try_choice(pick, &order[i], soonest);
+	pfree(order);
 	return granted;
 }
 
@@ -445,7 +396,7 @@ llmq_choose(LlmqPick *pick)
 
 	llmq_verdict_init(&soonest);
 	for (int i = 0; i < pick->route->nsteps && !granted && !pick->no_slot; i++)
-		granted = try_step(pick, &pick->route->step[i], &soonest);
+		granted = try_step(pick, i, &soonest);
 	pick->refusal = soonest;
 	return granted;
 }

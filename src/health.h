@@ -22,6 +22,7 @@
 #define LLMQ_HEALTH_BOARD		'b'
 #define LLMQ_HEALTH_EVENTS		'e'
 #define LLMQ_HEALTH_CALIBRATION	'c' /* of a model: see calibration.h */
+#define LLMQ_HEALTH_TURNS		't' /* of a route: see turn.h */
 
 /* The values of these enums are stored: append only. */
 typedef enum LlmqTroubleKind

@@ -11,11 +11,15 @@
 #include "meter.h"
 #include "refusal.h"
 
-/* A key that may serve a model, and until when this backend need not ask its meters. */
+/* A key that may serve a model, and what this backend remembers of the two. */
 typedef struct LlmqCandidate
 {
 	LlmqKey    *key;
-	int64		full_until;
+	int			rank;			/* in the tier: by weight, then by name; once the tier is ranked */
+	int32		account_weight; /* the largest weight of the account's keys there; likewise */
+	int64		full_until;		/* until then its meters need not be asked */
+	int64		latency;		/* microseconds, 0 when not known; as of the next */
+	int64		latency_read;
 } LlmqCandidate;
 
 /* Who can keep a pick from a candidate: key, account, model, both, provider; each for every kind of trouble. */
@@ -42,6 +46,14 @@ typedef struct LlmqTier
 	int			n;
 	int			nactive;
 	LlmqCandidate *candidate;
+	int			place;			/* among the tiers of its pool */
+	bool		own;			/* of accounts that an org owns */
+	bool		ranked;			/* each candidate knows its place: see llmq_tier_rank() */
+	/* of the pick that is under way, as its strategy has it */
+	uint64		begun_in;		/* number of that pick */
+	int			turn;			/* the rank whose turn it is */
+	bool		exploring;
+	/* what is remembered of the full ones */
 	int64		next_return;	/* when the first of the full ones is to be asked again */
 	uint64		health_version; /* of the boards by which some were put among the full ones */
 	LlmqVerdict soonest;		/* of the full ones, the refusal that ends first */
@@ -101,6 +113,7 @@ typedef enum LlmqGrant
 
 /* pool.c */
 extern LlmqPool *llmq_pool(LlmqCatalog *catalog, LlmqModel *model, const char *owner);
+extern void llmq_tier_rank(LlmqTier *tier);
 
 /* avoid.c */
 extern int64 llmq_trouble_end(const LlmqTrouble *trouble, int64 now);
@@ -109,7 +122,12 @@ extern bool llmq_probes_claim(LlmqPick *pick, const LlmqAvoid *avoid);
 extern void llmq_probes_give_back(LlmqPick *pick, const LlmqAvoid *avoid, int n);
 
 /* choose.c */
+extern double llmq_ask(LlmqPick *pick, LlmqTier *tier, int index, bool *gone);
 extern bool llmq_choose(LlmqPick *pick);
+
+/* strategy.c */
+extern LlmqKey *llmq_strategy_key(LlmqPick *pick, LlmqTier *tier);
+extern LlmqChoice *llmq_strategy_order(LlmqPick *pick, int number, int *n);
 
 /* grant.c */
 extern LlmqGrant llmq_grant(LlmqPick *pick, LlmqKey *key, LlmqVerdict *verdict);

@@ -32,11 +32,23 @@ belongs(const LlmqKey *key, const char *owner)
 	return owner == NULL ? org == NULL : org != NULL && strcmp(org, owner) == 0;
 }
 
-/* Inside a tier keys have no order: where they are asked from is left to chance. */
+/* Inside a tier keys have no order, until one is asked for: to sort 10,000 of them takes its time. */
 static int
 compare_candidates(const void *a, const void *b)
 {
 	return ((const LlmqCandidate *) a)->key->priority - ((const LlmqCandidate *) b)->key->priority;
+}
+
+/* The configured order in a tier. */
+static int
+compare_ranks(const void *a, const void *b)
+{
+	const LlmqKey *left = (*(LlmqCandidate *const *) a)->key;
+	const LlmqKey *right = (*(LlmqCandidate *const *) b)->key;
+
+	if (left->weight != right->weight)
+		return right->weight - left->weight;
+	return strcmp(left->subject.name, right->subject.name);
 }
 
 /* Does another tier begin with this one of the sorted candidates? */
@@ -61,7 +73,12 @@ fill_tiers(LlmqPool *pool, LlmqCandidate *candidates, int n)
 		LlmqTier   *tier;
 
 		if (begins_tier(candidates, i))
-			pool->tier[pool->ntiers++].candidate = &candidates[i];
+		{
+			tier = &pool->tier[pool->ntiers];
+			tier->candidate = &candidates[i];
+			tier->place = pool->ntiers++;
+			tier->own = pool->owner != NULL;
+		}
 		tier = &pool->tier[pool->ntiers - 1];
 		tier->nactive = ++tier->n;
 	}
@@ -108,4 +125,35 @@ llmq_pool(LlmqCatalog *catalog, LlmqModel *model, const char *owner)
 	model->pools = pool;
 	MemoryContextSwitchTo(caller);
 	return pool;
+}
+
+/*
+ * Says, once, which place each candidate of a tier has in the configured order, and what its account weighs: as its
+ * heaviest key there. More keys do not weigh more.
+ */
+void
+llmq_tier_rank(LlmqTier *tier)
+{
+	LlmqCandidate **order;
+
+	if (tier->ranked)
+		return;
+	order = palloc(sizeof(LlmqCandidate *) * tier->n);
+	for (int i = 0; i < tier->n; i++)
+	{
+		order[i] = &tier->candidate[i];
+		order[i]->key->account->weight = 0;
+	}
+	qsort(order, tier->n, sizeof(LlmqCandidate *), compare_ranks);
+	for (int i = 0; i < tier->n; i++)
+	{
+		LlmqAccount *account = order[i]->key->account;
+
+		order[i]->rank = i;
+		account->weight = Max(account->weight, order[i]->key->weight);
+	}
+	for (int i = 0; i < tier->n; i++)
+		order[i]->account_weight = order[i]->key->account->weight;
+	pfree(order);
+	tier->ranked = true;
 }

@@ -7,51 +7,24 @@
  */
 #include "postgres.h"
 
-#include "common/hashfn.h"
 #include "miscadmin.h"
 
 #include "health.h"
+#include "health_cell.h"
 #include "service.h"
 
-/* Weight of the last call in the mean latency. */
+/* Weight of the last call in the mean latency, once there are as many calls as make that their share. */
 #define LATENCY_WEIGHT 0.1
 
 #define MAX_ATTEMPTS 1000
-
-/* Where cells were found: those that a hash puts in one place push each other out. */
-#define REMEMBERED 256
-static struct
-{
-	char		kind;
-	int32		subject;
-	int32		part;
-	int32		id;
-}			remembered[REMEMBERED];
 
 /* The id of a cell; 0 when there is none, unless it is to be created. */
 static int32
 find(LlmqLive *live, char kind, int32 subject, int32 part, bool create)
 {
-	uint32		place = hash_combine(murmurhash32(subject), murmurhash32(part)) % REMEMBERED;
-	LlmqCellKey key = {.table = LLMQ_LIVE_HEALTH,.kind = kind,.subject = subject,.part = part};
-	LlmqService service = {.cell.length = sizeof(LlmqService)};
-	ItemPointerData tid;
-	int32		id = remembered[place].id;
+	LlmqHealthKey key = {.kind = kind,.subject = subject,.part = part};
 
-	if (remembered[place].kind == kind && remembered[place].subject == subject && remembered[place].part == part &&
-		llmq_cell_locate(live, LLMQ_LIVE_HEALTH, id, &tid))
-		return id;
-	id = llmq_cell_find(live, &key);
-	if (id == 0 && create)
-		id = llmq_cell_create(live, &key, &service.cell, PG_INT32_MAX);
-	if (id != 0)
-	{
-		remembered[place].kind = kind;
-		remembered[place].subject = subject;
-		remembered[place].part = part;
-		remembered[place].id = id;
-	}
-	return id;
+	return llmq_health_cell(live, &key, create ? sizeof(LlmqService) : 0);
 }
 
 /* Under the lock: counts the call in one cell. Whether its breaker is to open. */
@@ -61,7 +34,8 @@ count(LlmqService *service, const LlmqServiceCall *call)
 	service->calls++;
 	service->called_at = call->now;
 	if (!call->failed && call->latency >= 0)
-		service->latency += (call->latency - service->latency) * (service->latency == 0 ? 1.0 : LATENCY_WEIGHT);
+		service->latency += (call->latency - service->latency) *
+			(service->latency == 0 ? 1.0 : Max(LATENCY_WEIGHT, 1.0 / service->calls));
 	if (!llmq_breaker_note(&service->breaker, call->failed, call->now, call->rule))
 		return false;
 	llmq_breaker_reset(&service->breaker);
@@ -91,7 +65,7 @@ llmq_service_note(LlmqLive *live, LlmqServiceCall *call)
 			return;
 		}
 		CHECK_FOR_INTERRUPTS();
-		memset(remembered, 0, sizeof(remembered));
+		llmq_health_cells_forget();
 	}
 	elog(ERROR, "live state keeps moving");
 }

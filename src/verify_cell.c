@@ -16,6 +16,7 @@
 #include "name.h"
 #include "refusal.h"
 #include "service.h"
+#include "turn.h"
 #include "verify.h"
 
 /* Says what is wrong; true, so that a check can return it. */
@@ -195,7 +196,7 @@ llmq_cell_fault(LlmqLiveTable table, const LlmqCellHeader *state, Size size, int
 			return meter_fault((const LlmqMeterState *) state, found);
 		case LLMQ_LIVE_HEALTH:
 			if (size != sizeof(LlmqHealthBoard) && size != sizeof(LlmqHealthEvents) && size != sizeof(LlmqService) &&
-				size != sizeof(LlmqModelTokens))
+				size != sizeof(LlmqModelTokens) && size != sizeof(LlmqTurns))
 				return fault(found, "length", sizeof(LlmqHealthBoard), size);
 			break;
 		case LLMQ_LIVE_LEASE:

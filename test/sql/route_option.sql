@@ -34,8 +34,8 @@ SELECT * FROM attempt($$INSERT INTO llmquota.route_option (route, deadline_ms) V
 SELECT * FROM attempt($$INSERT INTO llmquota.route_option (route, retry_same_model) VALUES ('r', %L)$$, NULL, 'true');
 SELECT * FROM attempt($$INSERT INTO llmquota.route_option (route, params) VALUES ('r', %L)$$,
 	'{', '[]', '"explore"', 'null', '{"exploration": 1}', '{"explore": "0.1"}', '{"explore": null}', '{"explore": -0.001}', '{"explore": 1.001}',
-	'{"session_ttl_ms": 999}', '{"session_ttl_ms": 2764800001}', '{"session_ttl_ms": []}',
-	NULL, '{}', '{"explore": 0}', '{"explore": 1, "session_ttl_ms": 1000}', '{"session_ttl_ms": 2764800000}');
+	'{"session_ttl_ms": -1}', '{"session_ttl_ms": 2764800001}', '{"session_ttl_ms": []}',
+	NULL, '{}', '{"explore": 0}', '{"explore": 1, "session_ttl_ms": 0}', '{"session_ttl_ms": 2764800000}');
 INSERT INTO llmquota.route_option (route) VALUES ('r'), ('s');
 SELECT * FROM attempt($$INSERT INTO llmquota.route_option (route) VALUES (%L)$$, 'r');
 SELECT * FROM attempt($$UPDATE llmquota.route_option SET strategy = %L$$, 'random');
