@@ -138,7 +138,7 @@ CREATE FUNCTION call(milliseconds int, VARIADIC exclude text[] DEFAULT '{}') RET
 $$;
 SELECT call(10000, 'c', 'd'), call(200, 'a', 'c'), call(220, 'a', 'd');
 DO $$ BEGIN
-	WHILE picks(20, 'l') LIKE '%a-1%' LOOP
+	WHILE picks(100, 'l') LIKE '%a-1%' LOOP
 		ASSERT clock_timestamp() < statement_timestamp() + interval '60 s', 'a slow account is not left alone';
 	END LOOP;
 END $$;
@@ -183,7 +183,7 @@ INSERT INTO llmquota.route (route, step, model, weight) VALUES ('mixed', 1, 'slo
 SELECT count(*) AS calls FROM llmquota.key k, llmquota_pick('slow', exclude => ARRAY(SELECT o.key FROM llmquota.key o WHERE o.key <> k.key)) p,
 	llmquota_record(p.lease, latency_ms => 20000) r;
 DO $$ BEGIN
-	WHILE EXISTS (SELECT FROM llmquota_pick('mixed') WHERE model = 'slow') LOOP
+	WHILE EXISTS (SELECT FROM generate_series(1, 100) n, llmquota_pick('mixed', request_id => n::text) WHERE model = 'slow') LOOP
 		ASSERT clock_timestamp() < statement_timestamp() + interval '60 s', 'a slow model is not left alone';
 	END LOOP;
 END $$;
