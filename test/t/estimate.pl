@@ -30,9 +30,12 @@ sub estimate
 	return sql($where, "SELECT llmquota_estimate_tokens($prompt, 'large')");
 }
 
-# A backend that has looked before anything was known learns of it by itself.
+# A backend that has looked when nothing was known yet, and when there was little, learns of more by itself.
 my $session = $node->background_psql('postgres', on_error_stop => 0);
 is(ask($session, "SELECT llmquota_estimate_tokens($prompt, 'large')"), $plain, 'nothing is known at first');
+sql($node, $call);
+isnt(my $little = ask($session, "SELECT llmquota_estimate_tokens($prompt, 'large')"), $plain, 'a call teaches');
+is(estimate($node), $little, '... all backends the same');
 sql($node, "$call;" x 60);
 my $taught = estimate($node);
 cmp_ok($taught, '>', 1.8 * $plain, 'calls have taught');
@@ -77,8 +80,14 @@ $session = $node->background_psql('postgres', on_error_stop => 0);
 is(ask($session, "SELECT llmquota_estimate_tokens($prompt, 'large')"), $last, 'it is known before');
 sql($node, 'DROP EXTENSION llmquota; CREATE EXTENSION llmquota;' . fixture());
 is(ask($session, "SELECT llmquota_estimate_tokens($prompt, 'large')"), $plain, 'nothing is known when the extension is new');
+# the names have the same ids again, but the cells are of others
+sql($node, q{SELECT llmquota_release(lease) FROM llmquota_pick('large')});
+sql($node, $call =~ s/large/small/r);
+my $small = sql($node, "SELECT llmquota_estimate_tokens($prompt, 'small')");
 is(ask($session, $call), 'settled', 'and calls teach again');
 cmp_ok(ask($session, "SELECT llmquota_estimate_tokens($prompt, 'large')"), '>', $plain, '... the backend of before too');
+is(sql($node, "SELECT llmquota_estimate_tokens($prompt, 'small')"), $small, '... and no other model');
+is(sql($node, q{SELECT count(*) FROM llmquota.health WHERE kind = 'c'}), 2, '... in cells of their own');
 verified($node, 'a new extension');
 $session->quit;
 
@@ -96,6 +105,8 @@ my ($expected, $latin1, $ascii) = map {
 cmp_ok($expected, '>', 50, 'a text with umlauts has tokens');
 is($latin1, $expected, 'as many in LATIN1');
 is($ascii, $expected, 'as many where the database has no encoding');
+is( $node->safe_psql('d_SQL_ASCII', q{SELECT llmquota_estimate_tokens(repeat(convert_from('\\xfc', 'SQL_ASCII'), 100)) > 0}),
+	't', '... and the text is no UTF-8');
 
 $standby->stop;
 $node->stop;
