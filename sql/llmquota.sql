@@ -55,6 +55,56 @@ COMMENT ON TYPE llmquota.record_result IS 'the answer of llmquota_record';
 COMMENT ON COLUMN llmquota.record_result.status IS 'settled, settled_late (the lease had expired), already_settled, or unknown_lease';
 COMMENT ON COLUMN llmquota.record_result.usage_source IS 'where the stored token figures come from: reported, reserved, late or recovered; NULL for an unknown lease';
 
+CREATE TYPE llmquota.explain_result AS (
+	rank int,
+	step int,
+	model text,
+	priority int,
+	weight int,
+	account text,
+	key text,
+	verdict text,
+	score numeric,
+	scope text,
+	subject text,
+	metric text,
+	period text,
+	quota numeric,
+	amount numeric,
+	used numeric,
+	requested numeric,
+	retry_at timestamptz,
+	since timestamptz,
+	failure text,
+	http_status int,
+	lease uuid,
+	reason text
+);
+COMMENT ON TYPE llmquota.explain_result IS 'the answer of llmquota_explain: what a pick would find at one candidate';
+COMMENT ON COLUMN llmquota.explain_result.rank IS 'the order in which a pick asks: steps, their models, own accounts before shared ones, tiers, and in a tier the better score first (strategies of routes other than least_used have an order of their own in a tier)';
+COMMENT ON COLUMN llmquota.explain_result.step IS 'which step of the route, from 1';
+COMMENT ON COLUMN llmquota.explain_result.model IS 'the model';
+COMMENT ON COLUMN llmquota.explain_result.priority IS 'tier of the key';
+COMMENT ON COLUMN llmquota.explain_result.weight IS 'weight of the key';
+COMMENT ON COLUMN llmquota.explain_result.account IS 'account of the key; NULL: shared by all orgs, and named for administrators only';
+COMMENT ON COLUMN llmquota.explain_result.key IS 'the key; NULL as for account';
+COMMENT ON COLUMN llmquota.explain_result.verdict IS 'available, half_open (one call at a time is let through, to see), or why not: excluded, cooling, open, disabled, rate_limited, over_capacity, too_large';
+COMMENT ON COLUMN llmquota.explain_result.score IS 'what would be left of the tightest limit, as a fraction of it; NULL: a limit refuses';
+COMMENT ON COLUMN llmquota.explain_result.scope IS 'whose limit refuses, or who is in trouble: global, provider, account, model, key or org; NULL: nothing keeps a pick away';
+COMMENT ON COLUMN llmquota.explain_result.subject IS 'which one, by name; NULL as for account, or with the scope model';
+COMMENT ON COLUMN llmquota.explain_result.metric IS 'what the limit counts; NULL: no limit refuses';
+COMMENT ON COLUMN llmquota.explain_result.period IS 'its window; NULL: no limit refuses, or it is of concurrency';
+COMMENT ON COLUMN llmquota.explain_result.quota IS 'id of its row in llmquota.quota; NULL: no limit refuses';
+COMMENT ON COLUMN llmquota.explain_result.amount IS 'what it allows; NULL: no limit refuses';
+COMMENT ON COLUMN llmquota.explain_result.used IS 'what is used of it; NULL: no limit refuses';
+COMMENT ON COLUMN llmquota.explain_result.requested IS 'what the request would add; NULL: no limit refuses';
+COMMENT ON COLUMN llmquota.explain_result.retry_at IS 'when the candidate comes back; NULL: it is available, or nobody knows, or never';
+COMMENT ON COLUMN llmquota.explain_result.since IS 'since when it is in trouble; NULL: it is not';
+COMMENT ON COLUMN llmquota.explain_result.failure IS 'the kind of failure that caused the trouble; NULL: there is none, or somebody caused it';
+COMMENT ON COLUMN llmquota.explain_result.http_status IS 'HTTP status of the answer that caused it; NULL: there was none, or it was not given';
+COMMENT ON COLUMN llmquota.explain_result.lease IS 'the lease of the call that caused it; NULL: none did, or as for account';
+COMMENT ON COLUMN llmquota.explain_result.reason IS 'what somebody said; NULL: nothing, or as for account';
+
 --
 -- Tables: configuration. Plain DML; a change is effective in every backend at its next pick after the commit. Their
 -- pages are read directly, so they are heaps whatever default_table_access_method says.
@@ -688,6 +738,17 @@ LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'llmquota_pick';
 COMMENT ON FUNCTION @extschema@.llmquota_pick(text, text, bigint, bigint, text, text, text[], text, text, int) IS
 'Asks for the right to make one call of a model: checks every quota that matches, charges them all or none, and answers with a lease, or with the limit that refused and when to come back. The charge does not wait for, and is not undone by, the end of the transaction. Call it as SELECT * FROM llmquota_pick(...). NULL for any argument but route and org means: not given';
+
+-- Takes what llmquota_pick takes, by its definition.
+DO $$
+BEGIN
+	EXECUTE pg_catalog.format('CREATE FUNCTION @extschema@.llmquota_explain(%s) RETURNS SETOF llmquota.explain_result '
+							  'LANGUAGE c VOLATILE PARALLEL UNSAFE AS ''MODULE_PATHNAME'', ''llmquota_explain''',
+							  pg_catalog.pg_get_function_arguments('@extschema@.llmquota_pick'::pg_catalog.regproc));
+END
+$$;
+COMMENT ON FUNCTION @extschema@.llmquota_explain IS
+'What llmquota_pick with the same arguments would find: a row for every candidate, whether it is available or what keeps the pick from it, and until when. Charges nothing and counts nothing; works on a hot standby. No row: no enabled key serves the route for the org, or the org is disabled';
 
 CREATE FUNCTION @extschema@.llmquota_record(
 	lease uuid,
@@ -1324,6 +1385,7 @@ AS $$
 DECLARE
 	calls CONSTANT pg_catalog.text := '@extschema@.llmquota_pick(pg_catalog.text, pg_catalog.text, bigint, bigint, pg_catalog.text, pg_catalog.text, pg_catalog.text[], pg_catalog.text, pg_catalog.text, int), '
 		'@extschema@.llmquota_record(pg_catalog.uuid, bigint, bigint, bigint, bigint, bigint, pg_catalog.jsonb, int, pg_catalog.text, pg_catalog.jsonb, int, pg_catalog.jsonb), '
+		'@extschema@.llmquota_explain, '
 		'@extschema@.llmquota_release(pg_catalog.uuid), '
 		'@extschema@.llmquota_renew(pg_catalog.uuid, int), '
 		'@extschema@.llmquota_estimate_tokens(pg_catalog.text, pg_catalog.text)';
@@ -1336,6 +1398,7 @@ DECLARE
 		'@extschema@.llmquota_rename(pg_catalog.text, pg_catalog.text, pg_catalog.text), '
 		'@extschema@.llmquota_forget(pg_catalog.text, pg_catalog.text), '
 		'@extschema@.llmquota_rebuild(), '
+		'@extschema@.llmquota_key_state(pg_catalog.text, pg_catalog.text), '
 		'@extschema@.llmquota_lease_rows(), '
 		'@extschema@.llmquota_meter_rows(), '
 		'@extschema@.llmquota_live_counts(), '
@@ -1348,7 +1411,7 @@ DECLARE
 	histograms CONSTANT pg_catalog.text := '@extschema@.llmquota_percentile(bigint[], float8), '
 		'@extschema@.llmquota_histogram(int, bigint), '
 		'@extschema@.llmquota_histogram_sum(bigint[])';
-	reading CONSTANT pg_catalog.text := 'llmquota.usage_current, llmquota.alias, llmquota.former_name, llmquota.change, llmquota.event, llmquota.lease, llmquota.meter_window, llmquota.worker_status, llmquota.role_grant';
+	reading CONSTANT pg_catalog.text := 'llmquota.usage_current, llmquota.alias, llmquota.former_name, llmquota.change, llmquota.event, llmquota.key_status, llmquota.lease, llmquota.meter_window, llmquota.worker_status, llmquota.role_grant';
 	is_app CONSTANT boolean := EXISTS (SELECT FROM llmquota.role_grant g
 										WHERE g.role OPERATOR(pg_catalog.=) $1 AND g.kind OPERATOR(pg_catalog.=) ANY ('{app,admin}'::pg_catalog.text[]));
 	is_reader CONSTANT boolean := EXISTS (SELECT FROM llmquota.role_grant g
@@ -1746,6 +1809,23 @@ RETURNS SETOF record
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'llmquota_live_counts';
 COMMENT ON FUNCTION @extschema@.llmquota_live_counts() IS 'internal: what is counted in live state, for llmquota_metrics';
+
+CREATE FUNCTION @extschema@.llmquota_key_state(
+	key text,
+	model text,
+	OUT status text,
+	OUT scope text,
+	OUT quota bigint,
+	OUT until timestamptz,
+	OUT since timestamptz,
+	OUT failure text,
+	OUT http_status int,
+	OUT lease uuid,
+	OUT reason text)
+RETURNS record
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'llmquota_key_state';
+COMMENT ON FUNCTION @extschema@.llmquota_key_state(text, text) IS 'internal: a row of llmquota.key_status';
 
 --
 -- Functions: monitoring
@@ -2298,6 +2378,27 @@ COMMENT ON COLUMN llmquota.meter_window.seeding IS 'true: the window is new and 
 COMMENT ON COLUMN llmquota.meter_window.mode IS 'enforce, or observe: counts and never refuses';
 COMMENT ON COLUMN llmquota.meter_window.quota IS 'id of the row in llmquota.quota';
 
+CREATE VIEW llmquota.key_status AS
+SELECT k.key, m.model, k.account, a.provider, s.status, s.until, s.scope, s.quota, s.since, s.failure, s.http_status, s.lease, s.reason
+  FROM llmquota.key k
+  JOIN llmquota.account a ON a.account OPERATOR(pg_catalog.=) k.account
+  JOIN llmquota.model m ON m.provider OPERATOR(pg_catalog.=) a.provider AND (k.models IS NULL OR m.model OPERATOR(pg_catalog.=) ANY (k.models))
+ CROSS JOIN LATERAL @extschema@.llmquota_key_state(k.key, m.model) s;
+COMMENT ON VIEW llmquota.key_status IS 'whether picks use a key now: a row for each model that it may be used for';
+COMMENT ON COLUMN llmquota.key_status.key IS 'the key';
+COMMENT ON COLUMN llmquota.key_status.model IS 'the model';
+COMMENT ON COLUMN llmquota.key_status.account IS 'account of the key';
+COMMENT ON COLUMN llmquota.key_status.provider IS 'provider of the account';
+COMMENT ON COLUMN llmquota.key_status.status IS 'healthy, cooling, open (a breaker), half_open (one call at a time is let through, to see), disabled, or exhausted (a limit would refuse the smallest call)';
+COMMENT ON COLUMN llmquota.key_status.until IS 'until when; NULL: it is healthy, a call may be let through now, or nobody knows';
+COMMENT ON COLUMN llmquota.key_status.scope IS 'whose trouble or limit it is: global, provider, account (or the model there), model or key; NULL: it is healthy, or not enabled';
+COMMENT ON COLUMN llmquota.key_status.quota IS 'id of the quota that is exhausted; NULL: none is';
+COMMENT ON COLUMN llmquota.key_status.since IS 'since when it is in trouble; NULL: it is not';
+COMMENT ON COLUMN llmquota.key_status.failure IS 'the kind of failure that caused the trouble; NULL: there is none, or somebody caused it';
+COMMENT ON COLUMN llmquota.key_status.http_status IS 'HTTP status of the answer that caused it; NULL: there was none, or it was not given';
+COMMENT ON COLUMN llmquota.key_status.lease IS 'the lease of the call that caused it, whose row in llmquota.usage has the answer; NULL: none did';
+COMMENT ON COLUMN llmquota.key_status.reason IS 'what somebody said; not enabled: key, account, model or provider is not, in the configuration; NULL: nothing';
+
 CREATE VIEW llmquota.worker_status AS
 SELECT r.pid, r.last_run, r.last_run_ms, r.next_run, r.rounds, r.failures, r.last_error, r.last_error_at
   FROM @extschema@.llmquota_worker_rows() r;
@@ -2364,7 +2465,7 @@ $$;
 REVOKE ALL ON SCHEMA llmquota FROM PUBLIC;
 REVOKE ALL ON ALL TABLES IN SCHEMA llmquota FROM PUBLIC;
 REVOKE ALL ON ALL SEQUENCES IN SCHEMA llmquota FROM PUBLIC;
-REVOKE ALL ON TYPE llmquota.pick_result, llmquota.record_result FROM PUBLIC;
+REVOKE ALL ON TYPE llmquota.pick_result, llmquota.explain_result, llmquota.record_result FROM PUBLIC;
 REVOKE ALL ON FUNCTION
 	@extschema@.llmquota_pick(text, text, bigint, bigint, text, text, text[], text, text, int),
 	@extschema@.llmquota_estimate_tokens(text, text),
@@ -2405,6 +2506,8 @@ REVOKE ALL ON FUNCTION
 	@extschema@.llmquota_check_grant(text, text, text),
 	@extschema@.llmquota_grant(text, text, text),
 	@extschema@.llmquota_revoke(text, text, text),
+	@extschema@.llmquota_explain,
+	@extschema@.llmquota_key_state(text, text),
 	@extschema@.llmquota_lease_rows(),
 	@extschema@.llmquota_meter_rows(),
 	@extschema@.llmquota_live_counts(),

@@ -104,8 +104,8 @@ typedef struct KnownResult
 	TupleDesc	desc;
 } KnownResult;
 
-/* Four functions answer rows. When the extension is created anew they have other ids; the places are taken over. */
-static KnownResult known_results[4];
+/* So many functions answer rows. When the extension is created anew they have other ids; the places are taken over. */
+static KnownResult known_results[8];
 
 /* Looks a result's row type up and remembers it in a place. */
 static void

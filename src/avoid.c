@@ -52,12 +52,16 @@ consider(const Suspect *suspect, const LlmqTrouble *trouble, int64 now, LlmqAvoi
 
 	if (end <= now)
 	{
-		if (trouble->kind != LLMQ_TROUBLE_COOLING)
-			avoid->probe[avoid->nprobes++] = (LlmqProbe) {.who = suspect->patient,.kind = trouble->kind};
+		if (trouble->kind == LLMQ_TROUBLE_COOLING)
+			return;
+		if (avoid->trouble == NULL)
+			avoid->trouble = trouble;
+		avoid->probe[avoid->nprobes++] = (LlmqProbe) {.who = suspect->patient,.kind = trouble->kind};
 	}
 	else if (avoid->cause.kind == LLMQ_TROUBLE_NONE || end > avoid->until)
 	{
 		avoid->until = end;
+		avoid->trouble = trouble;
 		avoid->cause = (LlmqCause) {
 			.subject = suspect->subject,.model = suspect->model,.kind = trouble->kind,.failure = trouble->failure,
 			.http_status = trouble->http_status
@@ -72,6 +76,7 @@ llmq_avoid(LlmqKey *key, LlmqModel *model, int64 now, LlmqAvoid *avoid)
 	Suspect		suspects[LLMQ_SUSPECTS];
 
 	avoid->cause.kind = LLMQ_TROUBLE_NONE;
+	avoid->trouble = NULL;
 	avoid->nprobes = 0;
 	if (llmq_health_troubles() == 0)
 		return false;

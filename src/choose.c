@@ -29,8 +29,9 @@
 /* How often the second look may refuse what the first admitted, before the pick gives up on a tier. */
 #define MAX_GRANT_ATTEMPTS 64
 
-static bool
-is_excluded(const LlmqPick *pick, const LlmqKey *key)
+/* Does the caller not want this key for the model being tried? */
+bool
+llmq_excluded(const LlmqPick *pick, const LlmqKey *key)
 {
 	for (int i = 0; i < pick->nexclude; i++)
 	{
@@ -159,7 +160,7 @@ llmq_ask(LlmqPick *pick, LlmqTier *tier, int index, bool *gone)
 
 	*gone = false;
 	pick->any_key = true;
-	if (pick->nexclude > 0 && is_excluded(pick, key))
+	if (pick->nexclude > 0 && llmq_excluded(pick, key))
 		return -1;
 	pick->any_candidate = true;
 	if (admits(pick, key, &verdict))
@@ -277,8 +278,8 @@ expected_input(LlmqPick *pick)
 }
 
 /* What one call of the model reserves. */
-static void
-set_demand(LlmqPick *pick)
+void
+llmq_set_demand(LlmqPick *pick)
 {
 	LlmqUse    *use = &pick->demand.use;
 
@@ -345,7 +346,7 @@ try_model(LlmqPick *pick)
 {
 	bool		granted = false;
 
-	set_demand(pick);
+	llmq_set_demand(pick);
 	pick->common_refused = true;
 	for (int attempt = 0; attempt < MAX_GRANT_ATTEMPTS && !granted && pick->common_refused; attempt++)
 		granted = try_model_once(pick);

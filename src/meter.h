@@ -146,6 +146,7 @@ extern void llmq_meter_count_refusals(LlmqMeterState *state, int64 quota, int64 
 
 /* meter_cell.c */
 extern const char *llmq_scope_text(char letter);
+extern const char *llmq_metric_text(LlmqMetric metric);
 extern bool llmq_scope_of(char letter, LlmqScope *scope);
 extern char llmq_scope_letter(LlmqScope scope);
 extern bool llmq_meter_read(LlmqLive *live, LlmqMeter *meter, LlmqMeterState *state);

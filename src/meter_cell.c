@@ -40,6 +40,14 @@ llmq_scope_letter(LlmqScope scope)
 }
 
 const char *
+llmq_metric_text(LlmqMetric metric)
+{
+	static const char *const texts[] = {"requests", "input_tokens", "output_tokens", "tokens", "concurrency"};
+
+	return texts[metric];
+}
+
+const char *
 llmq_scope_text(char letter)
 {
 	LlmqScope	scope;

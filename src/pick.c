@@ -187,8 +187,8 @@ read_route(FunctionCallInfo fcinfo, LlmqPick *pick)
 }
 
 /* Takes the request out of the arguments. Raises for what is wrong; nothing has been changed then. */
-static void
-read_request(FunctionCallInfo fcinfo, LlmqPick *pick)
+void
+llmq_pick_read(FunctionCallInfo fcinfo, LlmqPick *pick)
 {
 	memset(pick, 0, sizeof(LlmqPick));
 	pick->catalog = llmq_catalog();
@@ -283,7 +283,7 @@ llmquota_pick(PG_FUNCTION_ARGS)
 
 	llmq_cell_refuse_if_read_only("llmquota_pick()");
 	refuse_expansion(fcinfo);
-	read_request(fcinfo, &pick);
+	llmq_pick_read(fcinfo, &pick);
 	last_call.granted = run(&pick);
 	last_call.lease = pick.lease;
 	if (pick.demand.tentative)

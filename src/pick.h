@@ -5,6 +5,8 @@
 #ifndef LLMQ_PICK_H
 #define LLMQ_PICK_H
 
+#include "fmgr.h"
+
 #include "catalog.h"
 #include "health.h"
 #include "lease.h"
@@ -36,6 +38,7 @@ typedef struct LlmqAvoid
 {
 	LlmqCause	cause;			/* that lasts longest; of no kind: nothing does */
 	int64		until;			/* as far as is known */
+	const LlmqTrouble *trouble; /* that one; else one that its call would be the probe of; or NULL */
 	int			nprobes;		/* of these troubles its call would be the probe */
 	LlmqProbe	probe[LLMQ_SUSPECTS * LLMQ_TROUBLE_KINDS];
 } LlmqAvoid;
@@ -111,6 +114,9 @@ typedef enum LlmqGrant
 	LLMQ_GRANT_NO_SLOT
 } LlmqGrant;
 
+/* pick.c */
+extern void llmq_pick_read(FunctionCallInfo fcinfo, LlmqPick *pick);
+
 /* pool.c */
 extern LlmqPool *llmq_pool(LlmqCatalog *catalog, LlmqModel *model, const char *owner);
 extern void llmq_tier_rank(LlmqTier *tier);
@@ -124,6 +130,8 @@ extern void llmq_probes_give_back(LlmqPick *pick, const LlmqAvoid *avoid, int n)
 /* choose.c */
 extern double llmq_ask(LlmqPick *pick, LlmqTier *tier, int index, bool *gone);
 extern bool llmq_choose(LlmqPick *pick);
+extern bool llmq_excluded(const LlmqPick *pick, const LlmqKey *key);
+extern void llmq_set_demand(LlmqPick *pick);
 
 /* strategy.c */
 extern LlmqKey *llmq_strategy_key(LlmqPick *pick, LlmqTier *tier);

@@ -183,7 +183,6 @@ retry_at_text(int64 retry_at)
 Datum
 llmq_refusal_limit_jsonb(const LlmqRefusalLimit *limit)
 {
-	static const char *const metrics[] = {"requests", "input_tokens", "output_tokens", "tokens", "concurrency"};
 	JsonbParseState *state = NULL;
 
 	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
@@ -192,7 +191,7 @@ llmq_refusal_limit_jsonb(const LlmqRefusalLimit *limit)
 	push_text(&state, "model", limit->model);
 	if (limit->family != NULL)
 		push_text(&state, "family", limit->family);
-	push_text(&state, "metric", metrics[limit->metric]);
+	push_text(&state, "metric", llmq_metric_text(limit->metric));
 	push_text(&state, "period", limit->period);
 	push_number(&state, "amount", limit->amount);
 	push_number(&state, "used", limit->used);

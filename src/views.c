@@ -172,14 +172,13 @@ period_text(const MeterWalk *walk, const LlmqQuota *quota, const LlmqWindow *win
 static void
 put_window(const MeterWalk *walk, Datum *values, bool *nulls, const LlmqWindow *window)
 {
-	static const char *const metrics[] = {"requests", "input_tokens", "output_tokens", "tokens", "concurrency"};
 	const LlmqQuota *quota = quota_of(walk, window);
 	int64		at = 0;
 
 	if (quota == NULL)
 		return;
 	values[METER_QUOTA] = Int64GetDatum(window->quota);
-	llmq_put_text(values, nulls, METER_METRIC, metrics[window->metric]);
+	llmq_put_text(values, nulls, METER_METRIC, llmq_metric_text(window->metric));
 	llmq_put_text(values, nulls, METER_PERIOD, period_text(walk, quota, window));
 	nulls[METER_PERIOD_START] = window->kind != LLMQ_WINDOW_CALENDAR;
 	values[METER_PERIOD_START] = TimestampTzGetDatum(window->head);
