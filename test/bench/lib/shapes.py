@@ -1,4 +1,5 @@
-"""Refusals, crowds, pools of keys and of leases: picks that have to look further than one of 12 keys, or a free slot."""
+"""Refusals, crowds, pools of keys and of leases, chains that are cooling: picks that have to look further than one of 12
+keys, or a free slot."""
 
 import statistics
 
@@ -9,6 +10,7 @@ CLIENTS = 8
 CROWD, FREE = 10_000, 10
 POOLS = (10, 1_000, 10_000)
 SLOTS, TIMED = 100_000, 100
+CANDIDATES = 100
 
 
 def make_single(bench):
@@ -132,3 +134,37 @@ def slots(bench):
     return [compare(f"pick in a pool of leases 95 % full, free ones {name}, off, 1 session", figures, name, "empty", 0.5)
             for name in ("spread", "together")] + [
         compare("refused pick in a pool of leases all taken, off, 1 session", figures, "full", "empty")]
+
+
+def make_chain(bench, database, cooling):
+    """A route of three steps with 34, 33 and 33 keys in 20 accounts; the pairs of account and step cool for a day that the
+    condition on the number of the account and the step says. They must be half of the keys."""
+    bench.make_database(database, keys=CANDIDATES, accounts=20)
+    bench.make_lease_pages(database)
+    bench.cluster.sql(
+        database,
+        "INSERT INTO llmquota.model (model, provider) SELECT 'step-' || n, 'openai' FROM generate_series(1, 3) n",
+        "INSERT INTO llmquota.route (route, step, model) SELECT 'chain', n, 'step-' || n FROM generate_series(1, 3) n",
+        "UPDATE llmquota.key SET models = ARRAY['step-' || (right(key, 5)::int - 1) % 3 + 1]",
+        "CREATE VIEW chain AS SELECT key, account, replace(account, 'account-', '')::int AS n, models[1] AS model, "
+        "right(models[1], 1)::int AS step FROM llmquota.key",
+        "SELECT r.* FROM (SELECT account, model, array_agg(key) AS keys FROM chain "
+        f"WHERE {cooling} GROUP BY 1, 2) c, llmquota_pick(c.model, exclude => ARRAY(SELECT key FROM chain WHERE key <> ALL "
+        "(c.keys))) p, llmquota_record(p.lease, http_status => 429, headers => '{\"retry-after\": \"86400\"}') r")
+    cool = int(bench.cluster.value(database, f"SELECT count(*) FROM chain WHERE {cooling}"))
+    if not 0.49 <= cool / CANDIDATES <= 0.51:
+        raise Failure(f"{cool} of the keys of {database} are cooling")
+
+
+def cooling(bench):
+    chains = {"of each step": "n <= 10", "the first of the chain": "step = 1 OR step = 2 AND n <= 10"}
+    bench.say(f"making chains of {CANDIDATES} keys, half of them cooling")
+    measures = {"plain": lambda: bench.pick(CLIENTS, "off")}
+    for number, (name, condition) in enumerate(chains.items()):
+        database = f"chain{number}"
+        make_chain(bench, database, condition)
+        measures[name] = lambda database=database: bench.pick(CLIENTS, "off", database=database, model="chain")
+    bench.warm_up(*measures.values())
+    figures = interleave(measures, bench.rounds)
+    return [compare(f"pick, 3 steps, {CANDIDATES} keys, half cooling: {name}, off, {CLIENTS} clients", figures, name, "plain",
+                    0.6) for name in chains]
