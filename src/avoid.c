@@ -83,13 +83,11 @@ llmq_avoid(LlmqKey *key, LlmqModel *model, int64 now, LlmqAvoid *avoid)
 	list_suspects(key, model, suspects);
 	for (int i = 0; i < LLMQ_SUSPECTS; i++)
 	{
-		for (int kind = LLMQ_TROUBLE_COOLING; kind < LLMQ_TROUBLE_KINDS; kind++)
-		{
-			const LlmqTrouble *trouble = llmq_health_find(&suspects[i].patient, kind);
+		const LlmqTrouble *troubles[LLMQ_TROUBLE_KINDS];
+		int			n = llmq_health_find_all(&suspects[i].patient, troubles);
 
-			if (trouble != NULL)
-				consider(&suspects[i], trouble, now, avoid);
-		}
+		for (int j = 0; j < n; j++)
+			consider(&suspects[i], troubles[j], now, avoid);
 	}
 	return avoid->cause.kind != LLMQ_TROUBLE_NONE;
 }

@@ -3,8 +3,8 @@
  *	  Which candidate a pick tries: steps, models, owners, tiers, and in each tier the key that strategy.c names.
  *
  * Everything here looks at copies of meters and locks nothing; llmq_grant() looks again under the locks and may say no,
- * and then the next best is tried. What is in trouble (avoid.c) is not asked. Accounts are asked before their keys, once
- * in a pick: a full account excludes all its keys.
+ * and then the next best is tried. What is in trouble (avoid.c) is not asked. Accounts are asked before their keys,
+ * once in a pick: a full account excludes all its keys.
  */
 #include "postgres.h"
 
@@ -60,13 +60,17 @@ ask_account(LlmqPick *pick, LlmqAccount *account)
 	return account->verdict;
 }
 
-/* Puts a full candidate at the end of the tier, where it is not asked for a while. */
+/*
+ * Puts a full candidate at the end of the tier, where it is not asked for a while; one in trouble until that ends, for
+ * the boards' version says when it ends before.
+ */
 static void
 remember_full(const LlmqPick *pick, LlmqTier *tier, int index, const LlmqVerdict *verdict)
 {
 	LlmqCandidate candidate = tier->candidate[index];
 	bool		first = tier->nactive == tier->n;
-	int64		until = Min(verdict->when, pick->now + REMEMBER_FULL);
+	bool		in_trouble = verdict->cause.kind != LLMQ_TROUBLE_NONE;
+	int64		until = in_trouble ? verdict->when : Min(verdict->when, pick->now + REMEMBER_FULL);
 
 	candidate.full_until = (until / RETURN_STEP + 1) * RETURN_STEP;
 	tier->nactive--;
@@ -338,8 +342,8 @@ try_model_once(LlmqPick *pick)
 }
 
 /*
- * Tries one model. A common limit that nobody had looked at may refuse under the lock: then it has become tight, and the
- * model is tried again with a look.
+ * Tries one model. A common limit that nobody had looked at may refuse under the lock: then it has become tight, and
+ * the model is tried again with a look.
  */
 static bool
 try_model(LlmqPick *pick)

@@ -194,6 +194,19 @@ llmq_health_find(const LlmqPatient *who, LlmqTroubleKind kind)
 	return patient == NULL || patient->place[kind].board == 0 ? NULL : &patient->trouble[kind];
 }
 
+/* All troubles of a patient as of the last look: how many, at most one of each kind. */
+int
+llmq_health_find_all(const LlmqPatient *who, const LlmqTrouble *found[LLMQ_TROUBLE_KINDS])
+{
+	Patient    *patient = known == NULL ? NULL : patients_lookup(known, *who);
+	int			n = 0;
+
+	for (int kind = 0; patient != NULL && kind < LLMQ_TROUBLE_KINDS; kind++)
+		if (patient->place[kind].board != 0)
+			found[n++] = &patient->trouble[kind];
+	return n;
+}
+
 /* Where a trouble stands, or may be put; no board when there is none with room. */
 LlmqBoardPlace
 llmq_health_place(const LlmqPatient *who, LlmqTroubleKind kind)

@@ -146,6 +146,7 @@ extern uint64 llmq_health_version(void);
 extern int64 llmq_health_events(void);
 extern int	llmq_health_troubles(void);
 extern const LlmqTrouble *llmq_health_find(const LlmqPatient *patient, LlmqTroubleKind kind);
+extern int	llmq_health_find_all(const LlmqPatient *patient, const LlmqTrouble *found[LLMQ_TROUBLE_KINDS]);
 
 typedef void (*LlmqTroubleVisitor) (const LlmqTrouble *trouble, void *argument);
 extern void llmq_health_each(LlmqTroubleVisitor visit, void *argument);

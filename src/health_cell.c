@@ -16,7 +16,7 @@ static struct
 	int32		id;
 }			remembered[REMEMBERED];
 
-/* The id of a cell; when there is none it is created with zeroed contents of a size, or 0 is the answer if that is 0. */
+/* The id of a cell; when there is none it is created with so many bytes, all zero; 0 when there is none and no size. */
 int32
 llmq_health_cell(LlmqLive *live, const LlmqHealthKey *key, Size size)
 {

@@ -2,15 +2,15 @@
  * strategy.c
  *	  In which order a pick tries what it may choose from: the models of a step, and the keys of a tier.
  *
- * least_used compares the keys of a tier by their headroom: all of up to 16; in a larger tier two chosen at random ("the
- * power of two choices", Mitzenmacher 2001), and when both refuse all others, from a place that moves, so that a refusal is
- * only given when every candidate was read or is remembered as full. The other strategies say which one to ask first, and
- * ask on in their order while candidates refuse; after 16 of them any other that admits will do.
+ * least_used compares the keys of a tier by their headroom: all of up to 16; in a larger tier two chosen at random
+ * ("the power of two choices", Mitzenmacher 2001), and when both refuse all others, from a place that moves, so that a
+ * refusal is only given when every candidate was read or is remembered as full. The other strategies say which one to
+ * ask first, and ask on in their order while candidates refuse; after 16 of them any other that admits will do.
  *
- * A session has its key by rendezvous hashing (Thaler and Ravishankar 1998): every account, and then every key of it, gets a
- * number from the session's name and its own, and the smallest is tried first. So nothing is stored, whoever is out of
- * service loses its own sessions only, and gets them back. The account comes first because it is what providers keep
- * caches of prompts for. Names are those of the first day, so that a rename moves nobody.
+ * A session has its key by rendezvous hashing (Thaler and Ravishankar 1998): every account, and then every key of it,
+ * gets a number from the session's name and its own, and the smallest is tried first. So nothing is stored, whoever is
+ * out of service loses its own sessions only, and gets them back. The account comes first because it is what providers
+ * keep caches of prompts for. Names are those of the first day, so that a rename moves nobody.
  *
  * Nothing is locked here but the page of the tickets, for a moment (turn.c).
  */
@@ -124,7 +124,7 @@ lot(uint64 random, int32 weight)
 	return (1e-9 - log(fraction)) / (weight > 0 ? weight : NO_WEIGHT);
 }
 
-/* The candidate to ask next, of those that have not been asked; -1 when there is none. One function for each strategy. */
+/* The candidate to ask next, of those that have not been asked; -1 when there is none. One for each strategy. */
 typedef int (*Chooser) (LlmqPick *pick, LlmqTier *tier);
 
 /* Each with the probability that its weight is of the sum. */
@@ -402,7 +402,7 @@ place_by_weight(Place *places, int n, uint64 session)
 	}
 }
 
-/* Places models by their latency; those that are as fast as the fastest, or not known, by their weights before others. */
+/* Places models by their latency; those as fast as the fastest, or not known, by their weights before others. */
 static void
 place_by_latency(LlmqPick *pick, Place *places, int n)
 {
