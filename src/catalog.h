@@ -122,6 +122,9 @@ typedef struct LlmqAccount
 	const char *org;			/* NULL: shared */
 	const char *base_url;
 	bool		enabled;
+	struct LlmqAccount *next;	/* of all */
+	int			nkeys;
+	struct LlmqKey *first_key;
 	/* what its meters said when they were last asked */
 	uint64		looked_in;		/* number of that pick */
 	struct LlmqVerdict *verdict;
@@ -130,7 +133,7 @@ typedef struct LlmqAccount
 typedef struct LlmqKey
 {
 	LlmqSubject subject;
-	struct LlmqKey *next;		/* of all */
+	struct LlmqKey *next;		/* of its account */
 	LlmqAccount *account;
 	const char *secret_ref;
 	int16		priority;
@@ -199,7 +202,7 @@ typedef struct LlmqCatalog
 	Size		kept;			/* in pieces, in all */
 	LlmqSettings settings;
 	LlmqSubject global;
-	LlmqKey    *first_key;
+	LlmqAccount *first_account;
 	struct names_hash *keys;	/* by name; NULL until one is asked for */
 	LlmqQuota  *quotas[LLMQ_SCOPE_COUNT][LLMQ_PART_COUNT];
 	LlmqRoleGrant *role_grants;
