@@ -40,7 +40,7 @@ def wal(bench):
     since the checkpoint, the slots been used before."""
     bench.make_database("six", keys=12, limited=("provider", "key"))
     text = ("\\set r random(100000, 100499)\n"
-            "SELECT * FROM llmquota_pick('gpt-4o', 'tenant' || :r, 1200, 500, ttl_ms => 1000,\n"
+            "SELECT * FROM llmquota_pick('gpt-4o', 'tenant' || :r, 1200, 500, ttl_ms => 5000,\n"
             "session => 'b1c0ffee-0000-4000-8000-000000' || :r,\n"
             "request_id => 'deadbeef-0000-4000-8000-000000' || :r);\n")
     script = Script("wal", text)
