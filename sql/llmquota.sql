@@ -399,64 +399,65 @@ COMMENT ON COLUMN llmquota.change.new_values IS 'what it became: the whole row o
 
 --
 -- Tables: the ledger. The parent has no index, key or constraint beyond NOT NULL, so that the daily leaves, which are
--- ordinary tables, can be dumped and restored; every leaf has a unique index on (lease, picked_at).
+-- ordinary tables, can be dumped and restored; every leaf has a unique index on (lease, picked_at). Columns of a fixed
+-- width come first, those that always have a value before others, so that whoever reads a million rows finds them fast.
 --
 
 CREATE TABLE llmquota.usage (
 	lease uuid NOT NULL,
 	picked_at timestamptz NOT NULL,
 	recorded_at timestamptz NOT NULL,
-	org text NOT NULL,
-	session text,
-	request_id text,
-	attempt int,
-	route text,
-	model text,
-	provider text,
-	account text,
-	key text,
-	status text,
-	http_status int,
-	error text,
+	recorded_in bigint NOT NULL,
 	reserved_input int,
 	reserved_output int,
 	input_tokens bigint,
+	output_tokens bigint,
 	cached_tokens bigint,
 	cache_write_tokens bigint,
-	output_tokens bigint,
 	reasoning_tokens bigint,
-	usage_source text,
+	attempt int,
+	http_status int,
 	latency_ms int,
-	tags jsonb,
-	recorded_in bigint NOT NULL
+	status text,
+	org text NOT NULL,
+	model text,
+	key text,
+	account text,
+	provider text,
+	route text,
+	usage_source text,
+	session text,
+	request_id text,
+	error text,
+	tags jsonb
 ) PARTITION BY RANGE (picked_at);
 COMMENT ON TABLE llmquota.usage IS 'the ledger: one row for every lease that ended, in partitions by UTC day of picked_at. A column is NULL when nothing was said or is known';
 COMMENT ON COLUMN llmquota.usage.lease IS 'the lease; unique together with picked_at';
 COMMENT ON COLUMN llmquota.usage.picked_at IS 'when the lease was granted';
 COMMENT ON COLUMN llmquota.usage.recorded_at IS 'when the row was written';
-COMMENT ON COLUMN llmquota.usage.org IS 'the org the call was made for';
-COMMENT ON COLUMN llmquota.usage.session IS 'session given to the pick; NULL: none';
-COMMENT ON COLUMN llmquota.usage.request_id IS 'request_id given to the pick; NULL: none';
-COMMENT ON COLUMN llmquota.usage.attempt IS 'number of the attempt at the request, from 1';
-COMMENT ON COLUMN llmquota.usage.route IS 'the route that was asked for';
-COMMENT ON COLUMN llmquota.usage.model IS 'the model that was picked';
-COMMENT ON COLUMN llmquota.usage.provider IS 'the provider that was picked';
-COMMENT ON COLUMN llmquota.usage.account IS 'the account that was picked';
-COMMENT ON COLUMN llmquota.usage.key IS 'the key that was picked';
-COMMENT ON COLUMN llmquota.usage.status IS 'how the lease ended: ok, error, expired (never recorded) or released (not used)';
-COMMENT ON COLUMN llmquota.usage.http_status IS 'HTTP status of the provider; NULL: not given';
-COMMENT ON COLUMN llmquota.usage.error IS 'excerpt of the error, at most 500 characters, secrets removed; NULL: none';
+COMMENT ON COLUMN llmquota.usage.recorded_in IS 'the transaction that wrote the row; filled in by a trigger, whatever was given';
 COMMENT ON COLUMN llmquota.usage.reserved_input IS 'input tokens reserved by the pick';
 COMMENT ON COLUMN llmquota.usage.reserved_output IS 'output tokens reserved by the pick';
 COMMENT ON COLUMN llmquota.usage.input_tokens IS 'input tokens; NULL: not known';
+COMMENT ON COLUMN llmquota.usage.output_tokens IS 'output tokens; NULL: not known';
 COMMENT ON COLUMN llmquota.usage.cached_tokens IS 'input tokens among them that the provider read from its cache; NULL: not known';
 COMMENT ON COLUMN llmquota.usage.cache_write_tokens IS 'input tokens among them that the provider wrote to its cache; NULL: not known';
-COMMENT ON COLUMN llmquota.usage.output_tokens IS 'output tokens; NULL: not known';
 COMMENT ON COLUMN llmquota.usage.reasoning_tokens IS 'output tokens among them spent on reasoning; NULL: not known';
-COMMENT ON COLUMN llmquota.usage.usage_source IS 'where the figures come from: reported (by the application), reserved (nothing better known), late (reported after the lease expired) or recovered (written by maintenance for a lost record)';
+COMMENT ON COLUMN llmquota.usage.attempt IS 'number of the attempt at the request, from 1';
+COMMENT ON COLUMN llmquota.usage.http_status IS 'HTTP status of the provider; NULL: not given';
 COMMENT ON COLUMN llmquota.usage.latency_ms IS 'duration of the call in milliseconds, as reported; NULL: not given';
+COMMENT ON COLUMN llmquota.usage.status IS 'how the lease ended: ok, error, expired (never recorded) or released (not used)';
+COMMENT ON COLUMN llmquota.usage.org IS 'the org the call was made for';
+COMMENT ON COLUMN llmquota.usage.model IS 'the model that was picked';
+COMMENT ON COLUMN llmquota.usage.key IS 'the key that was picked';
+COMMENT ON COLUMN llmquota.usage.account IS 'the account that was picked';
+COMMENT ON COLUMN llmquota.usage.provider IS 'the provider that was picked';
+COMMENT ON COLUMN llmquota.usage.route IS 'the route that was asked for';
+COMMENT ON COLUMN llmquota.usage.usage_source IS 'where the figures come from: reported (by the application), reserved (nothing better known), late (reported after the lease expired) or recovered (written by maintenance for a lost record)';
+COMMENT ON COLUMN llmquota.usage.session IS 'session given to the pick; NULL: none';
+COMMENT ON COLUMN llmquota.usage.request_id IS 'request_id given to the pick; NULL: none';
+COMMENT ON COLUMN llmquota.usage.error IS 'excerpt of the error, at most 500 characters, secrets removed; NULL: none';
 COMMENT ON COLUMN llmquota.usage.tags IS 'whatever the application gave with the record; NULL: nothing';
-COMMENT ON COLUMN llmquota.usage.recorded_in IS 'the transaction that wrote the row; filled in by a trigger, whatever was given';
 
 CREATE TABLE llmquota.usage_default PARTITION OF llmquota.usage DEFAULT;
 COMMENT ON TABLE llmquota.usage_default IS 'ledger rows of days without a partition of their own, until llmquota_maintain makes one';
@@ -2430,10 +2431,11 @@ COMMENT ON COLUMN llmquota.former_name.now_called IS 'its name of now';
 COMMENT ON COLUMN llmquota.former_name.picked_from IS 'calls of the ledger that were picked before had the name from another bearer; -infinity: there was none';
 
 CREATE VIEW llmquota.usage_current AS
-SELECT u.lease, u.picked_at, u.recorded_at, COALESCE(o.now_called, u.org) AS org, u.session, u.request_id, u.attempt, u.route,
-	   COALESCE(m.now_called, u.model) AS model, u.provider, COALESCE(a.now_called, u.account) AS account, COALESCE(k.now_called, u.key) AS key,
-	   u.status, u.http_status, u.error, u.reserved_input, u.reserved_output, u.input_tokens, u.cached_tokens, u.cache_write_tokens,
-	   u.output_tokens, u.reasoning_tokens, u.usage_source, u.latency_ms, u.tags, u.recorded_in
+SELECT u.lease, u.picked_at, u.recorded_at, u.recorded_in, u.reserved_input, u.reserved_output, u.input_tokens,
+	   u.output_tokens, u.cached_tokens, u.cache_write_tokens, u.reasoning_tokens, u.attempt, u.http_status,
+	   u.latency_ms, u.status, COALESCE(o.now_called, u.org) AS org, COALESCE(m.now_called, u.model) AS model,
+	   COALESCE(k.now_called, u.key) AS key, COALESCE(a.now_called, u.account) AS account, u.provider, u.route,
+	   u.usage_source, u.session, u.request_id, u.error, u.tags
   FROM llmquota.usage u
   LEFT JOIN llmquota.former_name o ON o.kind OPERATOR(pg_catalog.=) 'org' AND o.name OPERATOR(pg_catalog.=) u.org
 		AND u.recorded_at OPERATOR(pg_catalog.>=) o.since AND u.picked_at OPERATOR(pg_catalog.>=) o.picked_from AND u.picked_at OPERATOR(pg_catalog.<) o.until

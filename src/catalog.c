@@ -233,8 +233,9 @@ llmq_catalog_key(LlmqCatalog *catalog, const char *name)
 	if (catalog->keys == NULL)
 	{
 		catalog->keys = llmq_names_create(catalog->context);
-		for (LlmqKey *key = catalog->first_key; key != NULL; key = key->next)
-			llmq_names_put(catalog->keys, key->subject.name, key);
+		for (LlmqAccount *account = catalog->first_account; account != NULL; account = account->next)
+			for (LlmqKey *key = account->first_key; key != NULL; key = key->next)
+				llmq_names_put(catalog->keys, key->subject.name, key);
 	}
 	return llmq_names_find(catalog->keys, llmq_alias_now(catalog, LLMQ_NAME_KEY, name));
 }

@@ -127,6 +127,9 @@ typedef struct LlmqAccount
 	const char *org;			/* NULL: shared */
 	const char *base_url;
 	bool		enabled;
+	struct LlmqAccount *next;	/* of all */
+	int			nkeys;
+	struct LlmqKey *first_key;
 	int32		weight;			/* scratch, of the tier that pool.c works at */
 	/* what its meters said when they were last asked */
 	uint64		looked_in;		/* number of that pick */
@@ -136,7 +139,7 @@ typedef struct LlmqAccount
 typedef struct LlmqKey
 {
 	LlmqSubject subject;
-	struct LlmqKey *next;		/* of all */
+	struct LlmqKey *next;		/* of its account */
 	LlmqAccount *account;
 	const char *secret_ref;
 	int16		priority;
@@ -248,7 +251,7 @@ typedef struct LlmqCatalog
 	Size		kept;			/* in pieces, in all */
 	LlmqSettings settings;
 	LlmqSubject global;
-	LlmqKey    *first_key;
+	LlmqAccount *first_account;
 	struct names_hash *keys;	/* by name; NULL until one is asked for */
 	LlmqQuota  *quotas[LLMQ_SCOPE_COUNT][LLMQ_PART_COUNT];
 	LlmqRoleGrant *role_grants;

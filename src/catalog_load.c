@@ -24,6 +24,9 @@
 #include "catalog_row.h"
 #include "name.h"
 
+/* So many names are compared in less time than one is looked up. */
+#define ACCOUNTS_TO_COMPARE 8
+
 /* What small pieces are cut from; the largest that an allocation set does not give a block of its own. */
 #define PIECES_SIZE 8192
 
@@ -160,6 +163,8 @@ read_account(LlmqRow *row)
 	account->org = text_value(row, 3);
 	account->base_url = is_null(row, 4) ? account->provider->base_url : text_value(row, 4);
 	account->enabled = bool_value(row, 5) && account->provider->enabled;
+	account->next = row->catalog->first_account;
+	row->catalog->first_account = account;
 	llmq_names_put(row->catalog->accounts, account->subject.name, account);
 	if (account->org != NULL)
 		llmq_names_put(row->catalog->owners, account->org, account);
@@ -182,16 +187,32 @@ read_key_models(LlmqKey *key, const LlmqRow *row)
 		key->models[i] = nulls[i] ? "" : TextDatumGetCString(elements[i]);
 }
 
+/* The account of this name; among many keys it is mostly one of the first accounts. NULL when there is none. */
+static LlmqAccount *
+find_account(LlmqCatalog *catalog, Datum name)
+{
+	text	   *wanted = DatumGetTextPP(name);
+	Size		length = VARSIZE_ANY_EXHDR(wanted);
+	LlmqAccount *account = catalog->first_account;
+
+	for (int i = 0; i < ACCOUNTS_TO_COMPARE && account != NULL; i++, account = account->next)
+	{
+		const char *found = account->subject.name;
+
+		if (strncmp(found, VARDATA_ANY(wanted), length) == 0 && found[length] == '\0')
+			return account;
+	}
+	return llmq_names_find(catalog->accounts, text_to_cstring(wanted));
+}
+
 /* Keys that cannot be picked are not kept. */
 static void
 read_key(LlmqRow *row)
 {
 	LlmqCatalog *catalog = row->catalog;
-	char	   *account_name = TextDatumGetCString(value(row, 2));
-	LlmqAccount *account = llmq_names_find(catalog->accounts, account_name);
+	LlmqAccount *account = find_account(catalog, value(row, 2));
 	LlmqKey    *key;
 
-	pfree(account_name);
 	if (account == NULL || !account->enabled || !bool_value(row, 6))
 		return;
 	key = llmq_catalog_keep(catalog, sizeof(LlmqKey));
@@ -201,8 +222,9 @@ read_key(LlmqRow *row)
 	key->priority = DatumGetInt16(value(row, 4));
 	key->weight = DatumGetInt32(value(row, 7));
 	read_key_models(key, row);
-	key->next = catalog->first_key;
-	catalog->first_key = key;
+	key->next = account->first_key;
+	account->first_key = key;
+	account->nkeys++;
 }
 
 static void

@@ -178,6 +178,7 @@ typedef struct LlmqCellRange
 	LlmqLiveTable table;
 	BlockNumber first;
 	BlockNumber count;
+	BlockNumber nblocks;		/* of the table, when this was worked out */
 } LlmqCellRange;
 
 extern void llmq_cell_scan(LlmqLive *live, const LlmqCellRange *range, LlmqCellVisitor visit, void *argument);

@@ -104,6 +104,7 @@ charge(const Owed *debt)
 	excess.correction.picked_at = debt->row.picked_at;
 	excess.correction.generation = PG_UINT32_MAX;
 	excess.correction.loosens = true;
+	excess.correction.only_more = true;
 
 	llmq_live_open(&excess.live, LLMQ_LIVE_METER + 1, RowExclusiveLock);
 	while (!locked)
@@ -174,8 +175,11 @@ llmq_charge_excess(const LlmqLedgerRow *row, const LlmqSettlement *settlement)
 	debt->row.key = pstrdup(row->key);
 	debt->reserved = (LlmqUse) {.input = row->reserved_input,.output = row->reserved_output,.request = true};
 	debt->used = debt->reserved;
-	debt->used.input = Max(row->reserved_input, settlement->input);
-	debt->used.output = Max(row->reserved_output, settlement->output);
+	if (settlement->input != LLMQ_NO_TOKENS)
+		debt->used.input = settlement->input;
+	if (settlement->output != LLMQ_NO_TOKENS)
+		debt->used.output = settlement->output;
+	debt->used.cached = Max(settlement->cached, 0);
 	debt->next = owed;
 	owed = debt;
 	MemoryContextSwitchTo(caller);

@@ -54,11 +54,16 @@ typedef struct LlmqLedgerDay
 /* How the rows of a partition are stored, as far as they are read. */
 typedef struct Layout
 {
-	int			natts;
+	int			natts;			/* so many are read */
+	int			nfixed;			/* so many have a fixed width, before the first that has not */
 	int16		length[MaxTupleAttributeNumber];
 	uint8		mask[MaxTupleAttributeNumber];	/* of the alignment */
+	uint32		offset[MaxTupleAttributeNumber];	/* where the fixed ones stand when none before is NULL */
 	int			column[NREAD];	/* from 0 */
-	const char *at[MaxTupleAttributeNumber];	/* the row at hand; NULL for NULL */
+	/* of the row at hand */
+	const char *data;
+	int			nwhole;			/* so many fixed ones come before the first NULL */
+	const char *at[MaxTupleAttributeNumber];	/* where the others stand; NULL for NULL */
 } Layout;
 
 /* Names repeat from row to row. */
@@ -116,15 +121,18 @@ llmq_ledger_scan_begin(LlmqLedgerScan *scan)
 }
 
 static void
-layout_init(Layout *layout, Relation rel)
+layout_init(Layout *layout, const LlmqLedgerNames *names, Relation rel)
 {
 	TupleDesc	desc = RelationGetDescr(rel);
+	uint32		offset = 0;
 
 	layout->natts = 0;
+	layout->nfixed = 0;
 	for (int i = 0; i < NREAD; i++)
 	{
 		layout->column[i] = get_attnum(RelationGetRelid(rel), read_columns[i]) - 1;
-		layout->natts = Max(layout->natts, layout->column[i] + 1);
+		if (i < READ_NAMES || names->wanted[i - READ_NAMES])
+			layout->natts = Max(layout->natts, layout->column[i] + 1);
 	}
 	for (int i = 0; i < layout->natts; i++)
 	{
@@ -132,18 +140,43 @@ layout_init(Layout *layout, Relation rel)
 
 		layout->length[i] = column->attlen;
 		layout->mask[i] = att_align_nominal(1, column->attalign) - 1;
+		if (column->attlen < 0 || layout->nfixed < i)
+			continue;
+		layout->offset[i] = (offset + layout->mask[i]) & ~(uint32) layout->mask[i];
+		offset = layout->offset[i] + column->attlen;
+		layout->nfixed++;
 	}
 }
 
-/* Finds out where the columns from..to-1 stand, when `offset` is that of the first; answers that of the next. */
-static uint32
-locate(Layout *layout, HeapTupleHeader tuple, int from, int to, uint32 offset)
+/* How many of the first columns have a value. */
+static int
+count_whole(HeapTupleHeader tuple, int most)
+{
+	int			n = 0;
+
+	most = Min(most, HeapTupleHeaderGetNatts(tuple));
+	if (!(tuple->t_infomask & HEAP_HASNULL))
+		return most;
+	while (n + BITS_PER_BYTE <= most && tuple->t_bits[n / BITS_PER_BYTE] == 0xff)
+		n += BITS_PER_BYTE;
+	while (n < most && !att_isnull(n, tuple->t_bits))
+		n++;
+	return n;
+}
+
+/* Finds out where the columns of a row stand. */
+static void
+locate(Layout *layout, HeapTupleHeader tuple)
 {
 	const char *data = (const char *) tuple + tuple->t_hoff;
 	bool		has_nulls = (tuple->t_infomask & HEAP_HASNULL) != 0;
-	int			stored = Min(to, HeapTupleHeaderGetNatts(tuple));
+	int			stored = Min(layout->natts, HeapTupleHeaderGetNatts(tuple));
+	int			first = count_whole(tuple, layout->nfixed);
+	uint32		offset = first == 0 ? 0 : layout->offset[first - 1] + layout->length[first - 1];
 
-	for (int i = from; i < stored; i++)
+	layout->data = data;
+	layout->nwhole = first;
+	for (int i = first; i < stored; i++)
 	{
 		int			length = layout->length[i];
 
@@ -157,15 +190,23 @@ locate(Layout *layout, HeapTupleHeader tuple, int from, int to, uint32 offset)
 		layout->at[i] = data + offset;
 		offset = att_addlength_pointer(offset, length, data + offset);
 	}
-	for (int i = Max(from, stored); i < to; i++)
+	for (int i = Max(first, stored); i < layout->natts; i++)
 		layout->at[i] = NULL;
-	return offset;
+}
+
+/* Where a column of the row stands; NULL for NULL. */
+static inline const char *
+column_at(const Layout *layout, int column)
+{
+	int			i = layout->column[column];
+
+	return i < layout->nwhole ? layout->data + layout->offset[i] : layout->at[i];
 }
 
 static int64
 number8(const Layout *layout, int column, int64 otherwise)
 {
-	const char *at = layout->at[layout->column[column]];
+	const char *at = column_at(layout, column);
 
 	return at == NULL ? otherwise : *(const int64 *) at;
 }
@@ -173,7 +214,7 @@ number8(const Layout *layout, int column, int64 otherwise)
 static int64
 number4(const Layout *layout, int column)
 {
-	const char *at = layout->at[layout->column[column]];
+	const char *at = column_at(layout, column);
 
 	return at == NULL ? 0 : *(const int32 *) at;
 }
@@ -182,7 +223,7 @@ number4(const Layout *layout, int column)
 static const char *
 text_at(const Layout *layout, int column, int *length)
 {
-	const char *at = layout->at[layout->column[column]];
+	const char *at = column_at(layout, column);
 
 	if (at == NULL)
 		return NULL;
@@ -192,7 +233,7 @@ text_at(const Layout *layout, int column, int *length)
 	return VARDATA_ANY(at);
 }
 
-static bool
+static pg_attribute_always_inline bool
 text_is(const Layout *layout, int column, const char *wanted)
 {
 	int			length;
@@ -205,7 +246,7 @@ text_is(const Layout *layout, int column, const char *wanted)
 static void
 read_use(const Layout *layout, LlmqUse *use)
 {
-	bool		refused = layout->at[layout->column[READ_HTTP_STATUS]] != NULL && text_is(layout, READ_STATUS, "error");
+	bool		refused = column_at(layout, READ_HTTP_STATUS) != NULL && text_is(layout, READ_STATUS, "error");
 
 	*use = (LlmqUse) {
 		.input = number8(layout, READ_INPUT, refused ? 0 : number4(layout, READ_RESERVED_INPUT)),
@@ -239,20 +280,18 @@ read_name(LlmqLedgerScan *scan, const Layout *layout, LlmqNamed kind, const Llmq
 static void
 read_row(LlmqLedgerScan *scan, Layout *layout, HeapTupleHeader tuple, TimestampTz from)
 {
-	int			first = layout->column[READ_PICKED_AT] + 1;
-	uint32		offset = locate(layout, tuple, 0, first, 0);
 	LlmqUsageRow row;
 
 	/* most of the time goes into waiting for memory: have it bring the rows to come, which stand before this one */
 	for (int ahead = 320; ahead <= 512; ahead += 64)
 		__builtin_prefetch((const char *) tuple - ahead);
+	locate(layout, tuple);
 	row.picked_at = number8(layout, READ_PICKED_AT, 0);
 	if (row.picked_at < from || row.picked_at >= scan->to)
 		return;
-	(void) locate(layout, tuple, first, layout->natts, offset);
-	if (text_is(layout, READ_STATUS, "released") || layout->at[layout->column[READ_STATUS]] == NULL)
+	if (text_is(layout, READ_STATUS, "released") || column_at(layout, READ_STATUS) == NULL)
 		return;
-	memcpy(&row.lease, layout->at[layout->column[READ_LEASE]], UUID_LEN);
+	memcpy(&row.lease, column_at(layout, READ_LEASE), UUID_LEN);
 	row.recorded_at = number8(layout, READ_RECORDED_AT, 0);
 	read_use(layout, &row.use);
 	for (int kind = 0; kind < LLMQ_NAMED_COUNT; kind++)
@@ -359,7 +398,7 @@ read_partition(LlmqLedgerScan *scan, Oid relid, TimestampTz from)
 	if (rel == NULL)
 		return;
 	layout = palloc(sizeof(Layout));
-	layout_init(layout, rel);
+	layout_init(layout, scan->names, rel);
 	index = open_index(rel, layout->column[READ_PICKED_AT] + 1, &column);
 	if (index != NULL)
 	{

@@ -469,6 +469,8 @@ llmq_meter_correct(LlmqMeterState *state, const LlmqCorrection *correction)
 			moved_back |= llmq_window_advance(window, &shape, correction->now, state->generation);
 		delta = llmq_use_counted(&correction->to, window->metric, window->flags) -
 			llmq_use_counted(&correction->from, window->metric, window->flags);
+		if (correction->only_more)
+			delta = Max(delta, 0);
 		if (delta != 0 && correction->loosens)
 			llmq_window_loosen(window);
 		if (delta != 0)

@@ -122,6 +122,7 @@ typedef struct LlmqCorrection
 	int64		now;
 	uint32		generation;
 	bool		loosens;		/* what it replaces, or its time, shows nowhere else */
+	bool		only_more;		/* no window is given anything back */
 } LlmqCorrection;
 
 extern int64 llmq_use_counted(const LlmqUse *use, LlmqMetric metric, uint8 window_flags);

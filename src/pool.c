@@ -10,26 +10,24 @@
 
 #include "pick.h"
 
-/* May the key be used for the model, as far as the configuration goes? */
+/* May the keys of the account be used for the model, as far as provider and owner go? */
+static bool
+offers(const LlmqAccount *account, const LlmqModel *model, const char *owner)
+{
+	if (account->provider != model->provider)
+		return false;
+	return owner == NULL ? account->org == NULL : account->org != NULL && strcmp(account->org, owner) == 0;
+}
+
 static bool
 serves(const LlmqKey *key, const LlmqModel *model)
 {
-	if (key->account->provider != model->provider)
-		return false;
 	if (key->nmodels < 0)
 		return true;
 	for (int i = 0; i < key->nmodels; i++)
 		if (strcmp(key->models[i], model->name) == 0)
 			return true;
 	return false;
-}
-
-static bool
-belongs(const LlmqKey *key, const char *owner)
-{
-	const char *org = key->account->org;
-
-	return owner == NULL ? org == NULL : org != NULL && strcmp(org, owner) == 0;
 }
 
 /* Inside a tier keys have no order, until one is asked for: to sort 10,000 of them takes its time. */
@@ -84,19 +82,24 @@ fill_tiers(LlmqPool *pool, LlmqCandidate *candidates, int n)
 	}
 }
 
-/* The keys that can serve a model, counted first: `candidates` is NULL then. */
+/* The keys that can serve a model; how many. */
 static int
-find_candidates(const LlmqCatalog *catalog, const LlmqModel *model, const char *owner, LlmqCandidate *candidates)
+find_candidates(const LlmqCatalog *catalog, const LlmqModel *model, const char *owner, LlmqCandidate **candidates)
 {
+	int			most = 0;
 	int			n = 0;
 
-	for (LlmqKey *key = catalog->first_key; key != NULL; key = key->next)
+	for (LlmqAccount *account = catalog->first_account; account != NULL; account = account->next)
+		if (offers(account, model, owner))
+			most += account->nkeys;
+	*candidates = palloc0(sizeof(LlmqCandidate) * Max(most, 1));
+	for (LlmqAccount *account = catalog->first_account; account != NULL; account = account->next)
 	{
-		if (!serves(key, model) || !belongs(key, owner))
+		if (!offers(account, model, owner))
 			continue;
-		if (candidates != NULL)
-			candidates[n].key = key;
-		n++;
+		for (LlmqKey *key = account->first_key; key != NULL; key = key->next)
+			if (serves(key, model))
+				(*candidates)[n++].key = key;
 	}
 	return n;
 }
@@ -115,9 +118,7 @@ llmq_pool(LlmqCatalog *catalog, LlmqModel *model, const char *owner)
 			return pool;
 
 	caller = MemoryContextSwitchTo(catalog->context);
-	n = find_candidates(catalog, model, owner, NULL);
-	candidates = palloc0(sizeof(LlmqCandidate) * Max(n, 1));
-	(void) find_candidates(catalog, model, owner, candidates);
+	n = find_candidates(catalog, model, owner, &candidates);
 	pool = palloc0(sizeof(LlmqPool));
 	pool->owner = owner == NULL ? NULL : pstrdup(owner);
 	fill_tiers(pool, candidates, n);

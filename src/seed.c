@@ -19,7 +19,7 @@
 #include "inject.h"
 #include "seed.h"
 
-/* How many meters one look finds; the next round finds more. */
+/* How many meters one look finds; more are left to the next round. */
 #define METERS_AT_ONCE 1000
 
 /* How often a page may move before a window is left to the next maintenance. */
@@ -187,6 +187,8 @@ llmq_seed_meters(const LlmqMaintenance *maintenance, int32 only)
 	llmq_live_open(&live, LLMQ_LIVE_LEASE + 1, RowExclusiveLock);
 	meters.meter = palloc(sizeof(LlmqSeedMeter) * METERS_AT_ONCE);
 	llmq_cell_walk(&live, LLMQ_LIVE_METER, find_seeding, &meters);
+	if (meters.n == METERS_AT_ONCE)
+		maintenance->next->work_left = true;
 	if (meters.n > 0)
 		done = seed_meters(&meters, maintenance);
 	llmq_live_close(&live);

@@ -3,10 +3,10 @@
  *	  Runs the extension's own SQL, whoever called.
  *
  * Between llmq_sql_begin() and llmq_sql_end() the current user is the owner of the ledger, in a restricted security
- * context as for an index expression; the search path has nothing but pg_catalog, a lock is waited for 50 ms, and nothing
- * is compiled just in time, which takes many times longer than our queries do. All SQL is qualified nevertheless. An
- * error in between needs no clean-up: abort of the (sub)transaction restores user and settings, and frees what SPI
- * holds.
+ * context as for an index expression; the search path has nothing but pg_catalog, a lock is waited for 50 ms, and
+ * nothing is compiled just in time, which takes many times longer than our queries do. All SQL is qualified
+ * nevertheless. An error in between needs no clean-up: abort of the (sub)transaction restores user and settings, and
+ * frees what SPI holds.
  */
 #include "postgres.h"
 

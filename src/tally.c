@@ -81,6 +81,7 @@ llmq_tally_range(LlmqLive *live, LlmqLiveTable table, int64 pass, int64 now, Llm
 	range->table = table;
 	range->first = 0;
 	range->count = nblocks;
+	range->nblocks = nblocks;
 	if (nblocks <= small_table[table])
 		return;
 	read_tally(live, &tally);
@@ -89,11 +90,14 @@ llmq_tally_range(LlmqLive *live, LlmqLiveTable table, int64 pass, int64 now, Llm
 	range->count = Min(range->count, nblocks - range->first);
 }
 
-/* Notes that a part has been looked at. What was due beyond it stays due. */
+/*
+ * Notes that a part has been looked at. What was due beyond it stays due. The end of the table is where it was when the
+ * part was worked out: else one that grows in every round would never be looked at from its beginning again.
+ */
 void
 llmq_tally_advance(LlmqLive *live, const LlmqCellRange *range, int64 pass, int64 now)
 {
-	BlockNumber nblocks = RelationGetNumberOfBlocks(live->rel[range->table]);
+	BlockNumber nblocks = range->nblocks;
 	LlmqCellSet set;
 	LlmqTally  *tally;
 	BlockNumber due;

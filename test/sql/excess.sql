@@ -56,3 +56,7 @@ COMMIT;
 SELECT scope, subject, metric, used FROM llmquota.meter_window WHERE subject IN ('o', 'k', '') ORDER BY 1, 2, 3;
 SELECT f.n, u.status, u.input_tokens, u.output_tokens, u.usage_source
   FROM forgotten f JOIN llmquota.usage u USING (lease) ORDER BY 1;
+
+-- more input and less output than reserved: each window is charged what it counts more of, and gives nothing back
+SELECT r.* FROM forgotten f, llmquota_record(f.lease, 150, 10) r WHERE n = 4;
+SELECT scope, subject, metric, used FROM llmquota.meter_window WHERE subject IN ('o', 'k', '') ORDER BY 1, 2, 3;

@@ -91,5 +91,13 @@ my $pages = sql($node, q{SELECT sum(pg_relation_size(relid)) / 8192 FROM pg_part
 cmp_ok(pages_for_a_window('org 1'), '<', $pages / 3, "of $pages pages few are read for a window of a minute");
 sql($node, q{SELECT llmquota_rename('org', 'org 1', 'another')});
 cmp_ok(pages_for_a_window('another'), '<', $pages / 3, 'and few when something has been renamed');
+
+# More windows than one round completes: it says that work is left
+sql($node, q{INSERT INTO llmquota.quota (scope, subject, metric, amount) VALUES ('org', '*', 'concurrency', 10)});
+is(sql($node, q{SELECT count(llmquota_release(lease)) FROM generate_series(1, 1001) n CROSS JOIN LATERAL llmquota_pick('m', 'many ' || n)}),
+	1001, 'many orgs are new');
+is(sql($node, 'SELECT work_left, windows_completed FROM llmquota_maintain()'), 't|1000', 'work is left');
+maintain_all($node);
+is(sql($node, q{SELECT count(*) FROM llmquota.meter_window WHERE seeding}), 0, 'until all windows are complete');
 $node->stop;
 done_testing();
