@@ -31,7 +31,7 @@ CREATE TYPE llmquota.pick_result AS (
 	refusal jsonb
 );
 COMMENT ON TYPE llmquota.pick_result IS 'the answer of llmquota_pick: a lease on one key and model, or a refusal';
-COMMENT ON COLUMN llmquota.pick_result.status IS 'granted, or why not: rate_limited, over_capacity, unavailable, too_large, no_route, disabled, no_lease_slot';
+COMMENT ON COLUMN llmquota.pick_result.status IS 'granted, or why not: rate_limited, over_capacity, unavailable, too_large, no_route, disabled, no_lease_slot, attempts_exhausted';
 COMMENT ON COLUMN llmquota.pick_result.lease IS 'the lease, to be given to llmquota_record or llmquota_release; NULL unless granted';
 COMMENT ON COLUMN llmquota.pick_result.key IS 'name of the chosen key; NULL unless granted';
 COMMENT ON COLUMN llmquota.pick_result.secret_ref IS 'where the application finds the secret of the key, as configured; NULL unless granted, or when none is configured';
@@ -45,7 +45,7 @@ COMMENT ON COLUMN llmquota.pick_result.max_output_tokens IS 'output tokens reser
 COMMENT ON COLUMN llmquota.pick_result.granted_at IS 'the time of the pick; NULL unless granted';
 COMMENT ON COLUMN llmquota.pick_result.expires_at IS 'when the lease expires unless it is recorded, released or renewed before; NULL unless granted';
 COMMENT ON COLUMN llmquota.pick_result.retry_after_ms IS 'milliseconds to wait before asking again; NULL when granted, and when asking again cannot help';
-COMMENT ON COLUMN llmquota.pick_result.refusal IS 'the limit that refused: scope, subject, model, metric, period, amount, used, requested, quota, retry_at; NULL when granted';
+COMMENT ON COLUMN llmquota.pick_result.refusal IS 'the limit that refused: scope, subject, model, metric, period, amount, used, requested, quota, retry_at; or the trouble: scope, subject, model, trouble, failure, retry_at; of a retry also tried: the attempts before it, each with model, error_class, http_status. NULL when granted';
 
 CREATE TYPE llmquota.record_result AS (
 	status text,
@@ -428,7 +428,10 @@ CREATE TABLE llmquota.usage (
 	usage_source text,
 	latency_ms int,
 	tags jsonb,
-	recorded_in bigint NOT NULL
+	recorded_in bigint NOT NULL,
+	first_lease uuid,
+	retry_of uuid,
+	error_class text
 ) PARTITION BY RANGE (picked_at);
 COMMENT ON TABLE llmquota.usage IS 'the ledger: one row for every lease that ended, in partitions by UTC day of picked_at. A column is NULL when nothing was said or is known';
 COMMENT ON COLUMN llmquota.usage.lease IS 'the lease; unique together with picked_at';
@@ -457,6 +460,9 @@ COMMENT ON COLUMN llmquota.usage.usage_source IS 'where the figures come from: r
 COMMENT ON COLUMN llmquota.usage.latency_ms IS 'duration of the call in milliseconds, as reported; NULL: not given';
 COMMENT ON COLUMN llmquota.usage.tags IS 'whatever the application gave with the record; NULL: nothing';
 COMMENT ON COLUMN llmquota.usage.recorded_in IS 'the transaction that wrote the row; filled in by a trigger, whatever was given';
+COMMENT ON COLUMN llmquota.usage.first_lease IS 'the lease of the first attempt at the request, which all its attempts have in common; NULL: not known';
+COMMENT ON COLUMN llmquota.usage.retry_of IS 'the lease of the attempt that failed before; NULL: a first attempt';
+COMMENT ON COLUMN llmquota.usage.error_class IS 'what kind of failure it was: rate, quota_day, quota_month, billing, overloaded, server, timeout, cancelled, network, auth, forbidden, bad_request, content or not_found; NULL: none, or nobody recorded it';
 
 CREATE TABLE llmquota.usage_default PARTITION OF llmquota.usage DEFAULT;
 COMMENT ON TABLE llmquota.usage_default IS 'ledger rows of days without a partition of their own, until llmquota_maintain makes one';
@@ -732,11 +738,12 @@ CREATE FUNCTION @extschema@.llmquota_pick(
 	exclude text[] DEFAULT NULL,
 	session text DEFAULT NULL,
 	request_id text DEFAULT NULL,
+	retry_of uuid DEFAULT NULL,
 	ttl_ms int DEFAULT NULL)
 RETURNS llmquota.pick_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'llmquota_pick';
-COMMENT ON FUNCTION @extschema@.llmquota_pick(text, text, bigint, bigint, text, text, text[], text, text, int) IS
+COMMENT ON FUNCTION @extschema@.llmquota_pick(text, text, bigint, bigint, text, text, text[], text, text, uuid, int) IS
 'Asks for the right to make one call of a model: checks every quota that matches, charges them all or none, and answers with a lease, or with the limit that refused and when to come back. The charge does not wait for, and is not undone by, the end of the transaction. Call it as SELECT * FROM llmquota_pick(...). NULL for any argument but route and org means: not given';
 
 -- Takes what llmquota_pick takes, by its definition.
@@ -768,6 +775,25 @@ LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'llmquota_record';
 COMMENT ON FUNCTION @extschema@.llmquota_record(uuid, bigint, bigint, bigint, bigint, bigint, jsonb, int, text, jsonb, int, jsonb) IS
 'Says how the call of a lease ended and what it used: settles the lease exactly once, corrects what the pick reserved, and writes the row of the ledger. NULL for any argument but lease means: not known';
+
+CREATE FUNCTION @extschema@.llmquota_retry(
+	lease uuid,
+	input_tokens bigint DEFAULT NULL,
+	output_tokens bigint DEFAULT NULL,
+	cached_tokens bigint DEFAULT NULL,
+	cache_write_tokens bigint DEFAULT NULL,
+	reasoning_tokens bigint DEFAULT NULL,
+	usage jsonb DEFAULT NULL,
+	http_status int DEFAULT NULL,
+	error text DEFAULT NULL,
+	headers jsonb DEFAULT NULL,
+	latency_ms int DEFAULT NULL,
+	tags jsonb DEFAULT NULL)
+RETURNS llmquota.pick_result
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'llmquota_retry';
+COMMENT ON FUNCTION @extschema@.llmquota_retry(uuid, bigint, bigint, bigint, bigint, bigint, jsonb, int, text, jsonb, int, jsonb) IS
+'Records that the call of a lease failed, as llmquota_record with the same arguments, and asks for the next attempt at the request, as llmquota_pick with the arguments of the first pick and retry_of: never again for what has failed. Call it as SELECT * FROM llmquota_retry(...). NULL for any argument but lease means: not known; http_status or error has to be given';
 
 CREATE FUNCTION @extschema@.llmquota_release(lease uuid)
 RETURNS text
@@ -1383,8 +1409,9 @@ RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 AS $$
 DECLARE
-	calls CONSTANT pg_catalog.text := '@extschema@.llmquota_pick(pg_catalog.text, pg_catalog.text, bigint, bigint, pg_catalog.text, pg_catalog.text, pg_catalog.text[], pg_catalog.text, pg_catalog.text, int), '
+	calls CONSTANT pg_catalog.text := '@extschema@.llmquota_pick(pg_catalog.text, pg_catalog.text, bigint, bigint, pg_catalog.text, pg_catalog.text, pg_catalog.text[], pg_catalog.text, pg_catalog.text, pg_catalog.uuid, int), '
 		'@extschema@.llmquota_record(pg_catalog.uuid, bigint, bigint, bigint, bigint, bigint, pg_catalog.jsonb, int, pg_catalog.text, pg_catalog.jsonb, int, pg_catalog.jsonb), '
+		'@extschema@.llmquota_retry(pg_catalog.uuid, bigint, bigint, bigint, bigint, bigint, pg_catalog.jsonb, int, pg_catalog.text, pg_catalog.jsonb, int, pg_catalog.jsonb), '
 		'@extschema@.llmquota_explain, '
 		'@extschema@.llmquota_release(pg_catalog.uuid), '
 		'@extschema@.llmquota_renew(pg_catalog.uuid, int), '
@@ -2433,7 +2460,8 @@ CREATE VIEW llmquota.usage_current AS
 SELECT u.lease, u.picked_at, u.recorded_at, COALESCE(o.now_called, u.org) AS org, u.session, u.request_id, u.attempt, u.route,
 	   COALESCE(m.now_called, u.model) AS model, u.provider, COALESCE(a.now_called, u.account) AS account, COALESCE(k.now_called, u.key) AS key,
 	   u.status, u.http_status, u.error, u.reserved_input, u.reserved_output, u.input_tokens, u.cached_tokens, u.cache_write_tokens,
-	   u.output_tokens, u.reasoning_tokens, u.usage_source, u.latency_ms, u.tags, u.recorded_in
+	   u.output_tokens, u.reasoning_tokens, u.usage_source, u.latency_ms, u.tags, u.recorded_in, u.first_lease, u.retry_of,
+	   u.error_class
   FROM llmquota.usage u
   LEFT JOIN llmquota.former_name o ON o.kind OPERATOR(pg_catalog.=) 'org' AND o.name OPERATOR(pg_catalog.=) u.org
 		AND u.recorded_at OPERATOR(pg_catalog.>=) o.since AND u.picked_at OPERATOR(pg_catalog.>=) o.picked_from AND u.picked_at OPERATOR(pg_catalog.<) o.until
@@ -2467,9 +2495,10 @@ REVOKE ALL ON ALL TABLES IN SCHEMA llmquota FROM PUBLIC;
 REVOKE ALL ON ALL SEQUENCES IN SCHEMA llmquota FROM PUBLIC;
 REVOKE ALL ON TYPE llmquota.pick_result, llmquota.explain_result, llmquota.record_result FROM PUBLIC;
 REVOKE ALL ON FUNCTION
-	@extschema@.llmquota_pick(text, text, bigint, bigint, text, text, text[], text, text, int),
+	@extschema@.llmquota_pick(text, text, bigint, bigint, text, text, text[], text, text, uuid, int),
 	@extschema@.llmquota_estimate_tokens(text, text),
 	@extschema@.llmquota_record(uuid, bigint, bigint, bigint, bigint, bigint, jsonb, int, text, jsonb, int, jsonb),
+	@extschema@.llmquota_retry(uuid, bigint, bigint, bigint, bigint, bigint, jsonb, int, text, jsonb, int, jsonb),
 	@extschema@.llmquota_release(uuid),
 	@extschema@.llmquota_renew(uuid, int),
 	@extschema@.llmquota_maintain(),

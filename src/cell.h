@@ -29,8 +29,8 @@ typedef enum LlmqLiveTable
 
 #define LLMQ_LIVE_COUNT (LLMQ_LIVE_REFUSAL + 1)
 
-/* Eleven meters and a lease page: design.md bounds what one pick may touch. */
-#define LLMQ_MAX_CELLS 12
+/* Eleven meters, a lease page, and that of the attempt that failed: design.md bounds what one pick may touch. */
+#define LLMQ_MAX_CELLS 13
 
 /* A record holds four pages (MAX_GENERIC_XLOG_PAGES): three of meters and the lease page, which is in every one. */
 #define LLMQ_METERS_PER_RECORD (MAX_GENERIC_XLOG_PAGES - 1)

@@ -28,6 +28,7 @@
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
 
+#include "classify.h"
 #include "compat.h"
 #include "inject.h"
 #include "ledger.h"
@@ -41,7 +42,7 @@ enum
 	COL_LEASE, COL_PICKED_AT, COL_RECORDED_AT, COL_ORG, COL_SESSION, COL_REQUEST_ID, COL_ATTEMPT, COL_ROUTE, COL_MODEL,
 	COL_PROVIDER, COL_ACCOUNT, COL_KEY, COL_STATUS, COL_HTTP_STATUS, COL_ERROR, COL_RESERVED_INPUT,
 	COL_RESERVED_OUTPUT, COL_INPUT, COL_CACHED, COL_CACHE_WRITE, COL_OUTPUT, COL_REASONING, COL_USAGE_SOURCE,
-	COL_LATENCY, COL_TAGS, COL_RECORDED_IN, NCOLUMNS
+	COL_LATENCY, COL_TAGS, COL_RECORDED_IN, COL_FIRST_LEASE, COL_RETRY_OF, COL_ERROR_CLASS, NCOLUMNS
 };
 
 static const char *const outcome_texts[] = {NULL, "ok", "error", "expired", "released"};
@@ -144,6 +145,16 @@ set_tokens(Datum *values, bool *nulls, int column, int32 tokens)
 	values[column] = Int64GetDatum((int64) tokens);
 }
 
+/* A lease, which must live as long as the values; NULL for one that is all zero. */
+static void
+set_lease(Datum *values, bool *nulls, int column, const pg_uuid_t *lease)
+{
+	static const pg_uuid_t none = {{0}};
+
+	nulls[column] = memcmp(lease, &none, sizeof(none)) == 0;
+	values[column] = UUIDPGetDatum(lease);
+}
+
 /* What the record said, as columns. */
 static void
 settlement_columns(const LlmqSettlement *settlement, Datum *values, bool *nulls)
@@ -157,6 +168,8 @@ settlement_columns(const LlmqSettlement *settlement, Datum *values, bool *nulls)
 	set_tokens(values, nulls, COL_REASONING, settlement->reasoning);
 	llmq_put_text(values, nulls, COL_USAGE_SOURCE, source_texts[settlement->source]);
 	set_int(values, nulls, COL_LATENCY, settlement->latency_ms, settlement->latency_ms >= 0);
+	llmq_put_text(values, nulls, COL_ERROR_CLASS,
+				  settlement->failure == LLMQ_FAILURE_NONE ? NULL : llmq_failure_name(settlement->failure));
 }
 
 static void
@@ -167,7 +180,7 @@ extra_columns(const LlmqLedgerExtra *extra, Datum *values, bool *nulls)
 	values[COL_TAGS] = PointerGetDatum(extra->tags);
 }
 
-/* A whole row. The uuid must live as long as the values. */
+/* A whole row. Slot and uuid must live as long as the values. */
 static void
 row_columns(const LlmqSlot *slot, const pg_uuid_t *uuid, const LlmqLedgerExtra *extra, Datum *values, bool *nulls)
 {
@@ -188,6 +201,8 @@ row_columns(const LlmqSlot *slot, const pg_uuid_t *uuid, const LlmqLedgerExtra *
 	set_int(values, nulls, COL_RESERVED_OUTPUT, slot->reserved_output, true);
 	extra_columns(extra, values, nulls);
 	settlement_columns(&slot->settlement, values, nulls);
+	set_lease(values, nulls, COL_FIRST_LEASE, &slot->history.first_lease);
+	set_lease(values, nulls, COL_RETRY_OF, &slot->history.retry_of);
 	values[COL_RECORDED_IN] = Int64GetDatum((int64) U64FromFullTransactionId(GetTopFullTransactionId()));
 }
 
@@ -337,7 +352,9 @@ llmq_ledger_find(const LlmqLeaseId *id, LlmqLedgerRow *row)
 	if (exists)
 	{
 		row->org = column_text(&found, COL_ORG);
+		row->route = column_text(&found, COL_ROUTE);
 		row->model = column_text(&found, COL_MODEL);
+		row->provider = column_text(&found, COL_PROVIDER);
 		row->key = column_text(&found, COL_KEY);
 		row->status = column_text(&found, COL_STATUS);
 		row->usage_source = column_text(&found, COL_USAGE_SOURCE);
