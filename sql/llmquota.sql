@@ -31,7 +31,7 @@ CREATE TYPE llmquota.pick_result AS (
 	refusal jsonb
 );
 COMMENT ON TYPE llmquota.pick_result IS 'the answer of llmquota_pick: a lease on one key and model, or a refusal';
-COMMENT ON COLUMN llmquota.pick_result.status IS 'granted, or why not: rate_limited, over_capacity, unavailable, too_large, no_route, disabled, no_lease_slot';
+COMMENT ON COLUMN llmquota.pick_result.status IS 'granted, or why not: rate_limited, over_capacity, unavailable, too_large, no_route, disabled, no_lease_slot, attempts_exhausted';
 COMMENT ON COLUMN llmquota.pick_result.lease IS 'the lease, to be given to llmquota_record or llmquota_release; NULL unless granted';
 COMMENT ON COLUMN llmquota.pick_result.key IS 'name of the chosen key; NULL unless granted';
 COMMENT ON COLUMN llmquota.pick_result.secret_ref IS 'where the application finds the secret of the key, as configured; NULL unless granted, or when none is configured';
@@ -45,7 +45,7 @@ COMMENT ON COLUMN llmquota.pick_result.max_output_tokens IS 'output tokens reser
 COMMENT ON COLUMN llmquota.pick_result.granted_at IS 'the time of the pick; NULL unless granted';
 COMMENT ON COLUMN llmquota.pick_result.expires_at IS 'when the lease expires unless it is recorded, released or renewed before; NULL unless granted';
 COMMENT ON COLUMN llmquota.pick_result.retry_after_ms IS 'milliseconds to wait before asking again; NULL when granted, and when asking again cannot help';
-COMMENT ON COLUMN llmquota.pick_result.refusal IS 'the limit that refused: scope, subject, model, metric, period, amount, used, requested, quota, retry_at; NULL when granted';
+COMMENT ON COLUMN llmquota.pick_result.refusal IS 'the limit that refused: scope, subject, model, metric, period, amount, used, requested, quota, retry_at; or the trouble: scope, subject, model, trouble, failure, retry_at; of a retry also tried: the attempts before it, each with model, error_class, http_status. NULL when granted';
 
 CREATE TYPE llmquota.record_result AS (
 	status text,
@@ -429,7 +429,10 @@ CREATE TABLE llmquota.usage (
 	session text,
 	request_id text,
 	error text,
-	tags jsonb
+	tags jsonb,
+	first_lease uuid,
+	retry_of uuid,
+	error_class text
 ) PARTITION BY RANGE (picked_at);
 COMMENT ON TABLE llmquota.usage IS 'the ledger: one row for every lease that ended, in partitions by UTC day of picked_at. A column is NULL when nothing was said or is known';
 COMMENT ON COLUMN llmquota.usage.lease IS 'the lease; unique together with picked_at';
@@ -458,6 +461,9 @@ COMMENT ON COLUMN llmquota.usage.session IS 'session given to the pick; NULL: no
 COMMENT ON COLUMN llmquota.usage.request_id IS 'request_id given to the pick; NULL: none';
 COMMENT ON COLUMN llmquota.usage.error IS 'excerpt of the error, at most 500 characters, secrets removed; NULL: none';
 COMMENT ON COLUMN llmquota.usage.tags IS 'whatever the application gave with the record; NULL: nothing';
+COMMENT ON COLUMN llmquota.usage.first_lease IS 'the lease of the first attempt at the request, which all its attempts have in common; NULL: not known';
+COMMENT ON COLUMN llmquota.usage.retry_of IS 'the lease of the attempt that failed before; NULL: a first attempt';
+COMMENT ON COLUMN llmquota.usage.error_class IS 'what kind of failure it was: rate, quota_day, quota_month, billing, overloaded, server, timeout, cancelled, network, auth, forbidden, bad_request, content or not_found; NULL: none, or nobody recorded it';
 
 CREATE TABLE llmquota.usage_default PARTITION OF llmquota.usage DEFAULT;
 COMMENT ON TABLE llmquota.usage_default IS 'ledger rows of days without a partition of their own, until llmquota_maintain makes one';
@@ -720,7 +726,8 @@ COMMENT ON COLUMN llmquota.refusal_page.id IS 'number of the page';
 COMMENT ON COLUMN llmquota.refusal_page.state IS 'counts by minute, edited in place';
 
 --
--- Functions: calls of applications
+-- Functions: calls of applications. Arguments and columns are only ever appended: a session that has loaded the library of
+-- the version before finds those it knows by their numbers.
 --
 
 CREATE FUNCTION @extschema@.llmquota_pick(
@@ -728,16 +735,17 @@ CREATE FUNCTION @extschema@.llmquota_pick(
 	org text DEFAULT '',
 	input_tokens bigint DEFAULT NULL,
 	max_output_tokens bigint DEFAULT NULL,
-	prompt text DEFAULT NULL,
 	priority text DEFAULT NULL,
 	exclude text[] DEFAULT NULL,
 	session text DEFAULT NULL,
 	request_id text DEFAULT NULL,
-	ttl_ms int DEFAULT NULL)
+	ttl_ms int DEFAULT NULL,
+	prompt text DEFAULT NULL,
+	retry_of uuid DEFAULT NULL)
 RETURNS llmquota.pick_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'llmquota_pick';
-COMMENT ON FUNCTION @extschema@.llmquota_pick(text, text, bigint, bigint, text, text, text[], text, text, int) IS
+COMMENT ON FUNCTION @extschema@.llmquota_pick(text, text, bigint, bigint, text, text[], text, text, int, text, uuid) IS
 'Asks for the right to make one call of a model: checks every quota that matches, charges them all or none, and answers with a lease, or with the limit that refused and when to come back. The charge does not wait for, and is not undone by, the end of the transaction. Call it as SELECT * FROM llmquota_pick(...). NULL for any argument but route and org means: not given';
 
 -- Takes what llmquota_pick takes, by its definition.
@@ -758,17 +766,36 @@ CREATE FUNCTION @extschema@.llmquota_record(
 	cached_tokens bigint DEFAULT NULL,
 	cache_write_tokens bigint DEFAULT NULL,
 	reasoning_tokens bigint DEFAULT NULL,
-	usage jsonb DEFAULT NULL,
 	http_status int DEFAULT NULL,
 	error text DEFAULT NULL,
-	headers jsonb DEFAULT NULL,
 	latency_ms int DEFAULT NULL,
-	tags jsonb DEFAULT NULL)
+	tags jsonb DEFAULT NULL,
+	usage jsonb DEFAULT NULL,
+	headers jsonb DEFAULT NULL)
 RETURNS llmquota.record_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'llmquota_record';
-COMMENT ON FUNCTION @extschema@.llmquota_record(uuid, bigint, bigint, bigint, bigint, bigint, jsonb, int, text, jsonb, int, jsonb) IS
+COMMENT ON FUNCTION @extschema@.llmquota_record(uuid, bigint, bigint, bigint, bigint, bigint, int, text, int, jsonb, jsonb, jsonb) IS
 'Says how the call of a lease ended and what it used: settles the lease exactly once, corrects what the pick reserved, and writes the row of the ledger. NULL for any argument but lease means: not known';
+
+CREATE FUNCTION @extschema@.llmquota_retry(
+	lease uuid,
+	input_tokens bigint DEFAULT NULL,
+	output_tokens bigint DEFAULT NULL,
+	cached_tokens bigint DEFAULT NULL,
+	cache_write_tokens bigint DEFAULT NULL,
+	reasoning_tokens bigint DEFAULT NULL,
+	http_status int DEFAULT NULL,
+	error text DEFAULT NULL,
+	latency_ms int DEFAULT NULL,
+	tags jsonb DEFAULT NULL,
+	usage jsonb DEFAULT NULL,
+	headers jsonb DEFAULT NULL)
+RETURNS llmquota.pick_result
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'llmquota_retry';
+COMMENT ON FUNCTION @extschema@.llmquota_retry(uuid, bigint, bigint, bigint, bigint, bigint, int, text, int, jsonb, jsonb, jsonb) IS
+'Records that the call of a lease failed, as llmquota_record with the same arguments, and asks for the next attempt at the request, as llmquota_pick with the arguments of the first pick and retry_of: never again for what has failed. Call it as SELECT * FROM llmquota_retry(...). NULL for any argument but lease means: not known; http_status or error has to be given';
 
 CREATE FUNCTION @extschema@.llmquota_release(lease uuid)
 RETURNS text
@@ -1384,8 +1411,9 @@ RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 AS $$
 DECLARE
-	calls CONSTANT pg_catalog.text := '@extschema@.llmquota_pick(pg_catalog.text, pg_catalog.text, bigint, bigint, pg_catalog.text, pg_catalog.text, pg_catalog.text[], pg_catalog.text, pg_catalog.text, int), '
-		'@extschema@.llmquota_record(pg_catalog.uuid, bigint, bigint, bigint, bigint, bigint, pg_catalog.jsonb, int, pg_catalog.text, pg_catalog.jsonb, int, pg_catalog.jsonb), '
+	calls CONSTANT pg_catalog.text := '@extschema@.llmquota_pick(pg_catalog.text, pg_catalog.text, bigint, bigint, pg_catalog.text, pg_catalog.text[], pg_catalog.text, pg_catalog.text, int, pg_catalog.text, pg_catalog.uuid), '
+		'@extschema@.llmquota_record(pg_catalog.uuid, bigint, bigint, bigint, bigint, bigint, int, pg_catalog.text, int, pg_catalog.jsonb, pg_catalog.jsonb, pg_catalog.jsonb), '
+		'@extschema@.llmquota_retry(pg_catalog.uuid, bigint, bigint, bigint, bigint, bigint, int, pg_catalog.text, int, pg_catalog.jsonb, pg_catalog.jsonb, pg_catalog.jsonb), '
 		'@extschema@.llmquota_explain, '
 		'@extschema@.llmquota_release(pg_catalog.uuid), '
 		'@extschema@.llmquota_renew(pg_catalog.uuid, int), '
@@ -2435,7 +2463,8 @@ SELECT u.lease, u.picked_at, u.recorded_at, u.recorded_in, u.reserved_input, u.r
 	   u.output_tokens, u.cached_tokens, u.cache_write_tokens, u.reasoning_tokens, u.attempt, u.http_status,
 	   u.latency_ms, u.status, COALESCE(o.now_called, u.org) AS org, COALESCE(m.now_called, u.model) AS model,
 	   COALESCE(k.now_called, u.key) AS key, COALESCE(a.now_called, u.account) AS account, u.provider, u.route,
-	   u.usage_source, u.session, u.request_id, u.error, u.tags
+	   u.usage_source, u.session, u.request_id, u.error, u.tags, u.first_lease, u.retry_of,
+	   u.error_class
   FROM llmquota.usage u
   LEFT JOIN llmquota.former_name o ON o.kind OPERATOR(pg_catalog.=) 'org' AND o.name OPERATOR(pg_catalog.=) u.org
 		AND u.recorded_at OPERATOR(pg_catalog.>=) o.since AND u.picked_at OPERATOR(pg_catalog.>=) o.picked_from AND u.picked_at OPERATOR(pg_catalog.<) o.until
@@ -2469,9 +2498,10 @@ REVOKE ALL ON ALL TABLES IN SCHEMA llmquota FROM PUBLIC;
 REVOKE ALL ON ALL SEQUENCES IN SCHEMA llmquota FROM PUBLIC;
 REVOKE ALL ON TYPE llmquota.pick_result, llmquota.explain_result, llmquota.record_result FROM PUBLIC;
 REVOKE ALL ON FUNCTION
-	@extschema@.llmquota_pick(text, text, bigint, bigint, text, text, text[], text, text, int),
+	@extschema@.llmquota_pick(text, text, bigint, bigint, text, text[], text, text, int, text, uuid),
 	@extschema@.llmquota_estimate_tokens(text, text),
-	@extschema@.llmquota_record(uuid, bigint, bigint, bigint, bigint, bigint, jsonb, int, text, jsonb, int, jsonb),
+	@extschema@.llmquota_record(uuid, bigint, bigint, bigint, bigint, bigint, int, text, int, jsonb, jsonb, jsonb),
+	@extschema@.llmquota_retry(uuid, bigint, bigint, bigint, bigint, bigint, int, text, int, jsonb, jsonb, jsonb),
 	@extschema@.llmquota_release(uuid),
 	@extschema@.llmquota_renew(uuid, int),
 	@extschema@.llmquota_maintain(),

@@ -18,11 +18,21 @@
 #include "lease.h"
 #include "name.h"
 
+/*
+ * Has an argument been given? NULL means that it has not; and SQL of an older version than the library has fewer of
+ * them.
+ */
+bool
+llmq_arg_given(FunctionCallInfo fcinfo, int number)
+{
+	return number < PG_NARGS() && !PG_ARGISNULL(number);
+}
+
 /* A text argument, or NULL. */
 char *
 llmq_arg_text(FunctionCallInfo fcinfo, int number)
 {
-	return PG_ARGISNULL(number) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(number));
+	return llmq_arg_given(fcinfo, number) ? text_to_cstring(PG_GETARG_TEXT_PP(number)) : NULL;
 }
 
 /* A required name: not NULL, at most 128 bytes. The empty name is the caller's to refuse. */
@@ -64,7 +74,7 @@ llmq_arg_tokens(FunctionCallInfo fcinfo, int number, const char *what)
 {
 	int64		tokens;
 
-	if (PG_ARGISNULL(number))
+	if (!llmq_arg_given(fcinfo, number))
 		return LLMQ_NOT_GIVEN;
 	tokens = PG_GETARG_INT64(number);
 	if (tokens < 0)
@@ -86,7 +96,7 @@ llmq_arg_int(FunctionCallInfo fcinfo, int number, const char *what, int32 least,
 {
 	int32		value;
 
-	if (PG_ARGISNULL(number))
+	if (!llmq_arg_given(fcinfo, number))
 		return LLMQ_NOT_GIVEN;
 	value = PG_GETARG_INT32(number);
 	if (value < least || value > most)
@@ -144,8 +154,8 @@ result_desc(FunctionCallInfo fcinfo)
 }
 
 /*
- * Makes the function's row of so many columns. The row type may have more of them: columns are only ever appended,
- * and an older library than the installed SQL leaves the new ones NULL.
+ * Makes the function's row of so many columns. The row type may have more of them, or fewer: columns are only ever
+ * appended. An older library than the installed SQL leaves the new ones NULL, a newer one leaves them out.
  */
 Datum
 llmq_result_row(FunctionCallInfo fcinfo, const Datum *values, const bool *nulls, int ncolumns)
@@ -154,13 +164,8 @@ llmq_result_row(FunctionCallInfo fcinfo, const Datum *values, const bool *nulls,
 	Datum	   *all_values;
 	bool	   *all_nulls;
 
-	if (desc->natts == ncolumns)
+	if (desc->natts <= ncolumns)
 		return HeapTupleGetDatum(heap_form_tuple(desc, unconstify(Datum *, values), unconstify(bool *, nulls)));
-	if (desc->natts < ncolumns)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("the library of llmquota is newer than its SQL objects"),
-				 errhint("ALTER EXTENSION llmquota UPDATE.")));
 	all_values = palloc0(sizeof(Datum) * desc->natts);
 	all_nulls = palloc(sizeof(bool) * desc->natts);
 	memset(all_nulls, true, sizeof(bool) * desc->natts);

@@ -8,6 +8,7 @@
 #include "fmgr.h"
 
 /* A NULL argument means "not given". */
+extern bool llmq_arg_given(FunctionCallInfo fcinfo, int number);
 extern char *llmq_arg_text(FunctionCallInfo fcinfo, int number);
 extern char *llmq_arg_name(FunctionCallInfo fcinfo, int number, const char *what);
 extern char *llmq_arg_label(FunctionCallInfo fcinfo, int number, const char *what);

@@ -94,7 +94,7 @@ llmq_model_tokens(LlmqLive *live, int32 model)
 	Copy	   *copy;
 	int64		age;
 
-	if (model == 0)
+	if (model == 0 || !llmq_live_has(live, LLMQ_LIVE_HEALTH))
 		return NULL;
 	copy = place_of(model);
 	age = GetCurrentTimestamp() - copy->read_at;

@@ -144,10 +144,13 @@ read_provider(LlmqRow *row)
 	provider->adapter = llmq_adapter(text_value(row, 2));
 	provider->base_url = text_value(row, 3);
 	provider->enabled = bool_value(row, 5);
-	provider->breaker.in_a_row = DatumGetInt32(value(row, 6));
-	provider->breaker.failure_rate = fraction_value(row, 7);
-	provider->breaker.min_calls = DatumGetInt32(value(row, 8));
-	provider->breaker.probe_after = DatumGetInt32(value(row, 9)) * INT64CONST(1000);
+	if (has_column(row, 9))
+	{
+		provider->breaker.in_a_row = DatumGetInt32(value(row, 6));
+		provider->breaker.failure_rate = fraction_value(row, 7);
+		provider->breaker.min_calls = DatumGetInt32(value(row, 8));
+		provider->breaker.probe_after = DatumGetInt32(value(row, 9)) * INT64CONST(1000);
+	}
 	llmq_names_put(row->catalog->providers, provider->subject.name, provider);
 }
 
@@ -220,7 +223,7 @@ read_key(LlmqRow *row)
 	key->account = account;
 	key->secret_ref = text_value(row, 3);
 	key->priority = DatumGetInt16(value(row, 4));
-	key->weight = DatumGetInt32(value(row, 7));
+	key->weight = has_column(row, 7) ? DatumGetInt32(value(row, 7)) : 1;
 	read_key_models(key, row);
 	key->next = account->first_key;
 	account->first_key = key;
@@ -444,8 +447,12 @@ llmq_catalog_size(void)
 
 	for (int rel = LLMQ_FIRST_CONFIG_REL; rel <= LLMQ_LAST_CONFIG_REL; rel++)
 	{
-		Relation	table = table_open(llmq_relation_oid(rel), AccessShareLock);
+		Oid			relid = llmq_relation_oid_if_any(rel);
+		Relation	table;
 
+		if (!OidIsValid(relid))
+			continue;
+		table = table_open(relid, AccessShareLock);
 		nblocks += RelationGetNumberOfBlocks(table);
 		table_close(table, AccessShareLock);
 	}

@@ -97,7 +97,7 @@ read_route(LlmqRow *row)
 	route->name = text_value(row, 1);
 	route->org = text_value(row, 2);
 	route->step = DatumGetInt32(value(row, 3));
-	route->choice.weight = DatumGetInt32(value(row, 5));
+	route->choice.weight = has_column(row, 5) ? DatumGetInt32(value(row, 5)) : 1;
 	nrows++;
 }
 
@@ -229,7 +229,8 @@ llmq_routes_load(LlmqCatalog *catalog, Snapshot snapshot)
 	max_rows = 16;
 	rows = palloc(sizeof(RouteRow) * max_rows);
 	common_options = llmq_names_create(catalog->context);
-	llmq_catalog_read(catalog, LLMQ_REL_ROUTE_OPTION, snapshot, read_option);
+	if (OidIsValid(llmq_relation_oid_if_any(LLMQ_REL_ROUTE_OPTION)))
+		llmq_catalog_read(catalog, LLMQ_REL_ROUTE_OPTION, snapshot, read_option);
 	llmq_catalog_read(catalog, LLMQ_REL_ROUTE, snapshot, read_route);
 	build_routes(catalog);
 	for (const LlmqRouteOption *option = catalog->options; option != NULL; option = option->next)

@@ -34,6 +34,13 @@ is_null(const LlmqRow *row, int column)
 	return row->slot->tts_isnull[column - 1];
 }
 
+/* Does the table have so many columns? That of the SQL of an older version may not. */
+static inline bool
+has_column(const LlmqRow *row, int column)
+{
+	return column <= row->slot->tts_tupleDescriptor->natts;
+}
+
 static inline Datum
 value(const LlmqRow *row, int column)
 {

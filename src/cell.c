@@ -101,7 +101,8 @@ refuse_if_unsuitable(Relation rel)
 
 /*
  * Opens the first `ntables` live tables and forgets row addresses of a table that was rewritten or vacuumed. Writers
- * lock them with RowExclusiveLock, readers (on a standby too) with AccessShareLock.
+ * lock them with RowExclusiveLock, readers (on a standby too) with AccessShareLock. SQL of 0.1.0 has no table of health:
+ * whatever is looked for there is not found, and nothing is written there.
  */
 void
 llmq_live_open(LlmqLive *live, int ntables, LOCKMODE lockmode)
@@ -110,9 +111,14 @@ llmq_live_open(LlmqLive *live, int ntables, LOCKMODE lockmode)
 	live->lockmode = lockmode;
 	for (int i = 0; i < ntables; i++)
 	{
-		Relation	rel = table_open(llmq_relation_oid(live_relations[i]), lockmode);
-		LlmqRelFile file = llmq_relation_file_compat(rel);
+		Relation	rel;
+		LlmqRelFile file;
 
+		live->rel[i] = NULL;
+		if (i == LLMQ_LIVE_HEALTH && !OidIsValid(llmq_relation_oid_if_any(LLMQ_REL_HEALTH)))
+			continue;
+		rel = table_open(llmq_relation_oid(live_relations[i]), lockmode);
+		file = llmq_relation_file_compat(rel);
 		refuse_if_unsuitable(rel);
 		if (live_changed[i] || !llmq_same_file_compat(file, known_file[i]))
 		{
@@ -129,7 +135,8 @@ void
 llmq_live_close(LlmqLive *live)
 {
 	for (int i = live->ntables - 1; i >= 0; i--)
-		table_close(live->rel[i], live->lockmode);
+		if (live->rel[i] != NULL)
+			table_close(live->rel[i], live->lockmode);
 	live->ntables = 0;
 }
 

@@ -17,7 +17,7 @@
 
 #include "relation.h"
 
-/* In the order in which their pages are locked. The numbers are stored: append only. */
+/* In the order in which their pages are locked. The numbers are stored nowhere: see tally.c. */
 typedef enum LlmqLiveTable
 {
 	LLMQ_LIVE_METER,
@@ -29,8 +29,8 @@ typedef enum LlmqLiveTable
 
 #define LLMQ_LIVE_COUNT (LLMQ_LIVE_REFUSAL + 1)
 
-/* Eleven meters and a lease page: design.md bounds what one pick may touch. */
-#define LLMQ_MAX_CELLS 12
+/* Eleven meters, a lease page, and that of the attempt that failed: design.md bounds what one pick may touch. */
+#define LLMQ_MAX_CELLS 13
 
 /* A record holds four pages (MAX_GENERIC_XLOG_PAGES): three of meters and the lease page, which is in every one. */
 #define LLMQ_METERS_PER_RECORD (MAX_GENERIC_XLOG_PAGES - 1)
@@ -61,13 +61,19 @@ typedef struct LlmqCellHeader
 
 StaticAssertDecl(sizeof(LlmqCellHeader) == 24, "the header of a cell has no padding");
 
-/* The live tables, opened and locked for one call. */
+/* The live tables, opened and locked for one call. One that the installed SQL does not have yet is NULL. */
 typedef struct LlmqLive
 {
 	Relation	rel[LLMQ_LIVE_COUNT];
 	int			ntables;
 	LOCKMODE	lockmode;
 } LlmqLive;
+
+static inline bool
+llmq_live_has(const LlmqLive *live, LlmqLiveTable table)
+{
+	return table < live->ntables && live->rel[table] != NULL;
+}
 
 /* What names a cell before its id is known. */
 typedef struct LlmqCellKey
@@ -205,7 +211,7 @@ extern bool llmq_cell_retire(LlmqLive *live, LlmqLiveTable table, int32 id, Llmq
 #define LLMQ_CELL_NAMELESS (-1)	/* a name that the key refers to has been retired */
 
 /*
- * tally.c: what maintenance keeps of the live tables, by their numbers, in a cell of llmquota.name. Fixed-width types, no
+ * tally.c: what maintenance keeps of the live tables, each in a place of its own, in a cell of llmquota.name. Fixed-width types, no
  * padding; with room for the tables of later versions.
  */
 #define LLMQ_TALLY_ROOM 8
@@ -220,6 +226,7 @@ typedef struct LlmqTally
 } LlmqTally;
 
 extern int32 llmq_tally_id(LlmqLive *live);
+extern void llmq_tally_count(LlmqTally *tally, LlmqLiveTable table);
 extern int64 llmq_tally_retired(LlmqLive *live, LlmqLiveTable table);
 extern void llmq_tally_range(LlmqLive *live, LlmqLiveTable table, int64 pass, int64 now, LlmqCellRange *range);
 extern void llmq_tally_advance(LlmqLive *live, const LlmqCellRange *range, int64 pass, int64 now);

@@ -310,7 +310,7 @@ llmq_cell_retire(LlmqLive *live, LlmqLiveTable table, int32 id, LlmqCellRetiring
 		if (retired)
 		{
 			copy->flags |= LLMQ_CELL_MOVED | LLMQ_CELL_RETIRED;
-			((LlmqTally *) llmq_set_change(&set, tally))->retired[table]++;
+			llmq_tally_count(llmq_set_change(&set, tally), table);
 			llmq_set_log(&set, 0);
 		}
 		llmq_set_unlock(&set);
@@ -351,7 +351,7 @@ count_unborn(Deleting *deleting, const LlmqCellHeader *state)
 	tally = llmq_set_add(&set, LLMQ_LIVE_NAME, llmq_tally_id(deleting->live));
 	if (llmq_set_lock(&set) != LLMQ_LOCKED)
 		return;
-	((LlmqTally *) llmq_set_change(&set, tally))->retired[deleting->table]++;
+	llmq_tally_count(llmq_set_change(&set, tally), deleting->table);
 	llmq_set_log(&set, 0);
 	llmq_set_unlock(&set);
 }

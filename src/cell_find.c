@@ -294,6 +294,8 @@ llmq_cell_locate(LlmqLive *live, LlmqLiveTable table, int32 id, ItemPointer tid)
 {
 	KnownRow   *place = place_of(table, id);
 
+	if (!llmq_live_has(live, table))
+		return false;
 	if (id > 0 && place != NULL && place->id == id)
 	{
 		*tid = place->tid;
@@ -380,6 +382,8 @@ llmq_cell_find(LlmqLive *live, const LlmqCellKey *key)
 	Oid			index;
 	int32		id;
 
+	if (!llmq_live_has(live, key->table))
+		return 0;
 	ScanKeyInit(&keys[0], ATT_KIND, BTEqualStrategyNumber, F_CHAREQ, CharGetDatum(key->kind));
 	if (key->table != LLMQ_LIVE_NAME)
 	{

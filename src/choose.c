@@ -29,7 +29,7 @@
 /* How often the second look may refuse what the first admitted, before the pick gives up on a tier. */
 #define MAX_GRANT_ATTEMPTS 64
 
-/* Does the caller not want this key for the model being tried? */
+/* Does the caller not want this key for the model being tried, or has a failed attempt shown that it will not do? */
 bool
 llmq_excluded(const LlmqPick *pick, const LlmqKey *key)
 {
@@ -41,7 +41,7 @@ llmq_excluded(const LlmqPick *pick, const LlmqKey *key)
 			strcmp(name, pick->model->name) == 0)
 			return true;
 	}
-	return false;
+	return llmq_history_bars(pick, key);
 }
 
 /* Asks an account's meters, once in a pick; the answer is kept with it. */
@@ -131,6 +131,11 @@ admits(LlmqPick *pick, LlmqKey *key, LlmqVerdict *verdict)
 	LlmqAvoid	avoid;
 
 	llmq_verdict_init(verdict);
+	if (llmq_history_waits(pick, verdict))
+	{
+		llmq_refusal_note(pick, verdict);
+		return false;
+	}
 	if (llmq_avoid(key, pick->model, pick->now, &avoid))
 	{
 		refuse_for_trouble(pick, &avoid, verdict);
@@ -164,7 +169,7 @@ llmq_ask(LlmqPick *pick, LlmqTier *tier, int index, bool *gone)
 
 	*gone = false;
 	pick->any_key = true;
-	if (pick->nexclude > 0 && llmq_excluded(pick, key))
+	if ((pick->nexclude > 0 || pick->retry != NULL) && llmq_excluded(pick, key))
 		return -1;
 	pick->any_candidate = true;
 	if (admits(pick, key, &verdict))
@@ -240,7 +245,7 @@ try_tier(LlmqPick *pick, LlmqTier *tier)
 		done = grant(pick, key);
 		if (done == LLMQ_GRANT_REFUSED)
 			continue;
-		pick->no_slot = done == LLMQ_GRANT_NO_SLOT;
+		pick->no_slot = done == LLMQ_GRANT_NO_SLOT || done == LLMQ_GRANT_EXHAUSTED;
 		return done == LLMQ_GRANT_DONE;
 	}
 	return false;
@@ -390,9 +395,18 @@ try_step(LlmqPick *pick, int number, LlmqVerdict *soonest)
 	return granted;
 }
 
-/*
- * Tries the steps of the route in their order. True when a lease was granted; otherwise the pick says why not.
- */
+/* Tries the steps of the route in their order: one is left only when all its candidates refuse. */
+static bool
+try_steps(LlmqPick *pick, LlmqVerdict *soonest)
+{
+	bool		granted = false;
+
+	for (int i = 0; i < pick->route->nsteps && !granted && !pick->no_slot; i++)
+		granted = try_step(pick, i, soonest);
+	return granted;
+}
+
+/* Chooses and grants. True when a lease was granted; otherwise the pick says why not. */
 bool
 llmq_choose(LlmqPick *pick)
 {
@@ -400,8 +414,9 @@ llmq_choose(LlmqPick *pick)
 	bool		granted = false;
 
 	llmq_verdict_init(&soonest);
-	for (int i = 0; i < pick->route->nsteps && !granted && !pick->no_slot; i++)
-		granted = try_step(pick, i, &soonest);
+	granted = try_steps(pick, &soonest);
+	if (!granted && !pick->no_slot && llmq_history_same_model(pick))
+		granted = try_steps(pick, &soonest);
 	pick->refusal = soonest;
 	return granted;
 }

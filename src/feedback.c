@@ -168,22 +168,6 @@ learn_from_success(const Feedback *feedback)
 	}
 }
 
-static void
-diagnose(Feedback *feedback, const LlmqReport *report)
-{
-	const LlmqSettlement *settlement = &feedback->slot->settlement;
-	LlmqFailure failure = {
-		.adapter = feedback->provider == NULL ? LLMQ_ADAPTER_OTHER : feedback->provider->adapter,
-		.status = settlement->http_status,
-		.error_class = settlement->http_status == 0 ? report->error : NULL,
-		.headers = report->headers,.header_count = report->nheaders,
-		.body = report->error == NULL ? "" : report->error,.length = report->error_length,
-		.now = feedback->evidence.now
-	};
-
-	llmq_classify(&failure, &feedback->diagnosis);
-}
-
 /* Learns from a call that has been settled just now. No lock may be held. */
 void
 llmq_feedback(LlmqLive *live, const LlmqLeaseId *id, const LlmqSlot *slot, const LlmqReport *report)
@@ -203,7 +187,8 @@ llmq_feedback(LlmqLive *live, const LlmqLeaseId *id, const LlmqSlot *slot, const
 		learn_from_success(&feedback);
 	else if (slot->settlement.outcome == LLMQ_OUTCOME_ERROR)
 	{
-		diagnose(&feedback, report);
+		feedback.diagnosis = report->diagnosis;
+		feedback.evidence.now = report->diagnosed_at;
 		feedback.evidence.failure = feedback.diagnosis.kind;
 		learn_from_failure(&feedback, catalog);
 	}

@@ -5,7 +5,8 @@
  *
  * A grant touches every meter that limits the call and one slot of a lease page, in records of at most four pages with
  * all locks held across them; each record charges some meters and sets their bits in the slot. A refusal or a change
- * on the second look releases everything first.
+ * on the second look releases everything first. A retry also counts itself in the slot of the attempt that failed, so
+ * that however many come at once no request has more attempts than it may.
  */
 #include "postgres.h"
 
@@ -28,6 +29,7 @@ typedef struct Granting
 	LlmqMeter  *meter[LLMQ_MAX_METERS];
 	int			meter_cell[LLMQ_MAX_METERS];
 	int			lease_cell;
+	int			failed_cell;	/* the page of the attempt that failed; -1: this is the first */
 	LlmqSlot	slot;			/* the new one */
 	LlmqSlot	seen;			/* what is in its place */
 } Granting;
@@ -121,7 +123,7 @@ fill_slot(Granting *granting, LlmqKey *key)
 	slot->reserved_input = pick->demand.use.input;
 	slot->reserved_output = pick->demand.use.output;
 	slot->prompt = pick->prompt;
-	slot->attempt = 1;
+	slot->history = pick->history;
 	slot->session_length = copy_label(slot->session, pick->session);
 	slot->request_id_length = copy_label(slot->request_id, pick->request_id);
 	slot->nmeters = granting->nmeters;
@@ -141,6 +143,8 @@ prepare_set(Granting *granting)
 		granting->slot.meter[i].meter = granting->meter[i]->id;
 	}
 	granting->lease_cell = llmq_set_add(&granting->set, LLMQ_LIVE_LEASE, pick->lease.page);
+	granting->failed_cell = pick->retry == NULL ? -1 :
+		llmq_set_add(&granting->set, LLMQ_LIVE_LEASE, pick->retry->id.page);
 }
 
 /* After a set could not be locked: which of the meters are gone? They will be created anew. */
@@ -262,6 +266,71 @@ check_again(Granting *granting, LlmqVerdict *verdict)
 	return verdict->admitted;
 }
 
+/* Under the locks: the slot of the attempt that failed; NULL when there was none, or it has another lease by now. */
+static const LlmqSlot *
+failed_slot(const Granting *granting)
+{
+	const LlmqRetry *retry = granting->pick->retry;
+	const LlmqLeasePage *page;
+
+	if (retry == NULL)
+		return NULL;
+	page = llmq_set_state(&granting->set, granting->failed_cell);
+	return page->slot[retry->id.slot].secret == retry->id.secret ? &page->slot[retry->id.slot] : NULL;
+}
+
+/*
+ * Under the locks: the number of the attempt, others that were granted meanwhile counted. May there be so many? Where
+ * the slot has gone it was retried, and nobody can count any more.
+ */
+static bool
+count_attempt(Granting *granting)
+{
+	LlmqPick   *pick = granting->pick;
+	const LlmqSlot *failed = failed_slot(granting);
+
+	if (failed != NULL)
+		pick->attempt = failed->attempt + 1 + failed->retries;
+	granting->slot.attempt = pick->attempt;
+	pick->exhausted = pick->retry != NULL && (failed == NULL || pick->attempt > llmq_attempts_most(pick->route));
+	return !pick->exhausted;
+}
+
+/*
+ * Under the locks: notes in its slot that an attempt has been retried, in a record of its own: those before are full.
+ * If a crash comes first, nobody was told of the new lease, and the attempt may be retried again.
+ */
+static void
+note_retry(Granting *granting)
+{
+	const LlmqRetry *retry = granting->pick->retry;
+	LlmqLeasePage *page;
+
+	if (retry == NULL)
+		return;
+	page = llmq_set_change(&granting->set, granting->failed_cell);
+	if (page->slot[retry->id.slot].secret != retry->id.secret)
+		return;					/* the new lease has its place */
+	page->slot[retry->id.slot].retries++;
+	llmq_set_log(&granting->set, granting->set.nrecords);
+}
+
+/* Under the locks: what is known of the new lease only now. */
+static void
+date_slot(Granting *granting)
+{
+	LlmqPick   *pick = granting->pick;
+	LlmqSlot   *slot = &granting->slot;
+	LlmqLeaseId id = {.page = pick->lease.page,.slot = pick->lease.slot,.secret = slot->secret};
+
+	slot->granted_at = pick->now;
+	slot->expires_at = pick->now + pick->ttl_ms * INT64CONST(1000);
+	slot->history.deadline_ms = llmq_history_deadline_ms(pick, pick->attempt, pick->now);
+	id.day = llmq_lease_day(pick->now);
+	if (pick->retry == NULL)
+		llmq_lease_uuid(&id, &slot->history.first_lease);
+}
+
 /* Under the locks: charges the meters of each record, and says so in the slot, in the same record. */
 static void
 charge(Granting *granting)
@@ -271,8 +340,7 @@ charge(Granting *granting)
 	LlmqSlot   *slot = &granting->slot;
 	int			nrecords = set->nrecords;
 
-	slot->granted_at = pick->now;
-	slot->expires_at = pick->now + pick->ttl_ms * INT64CONST(1000);
+	date_slot(granting);
 	for (int record = 0; record < nrecords; record++)
 	{
 		LlmqLeasePage *page = llmq_set_change(set, granting->lease_cell);
@@ -306,12 +374,13 @@ llmq_grant(LlmqPick *pick, LlmqKey *key, LlmqVerdict *verdict)
 	fill_slot(&granting, key);
 	if (!lock(&granting))
 		return LLMQ_GRANT_NO_SLOT;
-	if (!check_again(&granting, verdict))
+	if (!count_attempt(&granting) || !check_again(&granting, verdict))
 	{
 		llmq_set_unlock(&granting.set);
-		return LLMQ_GRANT_REFUSED;
+		return pick->exhausted ? LLMQ_GRANT_EXHAUSTED : LLMQ_GRANT_REFUSED;
 	}
 	charge(&granting);
+	note_retry(&granting);
 	llmq_set_unlock(&granting.set);
 	llmq_cell_make_durable(granting.set.lsn);
 

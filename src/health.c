@@ -69,6 +69,12 @@ llmq_board_id(LlmqLive *live, int number, bool create)
 	return id;
 }
 
+static bool
+may_write(const LlmqLive *live)
+{
+	return live->lockmode == RowExclusiveLock && llmq_live_has(live, LLMQ_LIVE_HEALTH);
+}
+
 /*
  * The version of the boards; 0 when there is none and this call may not write: else the first one is made at the first
  * look, so that later ones need not search for it.
@@ -82,7 +88,7 @@ read_version(LlmqLive *live)
 	for (int attempt = 0; attempt < 2; attempt++)
 	{
 		if (nboards == 0)
-			board_ids[0] = llmq_board_id(live, 0, live->lockmode == RowExclusiveLock);
+			board_ids[0] = llmq_board_id(live, 0, may_write(live));
 		if (board_ids[0] == 0)
 			break;
 		nboards = Max(nboards, 1);

@@ -223,5 +223,7 @@ llmquota_drain_events(PG_FUNCTION_ARGS)
 int64
 llmq_events_keep_step(const LlmqMaintenance *maintenance)
 {
+	if (!OidIsValid(llmq_relation_oid_if_any(LLMQ_REL_HEALTH)))
+		return 0;				/* the SQL is of a version without */
 	return llmq_sql_step("llmquota_keep_events", maintenance->deadline);
 }

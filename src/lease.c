@@ -5,7 +5,8 @@
  * A lease's uuid says where it is (page, slot, day) and proves with 64 random bits that its holder was given it. It has
  * the form of a version 8 uuid (RFC 9562), whose contents are the application's.
  *
- * A slot can take a new lease when it is free, or settled by a transaction that has committed its ledger row.
+ * A slot can take a new lease when it is free, or settled by a transaction that has committed its ledger row. That of an
+ * attempt that failed stays a while, because the next attempt learns from it.
  */
 #include "postgres.h"
 
@@ -111,6 +112,20 @@ llmq_slot_reusable(const LlmqSlot *slot)
 		last_committed = slot->settled_by;
 	}
 	return true;
+}
+
+/*
+ * Is this an attempt that was recorded as failed, of a request that may yet have another? Its slot stays for that one to
+ * see, until the request's deadline. Reads the clock.
+ */
+bool
+llmq_slot_awaits_retry(const LlmqSlot *slot)
+{
+	if (slot->state != LLMQ_SLOT_SETTLED || slot->retries > 0 || slot->history.deadline_ms == 0)
+		return false;
+	if (slot->settlement.outcome != LLMQ_OUTCOME_ERROR)
+		return false;
+	return GetCurrentTimestamp() < slot->granted_at + slot->history.deadline_ms * INT64CONST(1000);
 }
 
 /* Is a slot still as it was seen? Whoever changes one changes at least one of these. */

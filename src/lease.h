@@ -17,9 +17,8 @@
 /* Small pages are fast pages: every change copies, compares and sums up the whole state. */
 #define LLMQ_SLOTS 4
 
-#define LLMQ_MAX_METERS (LLMQ_MAX_CELLS - 1)
-#define LLMQ_SLOT_ROOM 152
-#define LLMQ_SLOT_REST 16
+#define LLMQ_MAX_METERS (LLMQ_MAX_CELLS - 2)
+#define LLMQ_SLOT_ROOM 16
 #define LLMQ_MAX_LABEL 64		/* session and request_id */
 
 /* The longest life of a lease: a day. Longer calls renew. */
@@ -60,6 +59,44 @@ typedef struct LlmqSlotMeter
 	uint32		generation;
 } LlmqSlotMeter;
 
+/* What a request's earlier attempts leave to the next. Append only. */
+typedef enum LlmqTriedKind
+{
+	LLMQ_TRIED_NOTHING = 0,
+	LLMQ_TRIED_ATTEMPT,			/* that failed */
+	LLMQ_TRIED_NAMES			/* that the first pick excluded */
+} LlmqTriedKind;
+
+typedef struct LlmqTried
+{
+	int32		name[3];		/* of an attempt: ids of key, account, model; else hashes of names, or 0 */
+	int16		http_status;	/* 0: not given */
+	uint8		kind;			/* LlmqTriedKind */
+	uint8		failure;		/* LlmqFailureKind */
+} LlmqTried;
+
+/* Attempts at one request are one more than this at most. */
+#define LLMQ_MAX_TRIED 7
+
+/* Of the terms of a pick, for the next attempt: these, and above them its ttl_ms. */
+#define LLMQ_TERM_INPUT			0x01	/* input_tokens were given */
+#define LLMQ_TERM_OUTPUT		0x02	/* likewise */
+#define LLMQ_TERM_HIGH			0x04	/* of high priority */
+#define LLMQ_TERM_TOO_MANY		0x08	/* it excluded more names than a lease remembers */
+#define LLMQ_TERM_BITS 5
+
+StaticAssertDecl(LLMQ_MAX_TTL_MS < (1 << (32 - LLMQ_TERM_BITS)), "the terms have room for every ttl_ms");
+
+/* The request of which a lease is an attempt. */
+typedef struct LlmqHistory
+{
+	LlmqTried	tried[LLMQ_MAX_TRIED];	/* without gaps */
+	pg_uuid_t	first_lease;	/* of the request */
+	pg_uuid_t	retry_of;		/* all zero: it is the first */
+	uint32		terms;
+	int32		deadline_ms;	/* of the request, after the grant; 0: there is no next attempt */
+} LlmqHistory;
+
 /* How a lease ended. */
 typedef struct LlmqSettlement
 {
@@ -73,7 +110,8 @@ typedef struct LlmqSettlement
 	uint8		outcome;		/* LlmqOutcome */
 	uint8		source;			/* LlmqUsageSource */
 	uint8		answered;		/* the provider did answer, if with a failure */
-	uint8		reserved[3];
+	uint8		failure;		/* LlmqFailureKind */
+	uint8		reserved[2];
 } LlmqSettlement;
 
 /*
@@ -111,20 +149,21 @@ typedef struct LlmqSlot
 	uint8		state;			/* LlmqSlotState */
 	uint8		nmeters;
 	uint16		charged;		/* one bit for each meter: it counts the reservation */
-	int16		attempt;
+	uint8		attempt;		/* from 1 */
+	uint8		retries;		/* of this one that were granted */
 	uint8		session_length;
 	uint8		request_id_length;
 	char		session[LLMQ_MAX_LABEL];
 	char		request_id[LLMQ_MAX_LABEL];
 	LlmqSlotMeter meter[LLMQ_MAX_METERS];
-	char		later[LLMQ_SLOT_ROOM];	/* zero; for what later versions keep */
+	LlmqHistory history;
 	LlmqTextFeatures prompt;	/* zero: the pick was given none */
-	char		rest[LLMQ_SLOT_REST];	/* zero, as `later` */
+	char		later[LLMQ_SLOT_ROOM];	/* zero; for what later versions keep */
 } LlmqSlot;
 
 StaticAssertDecl(sizeof(LlmqSlot) % 8 == 0 &&
 				 sizeof(LlmqSlot) == 72 + sizeof(LlmqSettlement) + sizeof(LlmqReplaced) + 8 + 2 * LLMQ_MAX_LABEL +
-				 8 * LLMQ_MAX_METERS + LLMQ_SLOT_ROOM + sizeof(LlmqTextFeatures) + LLMQ_SLOT_REST,
+				 8 * LLMQ_MAX_METERS + sizeof(LlmqHistory) + sizeof(LlmqTextFeatures) + LLMQ_SLOT_ROOM,
 				 "LlmqSlot has padding");
 
 typedef struct LlmqLeasePage
@@ -152,6 +191,7 @@ extern uint64 llmq_lease_secret(void);
 
 extern bool llmq_slot_reusable(const LlmqSlot *slot);
 extern bool llmq_slot_unfinished(const LlmqSlot *slot);
+extern bool llmq_slot_awaits_retry(const LlmqSlot *slot);
 extern bool llmq_slot_unchanged(const LlmqSlot *now, const LlmqSlot *seen);
 
 /* lease_find.c */

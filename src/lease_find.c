@@ -70,6 +70,7 @@ typedef struct Search
 	LlmqLive   *live;
 	int32		bound;			/* pages that max_leases allows */
 	bool		at_bound;
+	bool		take_waiting;	/* slots that stay for the next attempt, too */
 	TimestampTz now;
 	LlmqLeaseId *place;			/* what was found */
 	LlmqSlot   *seen;
@@ -134,6 +135,13 @@ note_overdue(Search *search, const LlmqLeaseId *id, const LlmqSlot *slot)
 		noted[nnoted++] = *id;
 }
 
+/* Can a slot take a new lease? What failed attempts leave to the next ones gives way last. */
+static bool
+is_free(const Search *search, const LlmqSlot *slot)
+{
+	return llmq_slot_reusable(slot) && (search->take_waiting || !llmq_slot_awaits_retry(slot));
+}
+
 /* Looks for a free slot in one page; false when it has none. */
 static bool
 find_in_page(Search *search, int32 page)
@@ -149,7 +157,7 @@ find_in_page(Search *search, int32 page)
 			.page = page,.slot = look.number[i],.day = llmq_lease_day(slot->granted_at),.secret = slot->secret
 		};
 
-		if (llmq_slot_reusable(slot))
+		if (is_free(search, slot))
 		{
 			*search->place = id;
 			*search->seen = *slot;
@@ -260,7 +268,7 @@ count_in_page(Search *search, int32 page)
 	if (!look_at_page(search, page, &look))
 		return false;
 	for (int i = 0; i < look.n; i++)
-		if (llmq_slot_reusable(&look.slot[i]))
+		if (is_free(search, &look.slot[i]))
 			return true;
 	return false;
 }
@@ -288,6 +296,14 @@ find_spare(Search *search)
 	return false;
 }
 
+/* Takes what a failed attempt left, when there is nothing else: a call that can be made is worth more. */
+static bool
+find_waiting(Search *search)
+{
+	search->take_waiting = true;
+	return find_in_turn(search, Max(current_page, 1), search->bound);
+}
+
 /* The pool is as large as it may be. */
 static bool
 find_at_bound(Search *search)
@@ -305,7 +321,7 @@ find_at_bound(Search *search)
 	/* while a transaction goes on, late records of what it has ended wait for it: better leave that to others */
 	if (found && IsTransactionBlock())
 		nnoted = 0;
-	return found || find_spare(search);
+	return found || find_spare(search) || find_waiting(search);
 }
 
 /* The pool has as many pages as it may have, as far as known: was it full a moment ago? */

@@ -28,6 +28,7 @@
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
 
+#include "classify.h"
 #include "compat.h"
 #include "inject.h"
 #include "ledger.h"
@@ -41,7 +42,7 @@ enum
 	COL_LEASE, COL_PICKED_AT, COL_RECORDED_AT, COL_RECORDED_IN, COL_RESERVED_INPUT, COL_RESERVED_OUTPUT, COL_INPUT,
 	COL_OUTPUT, COL_CACHED, COL_CACHE_WRITE, COL_REASONING, COL_ATTEMPT, COL_HTTP_STATUS, COL_LATENCY, COL_STATUS,
 	COL_ORG, COL_MODEL, COL_KEY, COL_ACCOUNT, COL_PROVIDER, COL_ROUTE, COL_USAGE_SOURCE, COL_SESSION, COL_REQUEST_ID,
-	COL_ERROR, COL_TAGS, NCOLUMNS
+	COL_ERROR, COL_TAGS, COL_FIRST_LEASE, COL_RETRY_OF, COL_ERROR_CLASS, NCOLUMNS
 };
 
 static const char *const outcome_texts[] = {NULL, "ok", "error", "expired", "released"};
@@ -144,6 +145,16 @@ set_tokens(Datum *values, bool *nulls, int column, int32 tokens)
 	values[column] = Int64GetDatum((int64) tokens);
 }
 
+/* A lease, which must live as long as the values; NULL for one that is all zero. */
+static void
+set_lease(Datum *values, bool *nulls, int column, const pg_uuid_t *lease)
+{
+	static const pg_uuid_t none = {{0}};
+
+	nulls[column] = memcmp(lease, &none, sizeof(none)) == 0;
+	values[column] = UUIDPGetDatum(lease);
+}
+
 /* What the record said, as columns. */
 static void
 settlement_columns(const LlmqSettlement *settlement, Datum *values, bool *nulls)
@@ -157,6 +168,8 @@ settlement_columns(const LlmqSettlement *settlement, Datum *values, bool *nulls)
 	set_tokens(values, nulls, COL_REASONING, settlement->reasoning);
 	llmq_put_text(values, nulls, COL_USAGE_SOURCE, source_texts[settlement->source]);
 	set_int(values, nulls, COL_LATENCY, settlement->latency_ms, settlement->latency_ms >= 0);
+	llmq_put_text(values, nulls, COL_ERROR_CLASS,
+				  settlement->failure == LLMQ_FAILURE_NONE ? NULL : llmq_failure_name(settlement->failure));
 }
 
 static void
@@ -167,7 +180,7 @@ extra_columns(const LlmqLedgerExtra *extra, Datum *values, bool *nulls)
 	values[COL_TAGS] = PointerGetDatum(extra->tags);
 }
 
-/* A whole row. The uuid must live as long as the values. */
+/* A whole row. Slot and uuid must live as long as the values. */
 static void
 row_columns(const LlmqSlot *slot, const pg_uuid_t *uuid, const LlmqLedgerExtra *extra, Datum *values, bool *nulls)
 {
@@ -188,6 +201,8 @@ row_columns(const LlmqSlot *slot, const pg_uuid_t *uuid, const LlmqLedgerExtra *
 	set_int(values, nulls, COL_RESERVED_OUTPUT, slot->reserved_output, true);
 	extra_columns(extra, values, nulls);
 	settlement_columns(&slot->settlement, values, nulls);
+	set_lease(values, nulls, COL_FIRST_LEASE, &slot->history.first_lease);
+	set_lease(values, nulls, COL_RETRY_OF, &slot->history.retry_of);
 	values[COL_RECORDED_IN] = Int64GetDatum((int64) U64FromFullTransactionId(GetTopFullTransactionId()));
 }
 
@@ -214,6 +229,17 @@ close_target(ResultRelInfo *target, EState *estate)
 	FreeExecutorState(estate);
 }
 
+/* Puts columns into a row of a leaf, which has more of them, or fewer, when the SQL is of another version. */
+static void
+copy_columns(const Datum *values, const bool *nulls, TupleTableSlot *row)
+{
+	int			natts = row->tts_tupleDescriptor->natts;
+
+	memset(row->tts_isnull, true, sizeof(bool) * natts);
+	memcpy(row->tts_values, values, sizeof(Datum) * Min(natts, NCOLUMNS));
+	memcpy(row->tts_isnull, nulls, sizeof(bool) * Min(natts, NCOLUMNS));
+}
+
 /* Inserts a row with all that belongs to it: constraints, indexes, triggers. */
 static void
 insert_row(Relation leaf, const Datum *values, const bool *nulls)
@@ -222,10 +248,7 @@ insert_row(Relation leaf, const Datum *values, const bool *nulls)
 	ResultRelInfo *target = open_target(leaf, estate);
 	TupleTableSlot *row = ExecInitExtraTupleSlot(estate, RelationGetDescr(leaf), &TTSOpsVirtual);
 
-	memcpy(row->tts_values, values, sizeof(Datum) * NCOLUMNS);
-	memcpy(row->tts_isnull, nulls, sizeof(bool) * NCOLUMNS);
-	for (int i = NCOLUMNS; i < RelationGetDescr(leaf)->natts; i++)
-		row->tts_isnull[i] = true;
+	copy_columns(values, nulls, row);
 	ExecStoreVirtualTuple(row);
 	AfterTriggerBeginQuery();
 	ExecSimpleRelationInsert(target, estate, row);
@@ -337,7 +360,9 @@ llmq_ledger_find(const LlmqLeaseId *id, LlmqLedgerRow *row)
 	if (exists)
 	{
 		row->org = column_text(&found, COL_ORG);
+		row->route = column_text(&found, COL_ROUTE);
 		row->model = column_text(&found, COL_MODEL);
+		row->provider = column_text(&found, COL_PROVIDER);
 		row->key = column_text(&found, COL_KEY);
 		row->status = column_text(&found, COL_STATUS);
 		row->usage_source = column_text(&found, COL_USAGE_SOURCE);
@@ -353,10 +378,18 @@ llmq_ledger_find(const LlmqLeaseId *id, LlmqLedgerRow *row)
 static void
 replace_columns(TupleTableSlot *row, const LlmqSettlement *settlement, const LlmqLedgerExtra *extra)
 {
+	int			natts = row->tts_tupleDescriptor->natts;
+	Datum		values[NCOLUMNS];
+	bool		nulls[NCOLUMNS];
+
 	slot_getallattrs(row);
-	row->tts_values[COL_RECORDED_AT] = TimestampTzGetDatum(GetCurrentTimestamp());
-	settlement_columns(settlement, row->tts_values, row->tts_isnull);
-	extra_columns(extra, row->tts_values, row->tts_isnull);
+	memcpy(values, row->tts_values, sizeof(Datum) * Min(natts, NCOLUMNS));
+	memcpy(nulls, row->tts_isnull, sizeof(bool) * Min(natts, NCOLUMNS));
+	values[COL_RECORDED_AT] = TimestampTzGetDatum(GetCurrentTimestamp());
+	settlement_columns(settlement, values, nulls);
+	extra_columns(extra, values, nulls);
+	memcpy(row->tts_values, values, sizeof(Datum) * Min(natts, NCOLUMNS));
+	memcpy(row->tts_isnull, nulls, sizeof(bool) * Min(natts, NCOLUMNS));
 }
 
 /* Updates a row that is locked, with all that belongs to it: constraints, indexes, triggers. */

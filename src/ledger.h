@@ -20,7 +20,9 @@ typedef struct LlmqLedgerExtra
 typedef struct LlmqLedgerRow
 {
 	char	   *org;
+	char	   *route;
 	char	   *model;
+	char	   *provider;
 	char	   *key;
 	char	   *status;
 	char	   *usage_source;

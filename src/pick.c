@@ -33,11 +33,11 @@ PG_FUNCTION_INFO_V1(llmquota_pick);
 /* More names than this to exclude is a mistake. */
 #define MAX_EXCLUDE 1000
 
-/* Arguments of llmquota_pick(). */
+/* Arguments of llmquota_pick(), only ever appended: SQL of the version before gives fewer. */
 enum
 {
-	ARG_ROUTE, ARG_ORG, ARG_INPUT_TOKENS, ARG_MAX_OUTPUT_TOKENS, ARG_PROMPT, ARG_PRIORITY, ARG_EXCLUDE, ARG_SESSION,
-	ARG_REQUEST_ID, ARG_TTL_MS
+	ARG_ROUTE, ARG_ORG, ARG_INPUT_TOKENS, ARG_MAX_OUTPUT_TOKENS, ARG_PRIORITY, ARG_EXCLUDE, ARG_SESSION, ARG_REQUEST_ID,
+	ARG_TTL_MS, ARG_PROMPT, ARG_RETRY_OF
 };
 
 /* Columns of llmquota.pick_result, in their order. */
@@ -86,8 +86,8 @@ release_last_call(void)
  * PostgreSQL expands (f(...)).* into one call for each column. A second call of the same text by another expression
  * while the same row is being evaluated is such an expansion.
  */
-static void
-refuse_expansion(FunctionCallInfo fcinfo)
+void
+llmq_pick_refuse_expansion(FunctionCallInfo fcinfo, const char *function)
 {
 	MemoryContextCallback *callback;
 	Node	   *call = fcinfo->flinfo->fn_expr;
@@ -101,8 +101,8 @@ refuse_expansion(FunctionCallInfo fcinfo)
 			release_last_call();
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("(llmquota_pick(...)).* would pick once for every column"),
-				 errhint("Use SELECT * FROM llmquota_pick(...).")));
+				 errmsg("(%s(...)).* would pick once for every column", function),
+				 errhint("Use SELECT * FROM %s(...).", function)));
 	}
 	if (last_call.context != CurrentMemoryContext)
 	{
@@ -140,7 +140,7 @@ read_exclude(FunctionCallInfo fcinfo, LlmqPick *pick)
 	bool	   *nulls;
 	int			count;
 
-	if (PG_ARGISNULL(ARG_EXCLUDE))
+	if (!llmq_arg_given(fcinfo, ARG_EXCLUDE))
 		return;
 	deconstruct_array(PG_GETARG_ARRAYTYPE_P(ARG_EXCLUDE), TEXTOID, -1, false, TYPALIGN_INT, &elements, &nulls, &count);
 	if (count > MAX_EXCLUDE)
@@ -186,13 +186,26 @@ read_route(FunctionCallInfo fcinfo, LlmqPick *pick)
 				 errhint("A route is a name in llmquota.route, or that of a model in llmquota.model.")));
 }
 
+/* What follows from a request that has been read. */
+void
+llmq_pick_begin(LlmqPick *pick)
+{
+	pick->demand.tentative = llmq_config_is_tentative();
+	llmq_verdict_init(&pick->refusal);
+	llmq_history_begin(pick);
+}
+
 /* Takes the request out of the arguments. Raises for what is wrong; nothing has been changed then. */
 void
 llmq_pick_read(FunctionCallInfo fcinfo, LlmqPick *pick)
 {
 	memset(pick, 0, sizeof(LlmqPick));
+	if (llmq_arg_given(fcinfo, ARG_RETRY_OF))
+		pick->retry = llmq_retry_find(PG_GETARG_UUID_P(ARG_RETRY_OF));
 	pick->catalog = llmq_catalog();
 	read_org(fcinfo, pick);
+	if (pick->retry != NULL)
+		llmq_retry_check_org(pick->retry, pick);
 	read_route(fcinfo, pick);
 	pick->input_tokens = llmq_arg_tokens(fcinfo, ARG_INPUT_TOKENS, "input_tokens");
 	pick->output_tokens = llmq_arg_tokens(fcinfo, ARG_MAX_OUTPUT_TOKENS, "max_output_tokens");
@@ -205,8 +218,7 @@ llmq_pick_read(FunctionCallInfo fcinfo, LlmqPick *pick)
 	pick->ttl_ms = llmq_arg_int(fcinfo, ARG_TTL_MS, "ttl_ms", 1, LLMQ_MAX_TTL_MS);
 	if (pick->ttl_ms == LLMQ_NOT_GIVEN)
 		pick->ttl_ms = pick->catalog->settings.lease_ttl_ms;
-	pick->demand.tentative = llmq_config_is_tentative();
-	llmq_verdict_init(&pick->refusal);
+	llmq_pick_begin(pick);
 }
 
 /* The row of a grant. The uuid must live as long as the values. */
@@ -226,7 +238,7 @@ grant_columns(const LlmqPick *pick, pg_uuid_t *uuid, Datum *values, bool *nulls)
 	llmq_put_text(values, nulls, COL_BASE_URL, key->account->base_url);
 	llmq_put_text(values, nulls, COL_MODEL, pick->model->name);
 	llmq_put_text(values, nulls, COL_PROVIDER_MODEL, pick->model->provider_model);
-	values[COL_ATTEMPT] = Int32GetDatum(1);
+	values[COL_ATTEMPT] = Int32GetDatum(pick->attempt);
 	values[COL_MAX_OUTPUT] = Int32GetDatum((int32) pick->demand.use.output);
 	values[COL_GRANTED_AT] = TimestampTzGetDatum(pick->granted_at);
 	values[COL_EXPIRES_AT] = TimestampTzGetDatum(pick->expires_at);
@@ -253,7 +265,8 @@ run(LlmqPick *pick)
 {
 	bool		granted = false;
 
-	if (pick->org->enabled)
+	pick->exhausted = llmq_history_is_over(pick);
+	if (pick->org->enabled && !pick->exhausted)
 	{
 		pick->scratch = palloc(LLMQ_MAX_STATE);
 		llmq_live_open(&pick->live, LLMQ_LIVE_LEASE + 1, RowExclusiveLock);
@@ -269,31 +282,40 @@ run(LlmqPick *pick)
 	return granted;
 }
 
-/*
- * llmquota_pick(route, org, input_tokens, max_output_tokens, prompt, priority, exclude, session, request_id, ttl_ms)
- */
+/* Runs a pick whose request has been read, and makes its answer. */
 Datum
-llmquota_pick(PG_FUNCTION_ARGS)
+llmq_pick_run(FunctionCallInfo fcinfo, LlmqPick *pick)
 {
-	LlmqPick	pick;
 	Datum		values[NCOLUMNS];
 	bool		nulls[NCOLUMNS];
 	pg_uuid_t	uuid;
 	Datum		answer;
 
-	llmq_cell_refuse_if_read_only("llmquota_pick()");
-	refuse_expansion(fcinfo);
-	llmq_pick_read(fcinfo, &pick);
-	last_call.granted = run(&pick);
-	last_call.lease = pick.lease;
-	if (pick.demand.tentative)
+	last_call.granted = run(pick);
+	last_call.lease = pick->lease;
+	if (pick->demand.tentative)
 		llmq_config_note_change();
 	if (last_call.granted)
-		grant_columns(&pick, &uuid, values, nulls);
+		grant_columns(pick, &uuid, values, nulls);
 	else
-		refusal_columns(&pick, values, nulls);
-	llmq_worker_look(last_call.granted ? pick.expires_at : DT_NOEND);
+		refusal_columns(pick, values, nulls);
+	llmq_worker_look(last_call.granted ? pick->expires_at : DT_NOEND);
 	answer = llmq_result_row(fcinfo, values, nulls, NCOLUMNS);
 	llmq_lease_end_noted();
 	return answer;
+}
+
+/*
+ * llmquota_pick(route, org, input_tokens, max_output_tokens, priority, exclude, session, request_id, ttl_ms, prompt,
+ * retry_of)
+ */
+Datum
+llmquota_pick(PG_FUNCTION_ARGS)
+{
+	LlmqPick	pick;
+
+	llmq_cell_refuse_if_read_only("llmquota_pick()");
+	llmq_pick_refuse_expansion(fcinfo, "llmquota_pick");
+	llmq_pick_read(fcinfo, &pick);
+	return llmq_pick_run(fcinfo, &pick);
 }

@@ -71,6 +71,33 @@ typedef struct LlmqPool
 	LlmqTier   *tier;
 } LlmqPool;
 
+/* An earlier attempt at the request, by what the configuration has of it; NULL: no longer. */
+typedef struct LlmqFailedAttempt
+{
+	const LlmqKey *key;
+	const LlmqAccount *account;
+	const LlmqModel *model;
+	uint8		failure;		/* LlmqFailureKind */
+} LlmqFailedAttempt;
+
+/* What the attempt that failed last leaves to the next. */
+typedef struct LlmqRetry
+{
+	pg_uuid_t	uuid;
+	LlmqLeaseId id;
+	bool		gone;			/* its slot is: the next three are the ledger's */
+	const char *org;
+	const char *route;
+	LlmqSlot	slot;			/* as it was seen */
+	int			nfailed;
+	LlmqFailedAttempt failed[LLMQ_MAX_TRIED];
+	int64		deadline;		/* of the request */
+	int64		ask_again_at;	/* for a model that has failed */
+	bool		barred;			/* some candidate was left out because of what failed */
+	bool		barred_model;	/* ... which another key of its model need not be */
+	bool		same_model;		/* only such are asked now */
+} LlmqRetry;
+
 /* One call of llmquota_pick. */
 typedef struct LlmqPick
 {
@@ -87,6 +114,7 @@ typedef struct LlmqPick
 	const char *request_id;
 	int			nexclude;
 	char	  **exclude;
+	LlmqRetry  *retry;			/* NULL: a first attempt */
 	/* the work */
 	LlmqLive	live;
 	uint64		number;			/* of the pick, in this backend */
@@ -96,6 +124,10 @@ typedef struct LlmqPick
 	bool		any_key;		/* some key can serve the route for this org */
 	bool		any_candidate;	/* ... and it was not excluded */
 	bool		no_slot;
+	bool		exhausted;		/* the request has had all its attempts */
+	int			attempt;		/* the number of this one */
+	bool		remembers_names;	/* in the history: what the first pick excluded */
+	LlmqHistory history;		/* of the new lease */
 	bool		common_refused; /* under the lock, by a limit that holds whatever the key */
 	LlmqVerdict refusal;		/* over all candidates, the one that ends first */
 	int64		waiting;		/* callers refused by it since its meter's last grant, this one included */
@@ -111,11 +143,15 @@ typedef enum LlmqGrant
 {
 	LLMQ_GRANT_DONE,
 	LLMQ_GRANT_REFUSED,
-	LLMQ_GRANT_NO_SLOT
+	LLMQ_GRANT_NO_SLOT,
+	LLMQ_GRANT_EXHAUSTED		/* others have retried the same attempt meanwhile */
 } LlmqGrant;
 
 /* pick.c */
+extern void llmq_pick_begin(LlmqPick *pick);
 extern void llmq_pick_read(FunctionCallInfo fcinfo, LlmqPick *pick);
+extern void llmq_pick_refuse_expansion(FunctionCallInfo fcinfo, const char *function);
+extern Datum llmq_pick_run(FunctionCallInfo fcinfo, LlmqPick *pick);
 
 /* pool.c */
 extern LlmqPool *llmq_pool(LlmqCatalog *catalog, LlmqModel *model, const char *owner);
@@ -136,6 +172,19 @@ extern void llmq_set_demand(LlmqPick *pick);
 /* strategy.c */
 extern LlmqKey *llmq_strategy_key(LlmqPick *pick, LlmqTier *tier);
 extern LlmqChoice *llmq_strategy_order(LlmqPick *pick, int number, int *n);
+
+/* history.c */
+extern void llmq_history_begin(LlmqPick *pick);
+extern bool llmq_history_is_over(const LlmqPick *pick);
+extern int	llmq_attempts_most(const LlmqRoute *route);
+extern int32 llmq_history_deadline_ms(const LlmqPick *pick, int attempt, int64 granted_at);
+extern bool llmq_history_bars(const LlmqPick *pick, const LlmqKey *key);
+extern bool llmq_history_same_model(LlmqPick *pick);
+extern bool llmq_history_waits(const LlmqPick *pick, LlmqVerdict *verdict);
+
+/* retry.c */
+extern LlmqRetry *llmq_retry_find(const pg_uuid_t *lease);
+extern void llmq_retry_check_org(const LlmqRetry *retry, const LlmqPick *pick);
 
 /* grant.c */
 extern LlmqGrant llmq_grant(LlmqPick *pick, LlmqKey *key, LlmqVerdict *verdict);

@@ -33,7 +33,7 @@ llmq_prompt_read(FunctionCallInfo fcinfo, int argument, const char *what, LlmqTe
 	Size		length;
 
 	memset(features, 0, sizeof(LlmqTextFeatures));
-	if (PG_ARGISNULL(argument))
+	if (!llmq_arg_given(fcinfo, argument))
 		return;
 	length = toast_raw_datum_size(PG_GETARG_DATUM(argument)) - VARHDRSZ;
 	if (length > MAX_PROMPT)

@@ -25,6 +25,7 @@
 #include "feedback.h"
 #include "ledger.h"
 #include "name.h"
+#include "record.h"
 #include "redact.h"
 #include "role.h"
 #include "settle.h"
@@ -40,10 +41,10 @@ PG_FUNCTION_INFO_V1(llmquota_renew);
 /* How often settling may be overtaken by somebody else. */
 #define MAX_ROUNDS 100
 
-/* Arguments of llmquota_record(), behind the lease and five figures. */
+/* Arguments of llmquota_record(), behind the lease and five figures; only ever appended. */
 enum
 {
-	ARG_USAGE = 6, ARG_HTTP_STATUS, ARG_ERROR, ARG_HEADERS, ARG_LATENCY, ARG_TAGS
+	ARG_HTTP_STATUS = 6, ARG_ERROR, ARG_LATENCY, ARG_TAGS, ARG_USAGE, ARG_HEADERS
 };
 
 /* What came of an attempt to settle. */
@@ -52,6 +53,14 @@ typedef struct Settled
 	const char *status;
 	const char *usage_source;
 } Settled;
+
+/* What is said of the end of a lease. */
+typedef struct Ending
+{
+	LlmqSettlement settlement;
+	LlmqReport *report;			/* NULL: a release */
+	LlmqLedgerExtra *extra;
+} Ending;
 
 /* Takes llmquota_record's figures out of its arguments. */
 static void
@@ -121,8 +130,8 @@ read_extra(FunctionCallInfo fcinfo, const LlmqReport *report, LlmqLedgerExtra *e
  * As llmq_lease_look(). A grant that a crash cut short was answered to nobody, and maintenance takes it back; other
  * orgs' leases do not exist for a role that is bound to an org.
  */
-static LlmqLeaseStanding
-look(LlmqLive *live, const LlmqLeaseId *id, LlmqSlot *slot)
+LlmqLeaseStanding
+llmq_record_look(LlmqLive *live, const LlmqLeaseId *id, LlmqSlot *slot)
 {
 	LlmqCatalog *catalog = llmq_catalog();
 	LlmqLeaseStanding standing = llmq_lease_look(live, id, slot);
@@ -135,8 +144,8 @@ look(LlmqLive *live, const LlmqLeaseId *id, LlmqSlot *slot)
 }
 
 /* May the role settle what the ledger has for this org, perhaps by a name of before? */
-static bool
-may_settle(const char *org)
+bool
+llmq_record_may_settle(const char *org)
 {
 	LlmqCatalog *catalog = llmq_catalog();
 
@@ -157,20 +166,20 @@ write_ledger(LlmqLeaseStanding standing, const LlmqLeaseId *id, const LlmqSlot *
  * there, and what exceeds the reservation is charged.
  */
 static void
-settle_in_ledger(const LlmqLeaseId *id, const LlmqSettlement *settlement, const LlmqLedgerExtra *extra,
-				 Settled *settled)
+settle_in_ledger(const LlmqLeaseId *id, const LlmqSettlement *settlement, const Ending *ending, Settled *settled)
 {
 	LlmqSettlement late = *settlement;
 	LlmqLedgerRow row;
 
-	if (!llmq_ledger_find(id, &row) || !may_settle(row.org))
+	if (!llmq_ledger_find(id, &row) || !llmq_record_may_settle(row.org))
 		return;
 	settled->status = "already_settled";
 	settled->usage_source = row.usage_source;
 	if (strcmp(row.status, "expired") != 0 || settlement->outcome == LLMQ_OUTCOME_RELEASED)
 		return;
 	late.source = LLMQ_USAGE_LATE;
-	if (llmq_ledger_correct(id, &late, extra, row.status))
+	llmq_report_diagnose(ending->report, row.provider, &late);
+	if (llmq_ledger_correct(id, &late, ending->extra, row.status))
 	{
 		llmq_charge_excess(&row, &late);
 		settled->status = "settled_late";
@@ -193,18 +202,23 @@ is_late(LlmqLeaseStanding standing, const LlmqSlot *slot, const LlmqSettlement *
  * none of these, or somebody else was first; `standing` and `slot` say what it was.
  */
 static bool
-try_settle_in_slot(const LlmqLeaseId *id, LlmqSettlement *settlement, LlmqSlot *slot, LlmqLeaseStanding *standing)
+try_settle_in_slot(const LlmqLeaseId *id, Ending *ending, LlmqSlot *slot, LlmqLeaseStanding *standing)
 {
+	LlmqSettlement *settlement = &ending->settlement;
 	LlmqLive	live;
 	bool		done = false;
 
 	llmq_live_open(&live, LLMQ_LIVE_LEASE + 1, RowExclusiveLock);
-	*standing = look(&live, id, slot);
+	*standing = llmq_record_look(&live, id, slot);
 	if (is_late(*standing, slot, settlement))
 		settlement->source = LLMQ_USAGE_LATE;
 	if (*standing == LLMQ_LEASE_LIVE || *standing == LLMQ_LEASE_OPEN ||
 		(*standing == LLMQ_LEASE_EXPIRED && settlement->source == LLMQ_USAGE_LATE))
+	{
+		if (ending->report != NULL)
+			llmq_report_diagnose(ending->report, llmq_name_text(slot->provider), settlement);
 		done = llmq_lease_settle(&live, id, settlement, slot);
+	}
 	llmq_live_close(&live);
 	return done;
 }
@@ -228,14 +242,14 @@ may_try_again(LlmqLeaseStanding standing, const LlmqSettlement *settlement)
 
 /* Settles a lease in its slot, however often somebody else gets in between; waits for whoever is just expiring it. */
 static bool
-settle_in_slot(const LlmqLeaseId *id, LlmqSettlement *settlement, LlmqSlot *slot, LlmqLeaseStanding *standing)
+settle_in_slot(const LlmqLeaseId *id, Ending *ending, LlmqSlot *slot, LlmqLeaseStanding *standing)
 {
 	for (int round = 0; round < MAX_ROUNDS; round++)
 	{
 		CHECK_FOR_INTERRUPTS();
-		if (try_settle_in_slot(id, settlement, slot, standing))
+		if (try_settle_in_slot(id, ending, slot, standing))
 			return true;
-		if (!may_try_again(*standing, settlement))
+		if (!may_try_again(*standing, &ending->settlement))
 			return false;
 		if (*standing == LLMQ_LEASE_EXPIRING)
 			XactLockTableWait(XidFromFullTransactionId(FullTransactionIdFromU64(slot->settled_by)), NULL, NULL,
@@ -244,13 +258,6 @@ settle_in_slot(const LlmqLeaseId *id, LlmqSettlement *settlement, LlmqSlot *slot
 	elog(ERROR, "lease keeps changing");
 }
 
-/* What is said of the end of a lease beside its figures. */
-typedef struct Ending
-{
-	const LlmqReport *report;	/* NULL: a release */
-	const LlmqLedgerExtra *extra;
-} Ending;
-
 /* Learns from how the call went; not again from a record that is repeated because its transaction had failed. */
 static void
 learn(const LlmqLeaseId *id, const LlmqSlot *slot, const LlmqReport *report)
@@ -258,8 +265,11 @@ learn(const LlmqLeaseId *id, const LlmqSlot *slot, const LlmqReport *report)
 	LlmqLive	live;
 
 	llmq_live_open(&live, LLMQ_LIVE_HEALTH + 1, RowExclusiveLock);
-	llmq_feedback(&live, id, slot, report);
-	llmq_model_tokens_learn(&live, slot, llmq_catalog()->settings.default_input_tokens);
+	if (llmq_live_has(&live, LLMQ_LIVE_HEALTH))
+	{
+		llmq_feedback(&live, id, slot, report);
+		llmq_model_tokens_learn(&live, slot, llmq_catalog()->settings.default_input_tokens);
+	}
 	llmq_live_close(&live);
 }
 
@@ -268,9 +278,8 @@ learn(const LlmqLeaseId *id, const LlmqSlot *slot, const LlmqReport *report)
  * not.
  */
 static void
-settle(const pg_uuid_t *uuid, const LlmqSettlement *settlement, const Ending *ending, Settled *settled)
+settle(const pg_uuid_t *uuid, Ending *ending, Settled *settled)
 {
-	LlmqSettlement how = *settlement;
 	LlmqLeaseId id;
 	LlmqSlot	slot;
 	LlmqLeaseStanding standing;
@@ -279,7 +288,7 @@ settle(const pg_uuid_t *uuid, const LlmqSettlement *settlement, const Ending *en
 	settled->usage_source = NULL;
 	if (!llmq_lease_parse(uuid, &id))
 		return;
-	if (settle_in_slot(&id, &how, &slot, &standing))
+	if (settle_in_slot(&id, ending, &slot, &standing))
 	{
 		write_ledger(standing, &id, &slot, ending->extra);
 		if (ending->report != NULL && standing != LLMQ_LEASE_OPEN)
@@ -287,11 +296,11 @@ settle(const pg_uuid_t *uuid, const LlmqSettlement *settlement, const Ending *en
 		/* the caller is told now, whatever becomes of a transaction that goes on */
 		if (IsTransactionBlock() || IsSubTransaction())
 			llmq_cell_make_durable(XactLastRecEnd);
-		settled->status = how.source == LLMQ_USAGE_LATE ? "settled_late" : "settled";
-		settled->usage_source = llmq_usage_source_text(how.source);
+		settled->status = ending->settlement.source == LLMQ_USAGE_LATE ? "settled_late" : "settled";
+		settled->usage_source = llmq_usage_source_text(ending->settlement.source);
 	}
 	else if (standing == LLMQ_LEASE_UNKNOWN)
-		settle_in_ledger(&id, &how, ending->extra, settled);
+		settle_in_ledger(&id, &ending->settlement, ending, settled);
 	else
 	{
 		settled->status = "already_settled";
@@ -311,26 +320,34 @@ lease_argument(FunctionCallInfo fcinfo)
 	return PG_GETARG_UUID_P(0);
 }
 
+/* Settles what record's arguments say. */
+static void
+record(FunctionCallInfo fcinfo, Settled *settled)
+{
+	pg_uuid_t  *uuid = lease_argument(fcinfo);
+	LlmqReport	report;
+	LlmqLedgerExtra extra;
+	Ending		ending = {.report = &report,.extra = &extra};
+
+	read_settlement(fcinfo, &ending.settlement);
+	llmq_report_read(fcinfo, ARG_ERROR, ARG_HEADERS, &report);
+	read_extra(fcinfo, &report, &extra);
+	settle(uuid, &ending, settled);
+}
+
 /*
- * llmquota_record(lease, input_tokens, output_tokens, cached_tokens, cache_write_tokens, reasoning_tokens, usage,
- * http_status, error, headers, latency_ms, tags)
+ * llmquota_record(lease, input_tokens, output_tokens, cached_tokens, cache_write_tokens, reasoning_tokens,
+ * http_status, error, latency_ms, tags, usage, headers)
  */
 Datum
 llmquota_record(PG_FUNCTION_ARGS)
 {
-	pg_uuid_t  *uuid = lease_argument(fcinfo);
-	LlmqSettlement settlement;
-	LlmqReport	report;
-	LlmqLedgerExtra extra;
 	Settled		settled;
 	Datum		values[2];
 	bool		nulls[2] = {false, false};
 
 	llmq_cell_refuse_if_read_only("llmquota_record()");
-	read_settlement(fcinfo, &settlement);
-	llmq_report_read(fcinfo, ARG_ERROR, ARG_HEADERS, &report);
-	read_extra(fcinfo, &report, &extra);
-	settle(uuid, &settlement, &(Ending) {.report = &report,.extra = &extra}, &settled);
+	record(fcinfo, &settled);
 
 	values[0] = CStringGetTextDatum(settled.status);
 	nulls[1] = settled.usage_source == NULL;
@@ -340,17 +357,36 @@ llmquota_record(PG_FUNCTION_ARGS)
 	PG_RETURN_DATUM(llmq_result_row(fcinfo, values, nulls, lengthof(values)));
 }
 
+/*
+ * Records a failure, for a function that has llmquota_record's arguments as its first; what was recorded before stands.
+ * Raises for a success: there is nothing to retry.
+ */
+void
+llmq_record_failure(FunctionCallInfo fcinfo)
+{
+	int32		http_status = llmq_arg_int(fcinfo, ARG_HTTP_STATUS, "http_status", 100, 599);
+	Settled		settled;
+
+	if (http_status == LLMQ_NOT_GIVEN ? PG_ARGISNULL(ARG_ERROR) : http_status >= 200 && http_status <= 299)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("a call that has not failed cannot be retried"),
+				 errhint("Pass http_status or error of the failure; record a success with llmquota_record().")));
+	record(fcinfo, &settled);
+}
+
 /* llmquota_release(lease): the call was not made. */
 Datum
 llmquota_release(PG_FUNCTION_ARGS)
 {
 	pg_uuid_t  *uuid = lease_argument(fcinfo);
-	LlmqSettlement settlement = llmq_settlement_without_figures(LLMQ_OUTCOME_RELEASED, LLMQ_USAGE_NONE);
 	LlmqLedgerExtra extra = {0};
+	Ending		ending = {.extra = &extra};
 	Settled		settled;
 
 	llmq_cell_refuse_if_read_only("llmquota_release()");
-	settle(uuid, &settlement, &(Ending) {.extra = &extra}, &settled);
+	ending.settlement = llmq_settlement_without_figures(LLMQ_OUTCOME_RELEASED, LLMQ_USAGE_NONE);
+	settle(uuid, &ending, &settled);
 	PG_RETURN_TEXT_P(cstring_to_text(strcmp(settled.status, "settled") == 0 ? "released" : settled.status));
 }
 
@@ -373,7 +409,7 @@ llmquota_renew(PG_FUNCTION_ARGS)
 	llmq_live_open(&live, LLMQ_LIVE_LEASE + 1, RowExclusiveLock);
 	for (int round = 0; !renewed && round < MAX_ROUNDS; round++)
 	{
-		if (look(&live, &id, &slot) != LLMQ_LEASE_LIVE || slot.expires_at <= GetCurrentTimestamp())
+		if (llmq_record_look(&live, &id, &slot) != LLMQ_LEASE_LIVE || slot.expires_at <= GetCurrentTimestamp())
 			break;
 		renewed = llmq_lease_extend(&live, &id, ttl_ms * INT64CONST(1000), &slot);
 	}

@@ -16,10 +16,11 @@ typedef enum LlmqRefusalStatus
 	LLMQ_REFUSED_TOO_LARGE,
 	LLMQ_REFUSED_NO_ROUTE,
 	LLMQ_REFUSED_DISABLED,
-	LLMQ_REFUSED_NO_LEASE_SLOT
+	LLMQ_REFUSED_NO_LEASE_SLOT,
+	LLMQ_REFUSED_ATTEMPTS_EXHAUSTED
 } LlmqRefusalStatus;
 
-#define LLMQ_REFUSAL_STATUSES (LLMQ_REFUSED_NO_LEASE_SLOT + 1)
+#define LLMQ_REFUSAL_STATUSES (LLMQ_REFUSED_ATTEMPTS_EXHAUSTED + 1)
 
 /* The texts of an entry, one behind the other, none with an end. */
 typedef enum LlmqRefusalText
@@ -78,7 +79,7 @@ typedef struct LlmqRefusalPage
 	LlmqCellHeader cell;
 	uint32		used;			/* bytes of entries */
 	uint32		reserved;
-	int64		counted[LLMQ_REFUSAL_STATUSES + 1]; /* by status, since the page was made; the last is spare */
+	int64		counted[LLMQ_REFUSAL_STATUSES]; /* by status, since the page was made */
 	char		entries[LLMQ_REFUSAL_ROOM];
 } LlmqRefusalPage;
 

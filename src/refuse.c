@@ -15,6 +15,7 @@
 #include "utils/timestamp.h"
 
 #include "classify.h"
+#include "name.h"
 #include "pick.h"
 #include "role.h"
 #include "spread.h"
@@ -33,16 +34,27 @@ llmq_refusal_note(LlmqPick *pick, const LlmqVerdict *verdict)
 		pick->refusal = *verdict;
 }
 
+/* Is every candidate one that an earlier attempt at the request keeps it from? */
+static bool
+nothing_is_left(const LlmqPick *pick)
+{
+	return !pick->any_candidate && pick->retry != NULL && pick->retry->barred;
+}
+
 /* The status of a pick that was not granted. */
 LlmqRefusalStatus
 llmq_refusal_status(const LlmqPick *pick)
 {
 	if (!pick->org->enabled)
 		return LLMQ_REFUSED_DISABLED;
+	if (pick->exhausted)
+		return LLMQ_REFUSED_ATTEMPTS_EXHAUSTED;
 	if (pick->no_slot)
 		return LLMQ_REFUSED_NO_LEASE_SLOT;
 	if (!pick->any_key)
 		return LLMQ_REFUSED_NO_ROUTE;
+	if (nothing_is_left(pick))
+		return LLMQ_REFUSED_ATTEMPTS_EXHAUSTED;
 	if (!pick->any_candidate || pick->refusal.admitted)
 		return LLMQ_REFUSED_UNAVAILABLE;
 	if (pick->refusal.cause.kind != LLMQ_TROUBLE_NONE)
@@ -64,6 +76,7 @@ llmq_refusal_status_text(LlmqRefusalStatus status)
 		[LLMQ_REFUSED_NO_ROUTE] = "no_route",
 		[LLMQ_REFUSED_DISABLED] = "disabled",
 		[LLMQ_REFUSED_NO_LEASE_SLOT] = "no_lease_slot",
+		[LLMQ_REFUSED_ATTEMPTS_EXHAUSTED] = "attempts_exhausted",
 	};
 
 	return texts[status];
@@ -73,7 +86,7 @@ llmq_refusal_status_text(LlmqRefusalStatus status)
 static bool
 has_reason(const LlmqPick *pick)
 {
-	return pick->org->enabled && !pick->no_slot && pick->any_candidate && !pick->refusal.admitted;
+	return pick->org->enabled && !pick->exhausted && !pick->no_slot && pick->any_candidate && !pick->refusal.admitted;
 }
 
 /* Is there a limit to name in the answer? */
@@ -113,6 +126,8 @@ llmq_refusal_retry_ms(const LlmqPick *pick)
 {
 	int64		wait;
 
+	if (llmq_refusal_status(pick) == LLMQ_REFUSED_ATTEMPTS_EXHAUSTED)
+		return -1;
 	if (!has_reason(pick))
 		return pick->no_slot ? RETRY_SLOT : RETRY_CONFIGURATION;
 	if (pick->refusal.when == LLMQ_WHEN_NEVER)
@@ -179,6 +194,24 @@ retry_at_text(int64 retry_at)
 												   CStringGetTextDatum("YYYY-MM-DD\"T\"HH24:MI:SS.USTZH:TZM")));
 }
 
+/* The members of a limit that refused. */
+static void
+push_limit(JsonbParseState **state, const LlmqRefusalLimit *limit)
+{
+	push_text(state, "scope", scope_texts[limit->scope]);
+	push_text(state, "subject", limit->subject);
+	push_text(state, "model", limit->model);
+	if (limit->family != NULL)
+		push_text(state, "family", limit->family);
+	push_text(state, "metric", llmq_metric_text(limit->metric));
+	push_text(state, "period", limit->period);
+	push_number(state, "amount", limit->amount);
+	push_number(state, "used", limit->used);
+	push_number(state, "requested", limit->requested);
+	push_number(state, "quota", limit->quota);
+	push_text(state, "retry_at", retry_at_text(limit->retry_at));
+}
+
 /* A limit that refused, as jsonb. */
 Datum
 llmq_refusal_limit_jsonb(const LlmqRefusalLimit *limit)
@@ -186,44 +219,30 @@ llmq_refusal_limit_jsonb(const LlmqRefusalLimit *limit)
 	JsonbParseState *state = NULL;
 
 	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
-	push_text(&state, "scope", scope_texts[limit->scope]);
-	push_text(&state, "subject", limit->subject);
-	push_text(&state, "model", limit->model);
-	if (limit->family != NULL)
-		push_text(&state, "family", limit->family);
-	push_text(&state, "metric", llmq_metric_text(limit->metric));
-	push_text(&state, "period", limit->period);
-	push_number(&state, "amount", limit->amount);
-	push_number(&state, "used", limit->used);
-	push_number(&state, "requested", limit->requested);
-	push_number(&state, "quota", limit->quota);
-	push_text(&state, "retry_at", retry_at_text(limit->retry_at));
+	push_limit(&state, limit);
 	return JsonbPGetDatum(JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL)));
 }
 
-/* The trouble that keeps the pick from its candidates, as jsonb. */
-static Datum
-trouble_jsonb(const LlmqPick *pick)
+/* The members of the trouble that keeps the pick from its candidates. */
+static void
+push_trouble(JsonbParseState **state, const LlmqPick *pick)
 {
 	static const char *const kinds[] = {"none", "cooling", "open", "disabled"};
 	const LlmqCause *cause = &pick->refusal.cause;
 	const LlmqSubject *subject = cause->subject;
-	JsonbParseState *state = NULL;
 
-	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
-	push_text(&state, "scope", subject == NULL ? "model" : scope_texts[subject->scope]);
+	push_text(state, "scope", subject == NULL ? "model" : scope_texts[subject->scope]);
 	if (subject != NULL && (!is_shared(subject) || llmq_role_is_admin(pick->catalog)))
-		push_text(&state, "subject", subject->name);
-	push_text(&state, "model", cause->model == NULL ? NULL : cause->model->name);
-	push_text(&state, "trouble", kinds[cause->kind]);
-	push_text(&state, "failure", cause->failure == LLMQ_FAILURE_NONE ? NULL : llmq_failure_name(cause->failure));
-	push_text(&state, "retry_at", retry_at_text(pick->refusal.when));
-	return JsonbPGetDatum(JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL)));
+		push_text(state, "subject", subject->name);
+	push_text(state, "model", cause->model == NULL ? NULL : cause->model->name);
+	push_text(state, "trouble", kinds[cause->kind]);
+	push_text(state, "failure", cause->failure == LLMQ_FAILURE_NONE ? NULL : llmq_failure_name(cause->failure));
+	push_text(state, "retry_at", retry_at_text(pick->refusal.when));
 }
 
-/* What refused, as jsonb; 0 when nothing did. The name of a shared account or key is for administrators only. */
-Datum
-llmq_refusal_jsonb(const LlmqPick *pick)
+/* The members of the quota that refused. The name of a shared account or key is for administrators only. */
+static void
+push_quota(JsonbParseState **state, const LlmqPick *pick)
 {
 	const LlmqVerdict *refusal = &pick->refusal;
 	const LlmqMeter *meter = refusal->meter;
@@ -231,10 +250,6 @@ llmq_refusal_jsonb(const LlmqPick *pick)
 		.amount = refusal->amount,.used = refusal->used,.requested = refusal->requested,.retry_at = refusal->when
 	};
 
-	if (!has_reason(pick))
-		return (Datum) 0;
-	if (refusal->cause.kind != LLMQ_TROUBLE_NONE)
-		return trouble_jsonb(pick);
 	limit.scope = meter->subject->scope;
 	if (!llmq_refusal_is_shared(pick) || llmq_role_is_admin(pick->catalog))
 		limit.subject = meter->subject->name;
@@ -243,5 +258,59 @@ llmq_refusal_jsonb(const LlmqPick *pick)
 	limit.metric = refusal->limit->quota->metric;
 	limit.period = refusal->limit->quota->period;
 	limit.quota = refusal->limit->quota->id;
-	return llmq_refusal_limit_jsonb(&limit);
+	push_limit(state, &limit);
+}
+
+/* One attempt that failed. Account and key are named as in push_quota(). */
+static void
+push_attempt(JsonbParseState **state, const LlmqPick *pick, const LlmqTried *tried)
+{
+	const LlmqAccount *account = NULL;
+	const char *name = llmq_name_text(tried->name[1]);
+
+	if (name != NULL)
+		account = (const LlmqAccount *) llmq_catalog_subject(pick->catalog, LLMQ_SCOPE_ACCOUNT, name);
+	pushJsonbValue(state, WJB_BEGIN_OBJECT, NULL);
+	push_text(state, "model", llmq_name_text(tried->name[2]));
+	push_text(state, "error_class", tried->failure == LLMQ_FAILURE_NONE ? NULL : llmq_failure_name(tried->failure));
+	if (tried->http_status != 0)
+		push_number(state, "http_status", tried->http_status);
+	if ((account != NULL && account->org != NULL) || llmq_role_is_admin(pick->catalog))
+	{
+		push_text(state, "account", llmq_name_text(tried->name[1]));
+		push_text(state, "key", llmq_name_text(tried->name[0]));
+	}
+	pushJsonbValue(state, WJB_END_OBJECT, NULL);
+}
+
+/* What was tried before, and why each attempt failed; oldest first. */
+static void
+push_tried(JsonbParseState **state, const LlmqPick *pick)
+{
+	JsonbValue	key = {.type = jbvString,.val.string = {.val = "tried",.len = strlen("tried")}};
+
+	pushJsonbValue(state, WJB_KEY, &key);
+	pushJsonbValue(state, WJB_BEGIN_ARRAY, NULL);
+	for (int i = 0; i < LLMQ_MAX_TRIED; i++)
+		if (pick->history.tried[i].kind == LLMQ_TRIED_ATTEMPT)
+			push_attempt(state, pick, &pick->history.tried[i]);
+	pushJsonbValue(state, WJB_END_ARRAY, NULL);
+}
+
+/* What refused, as jsonb; 0 when nothing did, and nothing was tried before. */
+Datum
+llmq_refusal_jsonb(const LlmqPick *pick)
+{
+	JsonbParseState *state = NULL;
+
+	if (!has_reason(pick) && pick->retry == NULL)
+		return (Datum) 0;
+	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
+	if (has_reason(pick) && pick->refusal.cause.kind != LLMQ_TROUBLE_NONE)
+		push_trouble(&state, pick);
+	else if (has_reason(pick))
+		push_quota(&state, pick);
+	if (pick->retry != NULL)
+		push_tried(&state, pick);
+	return JsonbPGetDatum(JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL)));
 }

@@ -59,23 +59,28 @@ llmq_schema_oid(void)
 }
 
 /*
- * The object id of one of our relations; raises when it is gone. Not to be called while a page is locked.
+ * The object id of one of our relations, InvalidOid when the installed SQL is of a version that did not have it. Not to
+ * be called while a page is locked.
  */
+Oid
+llmq_relation_oid_if_any(LlmqRelation which)
+{
+	if (!OidIsValid(relation_oids[which]))
+		relation_oids[which] = get_relname_relid(relation_names[which], llmq_schema_oid());
+	return relation_oids[which];
+}
+
+/* The same; raises when it is gone. */
 Oid
 llmq_relation_oid(LlmqRelation which)
 {
-	Oid			relid = relation_oids[which];
+	Oid			relid = llmq_relation_oid_if_any(which);
 
-	if (OidIsValid(relid))
-		return relid;
-
-	relid = get_relname_relid(relation_names[which], llmq_schema_oid());
 	if (!OidIsValid(relid))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_TABLE),
 				 errmsg("relation \"%s.%s\" does not exist", LLMQ_SCHEMA, relation_names[which]),
 				 errhint("The extension is damaged. Restore it from a backup, or drop and create it again.")));
-	relation_oids[which] = relid;
 	return relid;
 }
 

@@ -46,6 +46,7 @@ typedef enum LlmqRelation
 #define LLMQ_REL_COUNT (LLMQ_REL_USAGE_DEFAULT + 1)
 
 extern void llmq_relation_init(void);
+extern Oid	llmq_relation_oid_if_any(LlmqRelation which);
 extern Oid	llmq_relation_oid(LlmqRelation which);
 extern Oid	llmq_schema_oid(void);
 

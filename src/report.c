@@ -9,7 +9,9 @@
 
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
+#include "utils/timestamp.h"
 
+#include "args.h"
 #include "redact.h"
 #include "report.h"
 #include "usage.h"
@@ -93,8 +95,36 @@ llmq_report_read(FunctionCallInfo fcinfo, int error, int headers, LlmqReport *re
 		report->error_length = Min(VARSIZE_ANY_EXHDR(body), LLMQ_MAX_BODY);
 		report->error = pnstrdup(VARDATA_ANY(body), report->error_length);
 	}
-	if (!PG_ARGISNULL(headers))
+	if (llmq_arg_given(fcinfo, headers))
 		read_headers(PG_GETARG_JSONB_P(headers), report);
+}
+
+/*
+ * Finds out what a failure was, by the ways of its provider (NULL: not known), and notes its kind in the settlement. No
+ * lock may be held.
+ */
+void
+llmq_report_diagnose(LlmqReport *report, const char *provider, LlmqSettlement *settlement)
+{
+	LlmqSubject *found = NULL;
+	LlmqFailure failure = {
+		.adapter = LLMQ_ADAPTER_OTHER,
+		.status = settlement->http_status,
+		.error_class = settlement->http_status == 0 ? report->error : NULL,
+		.headers = report->headers,.header_count = report->nheaders,
+		.body = report->error == NULL ? "" : report->error,.length = report->error_length,
+		.now = GetCurrentTimestamp()
+	};
+
+	if (settlement->outcome != LLMQ_OUTCOME_ERROR)
+		return;
+	if (provider != NULL)
+		found = llmq_catalog_subject(llmq_catalog(), LLMQ_SCOPE_PROVIDER, provider);
+	if (found != NULL)
+		failure.adapter = ((const LlmqProvider *) found)->adapter;
+	llmq_classify(&failure, &report->diagnosis);
+	report->diagnosed_at = failure.now;
+	settlement->failure = report->diagnosis.kind;
 }
 
 static void
@@ -115,7 +145,7 @@ llmq_report_usage(FunctionCallInfo fcinfo, int argument, LlmqSettlement *settlem
 	Jsonb	   *json;
 	char	   *text;
 
-	if (PG_ARGISNULL(argument))
+	if (!llmq_arg_given(fcinfo, argument))
 		return;
 	json = PG_GETARG_JSONB_P(argument);
 	refuse_large(json, "usage");

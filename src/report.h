@@ -7,6 +7,8 @@
 
 #include "fmgr.h"
 
+#include "catalog.h"
+#include "classify.h"
 #include "lease.h"
 #include "provider.h"
 
@@ -17,9 +19,12 @@ typedef struct LlmqReport
 	Size		error_length;
 	const LlmqHeader *headers;
 	int			nheaders;
+	LlmqDiagnosis diagnosis;	/* of a failure, by llmq_report_diagnose() */
+	TimestampTz diagnosed_at;
 } LlmqReport;
 
 extern void llmq_report_read(FunctionCallInfo fcinfo, int error, int headers, LlmqReport *report);
+extern void llmq_report_diagnose(LlmqReport *report, const char *provider, LlmqSettlement *settlement);
 extern void llmq_report_usage(FunctionCallInfo fcinfo, int argument, LlmqSettlement *settlement);
 
 #endif							/* LLMQ_REPORT_H */

@@ -25,6 +25,11 @@ static const BlockNumber small_table[LLMQ_LIVE_COUNT] = {
 };
 #define LARGEST_PART 20000
 
+/* The places of the tables in the tally, which are stored: none ever changes. */
+static const uint8 places[LLMQ_LIVE_COUNT] = {
+	[LLMQ_LIVE_METER] = 0,[LLMQ_LIVE_LEASE] = 1,[LLMQ_LIVE_NAME] = 2,[LLMQ_LIVE_REFUSAL] = 3,[LLMQ_LIVE_HEALTH] = 4
+};
+
 StaticAssertDecl(sizeof(LlmqTally) == 184, "LlmqTally has no padding");
 
 static const LlmqCellKey tally_key = {.table = LLMQ_LIVE_NAME,.kind = TALLY_KIND,.name = TALLY_NAME};
@@ -50,6 +55,13 @@ read_tally(LlmqLive *live, LlmqTally *tally)
 		(void) llmq_cell_copy(live, LLMQ_LIVE_NAME, id, tally, sizeof(LlmqTally));
 }
 
+/* Under the lock of the tally: counts a retired cell of a table. */
+void
+llmq_tally_count(LlmqTally *tally, LlmqLiveTable table)
+{
+	tally->retired[places[table]]++;
+}
+
 /* How many cells of a table have been retired. */
 int64
 llmq_tally_retired(LlmqLive *live, LlmqLiveTable table)
@@ -57,14 +69,14 @@ llmq_tally_retired(LlmqLive *live, LlmqLiveTable table)
 	LlmqTally	tally;
 
 	read_tally(live, &tally);
-	return tally.retired[table];
+	return tally.retired[places[table]];
 }
 
 /* How many blocks are due, if all of them are in the time of a pass. */
 static BlockNumber
 blocks_due(const LlmqTally *tally, LlmqLiveTable table, BlockNumber nblocks, int64 pass, int64 now)
 {
-	int64		since = now - tally->swept_at[table];
+	int64		since = now - tally->swept_at[places[table]];
 
 	if (since < 0 || since >= pass)
 		return nblocks;
@@ -75,7 +87,7 @@ blocks_due(const LlmqTally *tally, LlmqLiveTable table, BlockNumber nblocks, int
 void
 llmq_tally_range(LlmqLive *live, LlmqLiveTable table, int64 pass, int64 now, LlmqCellRange *range)
 {
-	BlockNumber nblocks = RelationGetNumberOfBlocks(live->rel[table]);
+	BlockNumber nblocks = llmq_live_has(live, table) ? RelationGetNumberOfBlocks(live->rel[table]) : 0;
 	LlmqTally	tally;
 
 	range->table = table;
@@ -85,7 +97,7 @@ llmq_tally_range(LlmqLive *live, LlmqLiveTable table, int64 pass, int64 now, Llm
 	if (nblocks <= small_table[table])
 		return;
 	read_tally(live, &tally);
-	range->first = tally.next_block[table] % nblocks;
+	range->first = tally.next_block[places[table]] % nblocks;
 	range->count = Min(blocks_due(&tally, table, nblocks, pass, now), LARGEST_PART);
 	range->count = Min(range->count, nblocks - range->first);
 }
@@ -111,8 +123,8 @@ llmq_tally_advance(LlmqLive *live, const LlmqCellRange *range, int64 pass, int64
 		return;
 	tally = llmq_set_change(&set, cell);
 	due = Max(blocks_due(tally, range->table, nblocks, pass, now), range->count);
-	tally->next_block[range->table] = (range->first + range->count) % nblocks;
-	tally->swept_at[range->table] = now - (int64) ((double) (due - range->count) / (double) nblocks * pass);
+	tally->next_block[places[range->table]] = (range->first + range->count) % nblocks;
+	tally->swept_at[places[range->table]] = now - (int64) ((double) (due - range->count) / (double) nblocks * pass);
 	llmq_set_log(&set, 0);
 	llmq_set_unlock(&set);
 }

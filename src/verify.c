@@ -85,7 +85,8 @@ lock_tables(void *argument)
 	const LlmqLive *live = argument;
 
 	for (int table = 0; table < live->ntables; table++)
-		LockRelationOid(RelationGetRelid(live->rel[table]), ShareLock);
+		if (live->rel[table] != NULL)
+			LockRelationOid(RelationGetRelid(live->rel[table]), ShareLock);
 }
 
 /* The locks were taken in a subtransaction and belong to the transaction since. */
@@ -96,7 +97,8 @@ unlock_tables(const LlmqLive *live)
 
 	CurrentResourceOwner = CurTransactionResourceOwner;
 	for (int table = live->ntables - 1; table >= 0; table--)
-		UnlockRelationOid(RelationGetRelid(live->rel[table]), ShareLock);
+		if (live->rel[table] != NULL)
+			UnlockRelationOid(RelationGetRelid(live->rel[table]), ShareLock);
 	CurrentResourceOwner = owner;
 }
 

@@ -24,7 +24,7 @@ llmq_verify_read_ahead(LlmqVerify *verify)
 	for (int table = 0; table < LLMQ_LIVE_COUNT; table++)
 	{
 		Relation	rel = verify->live.rel[table];
-		BlockNumber nblocks = RelationGetNumberOfBlocks(rel);
+		BlockNumber nblocks = rel == NULL ? 0 : RelationGetNumberOfBlocks(rel);
 
 		for (BlockNumber block = 0; block < nblocks; block++)
 		{
@@ -94,7 +94,7 @@ llmq_verify_copy(LlmqVerify *verify)
 	for (int table = 0; table < LLMQ_LIVE_COUNT; table++)
 	{
 		Relation	rel = verify->live.rel[table];
-		BlockNumber nblocks = RelationGetNumberOfBlocks(rel);
+		BlockNumber nblocks = rel == NULL ? 0 : RelationGetNumberOfBlocks(rel);
 
 		for (BlockNumber block = 0; block < nblocks; block++)
 		{

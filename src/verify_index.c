@@ -201,6 +201,8 @@ llmq_verify_indexes(LlmqVerify *verify)
 	{
 		IndexCheck	check = {.verify = verify,.table = indexes[i].table,.is_key = indexes[i].is_key};
 
+		if (!llmq_live_has(&verify->live, indexes[i].table))
+			continue;
 		check.index = relation_open(llmq_relation_oid(indexes[i].index), AccessShareLock);
 		check.met = palloc_extended(Max(verify->table[check.table].n, 1), MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
 		check_index(&check);

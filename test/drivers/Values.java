@@ -62,7 +62,8 @@ public class Values {
         PreparedStatement record = with("SELECT * FROM llmquota_record(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             lease, 1180L, 312L, 1000L, 0L);
         record.setNull(6, Types.BIGINT);
-        record.setObject(7, "{\"output_tokens\": 312, \"output_tokens_details\": {\"reasoning_tokens\": 12}}", Types.OTHER);
+        record.setObject(7, "{\"output_tokens\": 312, \"output_tokens_details\": {\"reasoning_tokens\": 12}}",
+            Types.OTHER);
         record.setInt(8, 200);
         record.setNull(9, Types.VARCHAR);
         record.setObject(10, "{\"retry-after\": \"1\"}", Types.OTHER);

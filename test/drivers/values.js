@@ -11,7 +11,8 @@ async function main(org) {
     const db = new Client();
     await db.connect();
     const one = async (text, values) => (await db.query(text, values)).rows[0];
-    const pick = await one(PICK, ['chat', org, 1200, 500, 'a prompt', 'high', ['key-2', 'nobody'], 's-1', 'r-1', 60000]);
+    const pick = await one(PICK,
+        ['chat', org, 1200, 500, 'a prompt', 'high', ['key-2', 'nobody'], 's-1', 'r-1', 60000]);
     check('a text is a string', pick.status === 'granted' && pick.key === 'key-1');
     check('a uuid is a string', /^[0-9a-f-]{36}$/.test(pick.lease));
     check('an integer is a number', pick.attempt === 1 && pick.max_output_tokens === 500);

@@ -17,7 +17,8 @@ def check(promise, kept):
 
 def main(org):
     db = psycopg.connect(autocommit=True, prepare_threshold=None, row_factory=namedtuple_row)
-    pick = db.execute(PICK, ("chat", org, 1200, 500, "a prompt", "high", ["key-2", "nobody"], "s-1", "r-1", 60000)).fetchone()
+    pick = db.execute(PICK, ("chat", org, 1200, 500, "a prompt", "high", ["key-2", "nobody"], "s-1", "r-1",
+                             60000)).fetchone()
     check("a text is a str", pick.status == "granted" and pick.key == "key-1")
     check("a uuid is a UUID", isinstance(pick.lease, uuid.UUID))
     check("an integer is an int", (pick.attempt, pick.max_output_tokens) == (1, 500))

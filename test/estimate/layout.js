@@ -1,4 +1,4 @@
-// layout.js: what the weights of src/estimate.c hang on, read by fit alone: the C code has it in the table that fit writes.
+// layout.js: what the weights of src/estimate.c hang on, read by fit alone: the C code has it in the tables of fit.
 //
 // Code points come in blocks of 128. A block belongs to a script, and each of its characters has a weight, or in the
 // large ones, and those of few readers, each 128 ("coarse"): one where it begins a word, or a run of its block, and one
@@ -36,7 +36,7 @@ const SPACE_CONTEXT = 9;
 const LATIN_CONTEXT = 14;
 const FOREIGN_CONTEXT = 15;
 
-// The blocks begin with "anything else"; after them the one of ASCII has a number, but its weights have their own table.
+// The blocks begin with "anything else"; behind them that of ASCII has a number, but its weights have their own table.
 const blocks = [{ script: SCRIPTS.indexOf('other'), shift: 7 },
   ...BLOCKS.map(([script, , , coarse]) => ({ script: SCRIPTS.indexOf(script), shift: coarse ? 7 : 0 }))];
 const blockOf = new Uint8Array(0x20000 >> 7);
@@ -46,7 +46,7 @@ for (const [context, characters] of Object.entries(CONTEXTS)) {
   for (const character of characters) contextOf[character.charCodeAt(0)] = Number(context);
 }
 
-// Chinese characters of the main block are told apart by whether the tokenizer has a token for them, and then by 512: the
+// Chinese characters of the main block are told apart by whether the tokenizer has a token for them, and by 512: the
 // simplified and traditional ones of a text differ in that more than in anything else.
 const HAN = 1 + BLOCKS.findIndex(([, from]) => from === 0x4e00);
 const HAN_FIRST = 0x4e00;

