@@ -2400,7 +2400,6 @@ COMMENT ON COLUMN llmquota.meter_window.used IS 'used or reserved in the window'
 COMMENT ON COLUMN llmquota.meter_window.amount IS 'allowed in the window; NULL: no limit';
 COMMENT ON COLUMN llmquota.meter_window.remaining IS 'what is left of amount, not less than 0; NULL: no limit';
 COMMENT ON COLUMN llmquota.meter_window.refused IS 'picks this window has refused';
-COMMENT ON COLUMN llmquota.meter_window.would_refuse IS 'picks this window would have refused, had it been enforced';
 COMMENT ON COLUMN llmquota.meter_window.would_refuse IS 'picks this window would have refused, had it not only observed';
 COMMENT ON COLUMN llmquota.meter_window.resets_at IS 'when all that is used now is free again, if nothing is added; NULL: nothing is used, or concurrency, which ends with the calls';
 COMMENT ON COLUMN llmquota.meter_window.seeding IS 'true: the window is new and does not yet know of use before it began to count';

@@ -3,9 +3,9 @@
  *	  The configuration in memory: when it is loaded, and how things are found in it.
  *
  * A backend loads all configuration when it first needs it, with a fresh snapshot whatever the isolation level, and
- * again when the relation cache says that one of its tables has changed; an invalidation that arrives during the load
- * repeats it, and so does the next call after a load that failed. What a call uses is never freed under it: only
- * llmq_catalog(), at the start of a call, throws away.
+ * again when the relation cache says that it may have changed (config_change.c); an invalidation that arrives during
+ * the load repeats it, and so does the next call after a load that failed. What a call uses is never freed under it:
+ * only llmq_catalog(), at the start of a call, throws away.
  * A transaction sees its own changes, because they are invalidated in its own backend at the next command, and again
  * when it rolls back.
  */

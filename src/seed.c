@@ -5,8 +5,8 @@
  *
  * A window begins at zero, marked seeding. What was used before is added up first, with no page locked; then, under the
  * meter's page lock, it is added if the window is still the same one and still marked, and the mark goes in the same
- * record. So it happens exactly once, whatever fails, and a pick waits no longer than for another pick. One pass over the
- * ledger, back in time, serves all windows (seed_sum.c); each is completed as soon as it is known, so that a year's
+ * record. So it happens exactly once, whatever fails, and a pick waits no longer than for another pick. One pass over
+ * the ledger, back in time, serves all windows (seed_sum.c); each is completed as soon as it is known, so that a year's
  * does not keep an hour's waiting. Concurrency windows are completed lease by lease (seed_lease.c), after the others of
  * their meter.
  */

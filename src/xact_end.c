@@ -15,23 +15,9 @@
 #include "compat.h"
 #include "xact_end.h"
 
-/* Is the id older than the commit log? XactTruncationLock is held. */
-static bool
-precedes_commit_log(FullTransactionId xid)
-{
-	FullTransactionId next = ReadNextFullTransactionId();
-	TransactionId oldest = llmq_oldest_clog_xid_compat();
-	uint32		epoch = EpochFromFullTransactionId(next);
-
-	if (oldest > XidFromFullTransactionId(next))
-		epoch--;
-	return FullTransactionIdPrecedes(xid, FullTransactionIdFromEpochAndXid(epoch, oldest));
-}
-
 /*
  * The end of a transaction by its 64-bit id. What the commit log reaches is told apart by 32 bits, as the server's own
- * functions do. "In progress" is asked before "committed": it may end in
- * between.
+ * functions do. "In progress" is asked before "committed": it may end in between.
  */
 LlmqXactEnd
 llmq_xact_end(uint64 full_xid)
@@ -41,7 +27,7 @@ llmq_xact_end(uint64 full_xid)
 	LlmqXactEnd end;
 
 	LWLockAcquire(XactTruncationLock, LW_SHARED);
-	if (precedes_commit_log(full))
+	if (llmq_xact_precedes(full, ReadNextFullTransactionId(), llmq_oldest_clog_xid_compat()))
 		end = LLMQ_XACT_TOO_OLD;
 	else if (TransactionIdIsCurrentTransactionId(xid))
 		end = LLMQ_XACT_OWN;

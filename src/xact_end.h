@@ -7,6 +7,8 @@
 
 #include "postgres.h"
 
+#include "access/transam.h"
+
 typedef enum LlmqXactEnd
 {
 	LLMQ_XACT_OWN,				/* it is the current one, or a part of it */
@@ -17,5 +19,16 @@ typedef enum LlmqXactEnd
 } LlmqXactEnd;
 
 extern LlmqXactEnd llmq_xact_end(uint64 full_xid);
+
+/* Is an id older than the oldest of the commit log, which is known by 32 bits, and is of the last 2^32 before the next? */
+static inline bool
+llmq_xact_precedes(FullTransactionId xid, FullTransactionId next, TransactionId oldest)
+{
+	uint32		epoch = EpochFromFullTransactionId(next);
+
+	if (oldest > XidFromFullTransactionId(next))
+		epoch--;
+	return FullTransactionIdPrecedes(xid, FullTransactionIdFromEpochAndXid(epoch, oldest));
+}
 
 #endif							/* LLMQ_XACT_END_H */

@@ -9,6 +9,18 @@ use Test::More;
 use Time::HiRes qw(time);
 
 my $node = new_node('maintain');
+
+# What the DDL of maintenance runs with: how long it may wait for a lock
+sql($node, q{
+	CREATE TABLE waits (tag text, lock_timeout text);
+	CREATE FUNCTION note_wait() RETURNS event_trigger LANGUAGE plpgsql AS $$
+	BEGIN
+		INSERT INTO public.waits VALUES (tg_tag, current_setting('lock_timeout'));
+	END $$;
+	CREATE EVENT TRIGGER note_wait ON ddl_command_start WHEN TAG IN ('CREATE TABLE', 'ALTER TABLE', 'DROP TABLE')
+		EXECUTE FUNCTION note_wait()});
+sub waits { return sql($node, q{SELECT DISTINCT tag, lock_timeout FROM waits WHERE lock_timeout <> '0' ORDER BY tag}) }
+
 my $call = q{SELECT r.status FROM llmquota_pick('large', 'clinic') p, llmquota_record(p.lease) r};
 
 sub leaf
@@ -76,8 +88,46 @@ is(sql($node, 'SELECT count(*) FROM llmquota.usage_default'), 0, 'the default pa
 ok(!there($old[0]) && there($old[1]), 'the oldest day is gone');
 sql($node, 'SELECT * FROM llmquota_maintain()') for 1 .. 2;
 ok(!there($old[2]), 'and then the others');
+is(waits(), "ALTER TABLE|50ms\nCREATE TABLE|50ms\nDROP TABLE|50ms", 'all of this waits 50 ms for a lock at most');
+sql($node, 'DROP EVENT TRIGGER note_wait');
 is(sql($node, 'SELECT work_left FROM llmquota_maintain()'), 'f', 'nothing is left to do');
 is(sql($node, 'SELECT count(*) FROM llmquota.usage'), $calls, 'the ledger has a row for every call since');
+
+# A partition is kept while it may have a call that is as old as the retention. Undefined when the UTC day has changed
+sub kept_and_dropped
+{
+	my $days = sql($node, q{SELECT value FROM llmquota.setting WHERE name = 'usage_retention'});
+	my @days = map { leaf(-$days - $_) } 0, 1;
+
+	sql($node, "CREATE TABLE $days[$_] PARTITION OF llmquota.usage FOR VALUES
+		FROM (to_timestamp('$days[$_]', '\"llmquota.usage_\"YYYYMMDD')) TO (to_timestamp('$days[$_]', '\"llmquota.usage_\"YYYYMMDD') + interval '1 day')")
+	  for 0, 1;
+	maintain_all($node);
+	my $kept = join ' ', map { there($_) ? 'kept' : 'dropped' } @days;
+	sql($node, "DROP TABLE IF EXISTS $days[0], $days[1]");
+	return leaf(-$days) eq $days[0] ? $kept : undef;
+}
+
+sql($node, q{ALTER DATABASE postgres SET timezone = 'UTC'});
+my $kept;
+ok(poll(sub { defined($kept = kept_and_dropped()) }), 'on one day');
+is($kept, 'kept dropped', 'the day of the retention is kept, the one before it goes');
+
+# A row that comes to the default partition while the others are moving is moved with them
+sql($node, qq{
+	DROP TABLE $today;
+	CREATE SEQUENCE coming;
+	CREATE FUNCTION come() RETURNS trigger LANGUAGE plpgsql AS \$\$
+	BEGIN
+		INSERT INTO llmquota.usage_default (lease, picked_at, recorded_at, org, recorded_in)
+		SELECT gen_random_uuid(), now(), now(), 'meanwhile', 0 WHERE nextval('public.coming') = 1;
+		RETURN NULL;
+	END \$\$;
+	CREATE TRIGGER come AFTER DELETE ON llmquota.usage_default EXECUTE FUNCTION come()});
+is(sql($node, $call), 'settled', 'a call without a partition');
+is(sql($node, 'SELECT rows_moved FROM llmquota_maintain()'), 2, 'its row moves, and one that came meanwhile');
+is(sql($node, "SELECT count(*) FROM $today"), 2, 'both are in the partition');
+sql($node, 'DROP FUNCTION come() CASCADE');
 
 # Two at a time: the second does nothing
 $maintainer->query_safe('BEGIN; SELECT * FROM llmquota_maintain()');
