@@ -48,6 +48,8 @@ llmq_excluded(const LlmqPick *pick, const LlmqKey *key)
 static const LlmqVerdict *
 ask_account(LlmqPick *pick, LlmqAccount *account)
 {
+	LlmqMeters *meters;
+
 	if (account->verdict == NULL)
 		account->verdict = MemoryContextAlloc(account->subject.context, sizeof(LlmqVerdict));
 	if (account->looked_in == pick->number)
@@ -55,7 +57,9 @@ ask_account(LlmqPick *pick, LlmqAccount *account)
 
 	llmq_verdict_init(account->verdict);
 	account->looked_in = pick->number;
-	if (!llmq_look(pick, llmq_plan_meters(pick->catalog, &account->subject, pick->model), account->verdict))
+	meters = llmq_plan_meters(pick->catalog, &account->subject, pick->model);
+	llmq_limits_apply(&pick->live, meters, account);
+	if (!llmq_look(pick, meters, account->verdict))
 		llmq_refusal_note(pick, account->verdict);
 	return account->verdict;
 }
