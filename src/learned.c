@@ -12,6 +12,8 @@
  */
 #include "postgres.h"
 
+#include <math.h>
+
 #include "learned.h"
 
 /* Never less of the configured amount is left: one part in so many. */
@@ -148,8 +150,8 @@ llmq_learned_behind(const LlmqLesson *lesson, int64 amount, int64 used, int64 gr
 {
 	int64		length = llmq_span_length(lesson->span);
 	int64		age = lesson->now - granted_at;
-	double		remaining = (double) lesson->remaining + (double) lesson->amount * (double) age / (double) Max(length, 1);
-	double		behind = (double) amount - (double) used - remaining;
+	double		returned = floor((double) lesson->amount * (double) age / (double) Max(length, 1));
+	double		behind = (double) amount - (double) used - (double) lesson->remaining - returned;
 
 	if (lesson->remaining <= 0 || lesson->remaining > lesson->amount || age < 0 || age > length / FRESH_PART)
 		return 0;
