@@ -12,6 +12,7 @@
 #include "utils/snapshot.h"
 
 #include "breaker.h"
+#include "learned.h"
 #include "name.h"
 #include "provider.h"
 #include "window.h"
@@ -72,6 +73,8 @@ typedef struct LlmqLimit
 	const char *zone;
 	bool		enforced;		/* else it only observes */
 	int64		seen;			/* what had been used when this backend last saw it */
+	LlmqLearned learned;		/* what the provider says of it, for the model being tried */
+	int64		learned_ttl;	/* so long that holds: microseconds */
 	LlmqWindowShape shape;
 } LlmqLimit;
 
@@ -97,6 +100,8 @@ typedef struct LlmqMeters
 	const struct LlmqModel *model;
 	int			n;
 	LlmqMeter  *meter[LLMQ_PART_COUNT];
+	uint64		limits;			/* llmq_health_limits() of what is learned */
+	LlmqLearned *learned;		/* what the provider says, a list; NULL: never asked for */
 } LlmqMeters;
 
 /* Whatever quotas can be on. */
@@ -233,6 +238,7 @@ typedef struct LlmqSettings
 {
 	int64		arrival_slack;	/* microseconds */
 	int64		auth_probe_after;	/* likewise */
+	int64		observed_limit_ttl; /* likewise */
 	int32		lease_ttl_ms;
 	int32		default_input_tokens;
 	int32		max_leases;
@@ -310,6 +316,10 @@ extern LlmqMeter *llmq_plan_meter(LlmqCatalog *catalog, LlmqSubject *subject, Ll
 extern LlmqMeters *llmq_plan_meters(LlmqCatalog *catalog, LlmqSubject *subject, const LlmqModel *model);
 extern bool llmq_plan_fits(const LlmqQuota *quota, const LlmqWindow *window, const LlmqSettings *settings);
 extern void llmq_plan_refresh(LlmqMeter *meter, TimestampTz now);
+
+/* effective.c */
+extern void llmq_limits_apply(LlmqLive *live, LlmqMeters *meters, LlmqAccount *account);
+extern const LlmqLimit *llmq_limits_configured(const LlmqMeters *meters, LlmqMetric metric, LlmqSpan span);
 
 /* Hash tables from names to objects (catalog.c). */
 extern struct names_hash *llmq_names_create(MemoryContext context);

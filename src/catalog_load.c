@@ -358,6 +358,8 @@ read_setting(LlmqRow *row)
 		settings->arrival_slack = pg_strtoint64(setting) * 1000;
 	else if (strcmp(name, "auth_probe_after") == 0)
 		settings->auth_probe_after = pg_strtoint64(setting) * 1000;
+	else if (strcmp(name, "observed_limit_ttl") == 0)
+		settings->observed_limit_ttl = pg_strtoint64(setting) * 1000;
 	else if (strcmp(name, "lease_ttl") == 0)
 		settings->lease_ttl_ms = pg_strtoint32(setting);
 	else if (strcmp(name, "default_input_tokens") == 0)
@@ -406,6 +408,7 @@ read_alias(LlmqRow *row)
 static const LlmqSettings default_settings = {
 	.arrival_slack = 250000,
 	.auth_probe_after = USECS_PER_HOUR,
+	.observed_limit_ttl = USECS_PER_HOUR,
 	.lease_ttl_ms = 120000,
 	.default_input_tokens = 1000,
 	.max_leases = 100000,

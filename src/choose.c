@@ -48,6 +48,8 @@ llmq_excluded(const LlmqPick *pick, const LlmqKey *key)
 static const LlmqVerdict *
 ask_account(LlmqPick *pick, LlmqAccount *account)
 {
+	LlmqMeters *meters;
+
 	if (account->verdict == NULL)
 		account->verdict = MemoryContextAlloc(account->subject.context, sizeof(LlmqVerdict));
 	if (account->looked_in == pick->number)
@@ -55,7 +57,9 @@ ask_account(LlmqPick *pick, LlmqAccount *account)
 
 	llmq_verdict_init(account->verdict);
 	account->looked_in = pick->number;
-	if (!llmq_look(pick, llmq_plan_meters(pick->catalog, &account->subject, pick->model), account->verdict))
+	meters = llmq_plan_meters(pick->catalog, &account->subject, pick->model);
+	llmq_limits_apply(&pick->live, meters, account);
+	if (!llmq_look(pick, meters, account->verdict))
 		llmq_refusal_note(pick, account->verdict);
 	return account->verdict;
 }
@@ -182,14 +186,14 @@ llmq_ask(LlmqPick *pick, LlmqTier *tier, int index, bool *gone)
 	return -1;
 }
 
-/* The key of a tier to try next. */
+/* The key of a tier to try next; whichever admits, when it is only looked for: nobody takes a turn for that. */
 static LlmqKey *
-next_key(LlmqPick *pick, LlmqTier *tier)
+next_key(LlmqPick *pick, LlmqTier *tier, bool only_look)
 {
 	LlmqKey    *key;
 
 	recall(tier, pick->now);
-	key = llmq_strategy_key(pick, tier);
+	key = only_look ? llmq_least_used_key(pick, tier) : llmq_strategy_key(pick, tier);
 	if (key == NULL && tier->nactive < tier->n)
 	{
 		pick->any_key = pick->any_candidate = true;
@@ -237,7 +241,7 @@ try_tier(LlmqPick *pick, LlmqTier *tier)
 {
 	for (int attempt = 0; attempt < MAX_GRANT_ATTEMPTS && !pick->common_refused; attempt++)
 	{
-		LlmqKey    *key = next_key(pick, tier);
+		LlmqKey    *key = next_key(pick, tier, false);
 		LlmqGrant	done;
 
 		if (key == NULL)
@@ -258,7 +262,7 @@ try_pool(LlmqPick *pick, const char *owner, bool only_look)
 	LlmqPool   *pool = llmq_pool(pick->catalog, pick->model, owner);
 
 	for (int i = 0; i < pool->ntiers && !pick->no_slot && !pick->common_refused; i++)
-		if (only_look ? next_key(pick, &pool->tier[i]) != NULL : try_tier(pick, &pool->tier[i]))
+		if (only_look ? next_key(pick, &pool->tier[i], true) != NULL : try_tier(pick, &pool->tier[i]))
 			return true;
 	return false;
 }

@@ -15,6 +15,7 @@
 #include "catalog.h"
 #include "classify.h"
 #include "feedback.h"
+#include "learn.h"
 #include "name.h"
 #include "remedy.h"
 #include "service.h"
@@ -168,6 +169,20 @@ learn_from_success(const Feedback *feedback)
 	}
 }
 
+/* What the answer says of the provider's limits holds whether the call succeeded or not. */
+static void
+learn_limits(const Feedback *feedback, const LlmqReport *report, LlmqCatalog *catalog)
+{
+	LlmqAnswer	answer = {
+		.live = feedback->live,.catalog = catalog,.slot = feedback->slot,.report = report,
+		.named = &feedback->diagnosis.limit,.now = feedback->evidence.now
+	};
+
+	if (feedback->provider != NULL)
+		answer.adapter = feedback->provider->adapter;
+	llmq_limits_learn(&answer);
+}
+
 /* Learns from a call that has been settled just now. No lock may be held. */
 void
 llmq_feedback(LlmqLive *live, const LlmqLeaseId *id, const LlmqSlot *slot, const LlmqReport *report)
@@ -192,4 +207,5 @@ llmq_feedback(LlmqLive *live, const LlmqLeaseId *id, const LlmqSlot *slot, const
 		feedback.evidence.failure = feedback.diagnosis.kind;
 		learn_from_failure(&feedback, catalog);
 	}
+	learn_limits(&feedback, report, catalog);
 }

@@ -79,7 +79,13 @@ collect_meters(Granting *granting, LlmqKey *key)
 	};
 
 	for (Size i = 0; i < lengthof(subjects); i++)
-		add_meters(granting, llmq_plan_meters(pick->catalog, subjects[i], pick->model));
+	{
+		LlmqMeters *meters = llmq_plan_meters(pick->catalog, subjects[i], pick->model);
+
+		if (subjects[i]->scope == LLMQ_SCOPE_ACCOUNT)
+			llmq_limits_apply(&pick->live, meters, key->account);
+		add_meters(granting, meters);
+	}
 }
 
 /* The ids of everything the lease will name; new names are created here, before any lock. */

@@ -42,6 +42,7 @@ typedef struct Patient
 /* What the boards said when they were last copied. */
 static uint64 known_version = 0;	/* 0: nothing is known */
 static int64 known_events;
+static uint64 known_limits = 0;
 static MemoryContext health_context = NULL;
 static patients_hash *known;
 static LlmqBoardPlace free_place;
@@ -95,6 +96,7 @@ read_version(LlmqLive *live)
 		if (llmq_cell_copy(live, LLMQ_LIVE_HEALTH, board_ids[0], &head, offsetof(LlmqHealthBoard, trouble)))
 		{
 			known_events = head.events;
+			known_limits = head.limits;
 			return head.version;
 		}
 		nboards = 0;			/* of an extension that has been dropped meanwhile */
@@ -182,6 +184,13 @@ int64
 llmq_health_events(void)
 {
 	return known_events;
+}
+
+/* Changes whenever a limit does that providers are known to have; 0 when there is none. */
+uint64
+llmq_health_limits(void)
+{
+	return known_limits;
 }
 
 /* How many patients there are. */

@@ -89,6 +89,7 @@ typedef struct LlmqHealthBoard
 	int64		kept;			/* that of the last one in llmquota.event */
 	int64		keeping;		/* ... if the transaction that wrote up to here commits */
 	uint64		keeping_by;		/* that transaction; 0: none was there yet */
+	uint64		limits;			/* likewise changes with every limit that providers are known to have; 0: there is none */
 	LlmqTrouble trouble[LLMQ_TROUBLES_PER_BOARD];
 } LlmqHealthBoard;
 
@@ -144,6 +145,7 @@ typedef void (*LlmqHealthEdit) (LlmqHealthChange *change, void *argument);
 extern void llmq_health_look(LlmqLive *live);
 extern uint64 llmq_health_version(void);
 extern int64 llmq_health_events(void);
+extern uint64 llmq_health_limits(void);
 extern int	llmq_health_troubles(void);
 extern const LlmqTrouble *llmq_health_find(const LlmqPatient *patient, LlmqTroubleKind kind);
 extern int	llmq_health_find_all(const LlmqPatient *patient, const LlmqTrouble *found[LLMQ_TROUBLE_KINDS]);

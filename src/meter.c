@@ -13,6 +13,9 @@
 #define UNKNOWN_CALL INT64CONST(1000000)
 #define LEAST_WAIT INT64CONST(50000)
 
+/* When to ask again for more than the provider is known to allow at once: limits are being tried out. Microseconds. */
+#define PROBE_WAIT INT64CONST(30000000)
+
 /*
  * A meter is tight when less than an eighth would be left, and for a second after (microseconds).
  */
@@ -64,13 +67,22 @@ llmq_use_counted(const LlmqUse *use, LlmqMetric metric, uint8 window_flags)
 	return 0;
 }
 
-/* What of the amount this request may use: a share can be kept for high priority. */
+/* What of a limit's amount this request may use: a share can be kept for high priority. */
 static int64
-usable_amount(const LlmqQuota *quota, bool high_priority)
+usable_amount(const LlmqLimit *limit, int64 amount, bool high_priority)
 {
-	if (high_priority || quota->high_priority_share <= 0)
-		return quota->amount;
-	return quota->amount - (int64) ((double) quota->amount * quota->high_priority_share);
+	if (high_priority || limit->quota->high_priority_share <= 0)
+		return amount;
+	return amount - (int64) ((double) amount * limit->quota->high_priority_share);
+}
+
+/* The amount that holds: the configured one, or less when the provider says so. */
+int64
+llmq_limit_amount(const LlmqLimit *limit, int64 now)
+{
+	if (limit->learned.amount == 0)
+		return limit->quota->amount;
+	return llmq_learned_amount(&limit->learned, limit->quota->amount, limit->learned_ttl, now);
 }
 
 static LlmqWindow *
@@ -145,10 +157,11 @@ static void
 check_limit(LlmqVerdict *verdict, const LlmqLimit *limit, const LlmqWindow *window, const LlmqMeterState *state,
 			const LlmqDemand *demand, int64 now)
 {
-	int64		amount = usable_amount(limit->quota, demand->high_priority);
+	int64		whole = llmq_limit_amount(limit, now);
+	int64		amount = usable_amount(limit, whole, demand->high_priority);
 	int64		requested = llmq_use_counted(&demand->use, limit->quota->metric, limit->quota->window_flags);
 	LlmqVerdict refusal = {
-		.limit = limit,.amount = limit->quota->amount,.used = window->sum,.requested = requested,.headroom = 1
+		.limit = limit,.amount = whole,.used = window->sum,.requested = requested,.headroom = 1
 	};
 
 	if (!limit->enforced)
@@ -162,6 +175,8 @@ check_limit(LlmqVerdict *verdict, const LlmqLimit *limit, const LlmqWindow *wind
 	refusal.when = llmq_window_when(window, now, amount, requested);
 	if (refusal.when == LLMQ_WHEN_UNKNOWN)
 		refusal.when = estimate_return(window->sum, state, now);
+	if (refusal.when == LLMQ_WHEN_NEVER && requested <= usable_amount(limit, limit->quota->amount, demand->high_priority))
+		refusal.when = Max(limit->learned.observed_at + limit->learned_ttl, now + PROBE_WAIT);
 	refusal.full = !llmq_window_fits(window, amount, 1);
 	refusal.waiting = state == NULL ? 0 : state->waiting;
 	refusal.pace = pace(limit->quota, state, amount, requested);
@@ -219,7 +234,7 @@ llmq_meter_recall(const LlmqMeter *meter, const LlmqDemand *demand, int64 now, L
 	for (int i = 0; i < meter->nlimits; i++)
 	{
 		const LlmqLimit *limit = &meter->limit[i];
-		double		amount = usable_amount(limit->quota, demand->high_priority);
+		double		amount = usable_amount(limit, llmq_limit_amount(limit, now), demand->high_priority);
 		double		used = (double) limit->seen + llmq_use_counted(&demand->use, limit->quota->metric,
 														  limit->quota->window_flags);
 

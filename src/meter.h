@@ -105,6 +105,7 @@ typedef struct LlmqVerdict
 	double		pace;			/* microseconds in which room for one such request returns; 0: not known */
 } LlmqVerdict;
 
+extern int64 llmq_limit_amount(const LlmqLimit *limit, int64 now);
 extern void llmq_verdict_init(LlmqVerdict *verdict);
 extern void llmq_meter_check(LlmqMeter *meter, LlmqMeterState *copy, const LlmqDemand *demand, int64 now,
 							 LlmqVerdict *verdict);
@@ -144,6 +145,10 @@ extern int	llmq_meter_bytes_needed(const LlmqMeter *meter, const LlmqMeterState 
 									int64 now);
 extern void llmq_meter_count_refusals(LlmqMeterState *state, int64 quota, int64 times, int64 waiting,
 									  int64 now);
+
+/* catch_up.c */
+extern int64 llmq_meter_catch_up(const LlmqMeter *meter, LlmqMeterState *state, const LlmqLesson *lesson,
+								 int64 granted_at);
 
 /* meter_cell.c */
 extern const char *llmq_scope_text(char letter);

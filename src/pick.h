@@ -170,6 +170,7 @@ extern bool llmq_excluded(const LlmqPick *pick, const LlmqKey *key);
 extern void llmq_set_demand(LlmqPick *pick);
 
 /* strategy.c */
+extern LlmqKey *llmq_least_used_key(LlmqPick *pick, LlmqTier *tier);
 extern LlmqKey *llmq_strategy_key(LlmqPick *pick, LlmqTier *tier);
 extern LlmqChoice *llmq_strategy_order(LlmqPick *pick, int number, int *n);
 

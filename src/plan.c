@@ -89,6 +89,7 @@ init_limit(LlmqLimit *limit, const LlmqQuota *quota, const LlmqSubject *subject,
 {
 	limit->quota = quota;
 	limit->enforced = is_enforced(quota, subject);
+	limit->learned_ttl = settings->observed_limit_ttl;
 	limit->shape.quota = quota->id;
 	limit->shape.kind = quota->kind;
 	limit->shape.metric = quota->metric;

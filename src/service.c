@@ -70,6 +70,13 @@ llmq_service_note(LlmqLive *live, LlmqServiceCall *call)
 	elog(ERROR, "live state keeps moving");
 }
 
+/* The cell of a model at an account; 0 when there is none, unless it is to be created. */
+int32
+llmq_service_id(LlmqLive *live, int32 account, int32 model, bool create)
+{
+	return find(live, LLMQ_HEALTH_SERVICE, account, model, create);
+}
+
 /* Copies what is known of a model at an account. False when nothing is. */
 bool
 llmq_service_read(LlmqLive *live, int32 account, int32 model, LlmqService *service)

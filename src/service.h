@@ -7,6 +7,7 @@
 
 #include "breaker.h"
 #include "cell.h"
+#include "learned.h"
 
 /* The state of a cell of llmquota.health of the kinds 's' and 'p'. Fixed-width types, no padding. */
 typedef struct LlmqService
@@ -16,8 +17,14 @@ typedef struct LlmqService
 	int64		calls;			/* that were answered or failed, since the cell was made */
 	int64		latency;		/* decayed mean of answered calls in microseconds, 0 when not known */
 	int64		called_at;		/* when the last of them was recorded */
-	char		room[LLMQ_MIN_STATE];	/* so that it has a page of its own; for what later versions keep */
+	int64		deviation;		/* likewise of how far latencies are from it */
+	int32		account;		/* ids of llmquota.name, as the next; 0: no limit is known */
+	int32		model;
+	LlmqLearned learned[LLMQ_MAX_LEARNED];	/* limits of the model at the account */
+	char		room[LLMQ_MIN_STATE / 2];	/* so that it has a page of its own; for what later versions keep */
 } LlmqService;
+
+StaticAssertDecl(sizeof(LlmqService) >= LLMQ_MIN_STATE && sizeof(LlmqService) % 8 == 0, "a service has its own page");
 
 /* What one call has shown. */
 typedef struct LlmqServiceCall
@@ -34,6 +41,7 @@ typedef struct LlmqServiceCall
 } LlmqServiceCall;
 
 extern void llmq_service_note(LlmqLive *live, LlmqServiceCall *call);
+extern int32 llmq_service_id(LlmqLive *live, int32 account, int32 model, bool create);
 extern bool llmq_service_read(LlmqLive *live, int32 account, int32 model, LlmqService *service);
 
 #endif							/* LLMQ_SERVICE_H */

@@ -97,8 +97,9 @@ best_of_two(LlmqPick *pick, LlmqTier *tier)
 	return best;
 }
 
-static LlmqKey *
-least_used(LlmqPick *pick, LlmqTier *tier)
+/* The key of a tier with the most room, of some; it admits the request, as far as a look tells. NULL: none does. */
+LlmqKey *
+llmq_least_used_key(LlmqPick *pick, LlmqTier *tier)
 {
 	LlmqKey    *key;
 
@@ -332,7 +333,7 @@ begin(LlmqPick *pick, LlmqTier *tier)
 		pg_prng_double(&pg_global_prng_state) < option->explore;
 }
 
-/* The key of a tier that a pick tries next; it admits the request, as far as a look tells. NULL: none does. */
+/* The key of a tier that a pick tries next by its route's strategy; likewise. */
 LlmqKey *
 llmq_strategy_key(LlmqPick *pick, LlmqTier *tier)
 {
@@ -346,7 +347,7 @@ llmq_strategy_key(LlmqPick *pick, LlmqTier *tier)
 	LlmqStrategy strategy = pick->route->option->strategy;
 
 	if (strategy == LLMQ_LEAST_USED || (strategy == LLMQ_STICKY && pick->session == NULL))
-		return least_used(pick, tier);
+		return llmq_least_used_key(pick, tier);
 	begin(pick, tier);
 	return first_in_order(pick, tier, choosers[strategy]);
 }

@@ -30,7 +30,6 @@ typedef struct DriveConfig
 	double		seconds;		/* no request begins later; 0: no end */
 	int64_t		requests;		/* of all; 0: no end */
 	double		rate;			/* requests per second, of all; 0: one after the other */
-	int			max_attempts;
 	int64_t		deadline;		/* of a request, microseconds */
 	int64_t		timeout;		/* of a call */
 	DriveKind  *kinds;
@@ -50,6 +49,18 @@ typedef struct DriveThread
 	json_t	   *adapters;		/* provider -> adapter */
 } DriveThread;
 
+/* What the provider said. */
+typedef struct DriveAnswer
+{
+	int			status;			/* 0: nothing */
+	char	   *body;
+	size_t		length;
+	json_t	   *headers;
+	char	   *usage;			/* the provider's own object; NULL: none */
+	char		error[256];		/* why there is no answer */
+	int64_t		took;			/* microseconds */
+} DriveAnswer;
+
 /* A client request under way. */
 typedef struct DriveRequest
 {
@@ -64,7 +75,9 @@ typedef struct DriveRequest
 	int64_t		started;
 	int			statements;
 	int			picks;
-	json_t	   *excluded;		/* names not to be offered again */
+	char		failed[40];		/* the lease of the last call; empty: there was none */
+	DriveAnswer answer;			/* to it */
+	bool		is_recorded;
 	json_t	   *attempts;		/* what came of each pick */
 } DriveRequest;
 
@@ -85,18 +98,6 @@ typedef struct DrivePick
 	int64_t		retry_after;	/* microseconds; -1: never */
 } DrivePick;
 
-/* What the provider said. */
-typedef struct DriveAnswer
-{
-	int			status;			/* 0: nothing */
-	char	   *body;
-	size_t		length;
-	char		error[256];		/* why there is no answer */
-	int64_t		took;			/* microseconds */
-	int64_t		input;			/* tokens; -1: not said */
-	int64_t		output;
-} DriveAnswer;
-
 /* drive.c */
 extern int64_t drive_now(void);
 extern void drive_sleep_until(int64_t at);
@@ -112,10 +113,11 @@ extern void drive_request(DriveThread *thread, int64_t number, int64_t due);
 /* drive_sql.c */
 extern void drive_connect(DriveThread *thread);
 extern void drive_pick(DriveRequest *request, DrivePick *pick);
-extern void drive_record(DriveRequest *request, const DrivePick *pick, const DriveAnswer *answer, json_t *attempt);
+extern void drive_retry(DriveRequest *request, DrivePick *pick);
+extern void drive_record(DriveRequest *request, json_t *attempt);
 
 /* drive_http.c */
-extern void drive_call(DriveRequest *request, const DrivePick *pick, DriveAnswer *answer);
+extern void drive_call(DriveRequest *request, const DrivePick *pick);
 
 /* drive_wire.c */
 extern char *drive_url(const char *adapter, const DrivePick *pick);

@@ -53,11 +53,10 @@ drive_read_config(json_t *json)
 
 	config->processes = 1;
 	config->threads = 1;
-	config->max_attempts = 3;
-	if (json_unpack(json, "{s:s, s:o, s?i, s?i, s?F, s?I, s?F, s?i, s?I, s?I}", "conninfo", &config->conninfo,
+	if (json_unpack(json, "{s:s, s:o, s?i, s?i, s?F, s?I, s?F, s?I, s?I}", "conninfo", &config->conninfo,
 					"kinds", &kinds, "processes", &config->processes, "threads", &config->threads,
 					"seconds", &config->seconds, "requests", &requests, "rate", &config->rate,
-					"max_attempts", &config->max_attempts, "deadline_ms", &deadline_ms, "timeout_ms", &timeout_ms) < 0)
+					"deadline_ms", &deadline_ms, "timeout_ms", &timeout_ms) < 0)
 		drive_fail("configuration", "it needs conninfo and kinds, and members of the right types");
 	config->requests = requests;
 	config->deadline = deadline_ms * 1000;

@@ -24,6 +24,25 @@ collect(char *data, size_t size, size_t count, void *argument)
 	return length;
 }
 
+/* A line of the answer's head; of a header that comes twice the last counts. */
+static size_t
+collect_header(char *line, size_t size, size_t count, void *argument)
+{
+	DriveAnswer *answer = argument;
+	size_t		length = size * count;
+	char	   *colon = memchr(line, ':', length);
+	char	   *name;
+
+	if (colon == NULL)
+		return length;
+	name = strndup(line, colon - line);
+	for (colon++; colon < line + length && *colon == ' '; colon++)
+		;
+	json_object_set_new(answer->headers, name, json_stringn(colon, line + length - colon - strlen("\r\n")));
+	free(name);
+	return length;
+}
+
 static void
 perform(DriveThread *thread, DriveAnswer *answer)
 {
@@ -43,9 +62,10 @@ perform(DriveThread *thread, DriveAnswer *answer)
  * Ask the provider what a pick allows.  Without a whole answer the status is 0.
  */
 void
-drive_call(DriveRequest *request, const DrivePick *pick, DriveAnswer *answer)
+drive_call(DriveRequest *request, const DrivePick *pick)
 {
 	DriveThread *thread = request->thread;
+	DriveAnswer *answer = &request->answer;
 	const char *adapter = json_string_value(json_object_get(thread->adapters, pick->provider));
 	char	   *url = drive_url(adapter, pick);
 	char	   *key = drive_key_header(adapter, pick);
@@ -53,6 +73,8 @@ drive_call(DriveRequest *request, const DrivePick *pick, DriveAnswer *answer)
 	char	   *text = json_dumps(body, JSON_COMPACT);
 	struct curl_slist *headers = curl_slist_append(curl_slist_append(NULL, key), "Content-Type: application/json");
 
+	memset(answer, 0, sizeof(DriveAnswer));
+	answer->headers = json_object();
 	curl_easy_reset(thread->curl);
 	curl_easy_setopt(thread->curl, CURLOPT_URL, url);
 	curl_easy_setopt(thread->curl, CURLOPT_NOSIGNAL, 1L);
@@ -63,6 +85,8 @@ drive_call(DriveRequest *request, const DrivePick *pick, DriveAnswer *answer)
 	curl_easy_setopt(thread->curl, CURLOPT_TIMEOUT_MS, (long) (thread->config->timeout / 1000));
 	curl_easy_setopt(thread->curl, CURLOPT_WRITEFUNCTION, collect);
 	curl_easy_setopt(thread->curl, CURLOPT_WRITEDATA, answer);
+	curl_easy_setopt(thread->curl, CURLOPT_HEADERFUNCTION, collect_header);
+	curl_easy_setopt(thread->curl, CURLOPT_HEADERDATA, answer);
 	perform(thread, answer);
 	if (answer->status >= 200 && answer->status < 300)
 		drive_read_usage(answer);

@@ -3,7 +3,8 @@
  *	  One client request: pick, call, record, and again where that may help.
  *
  * Refused, it waits as long as it was told to, if that is before its deadline.
- * Failed, it excludes the key, and tries again.  Every statement counts.
+ * Failed, it asks for the next attempt, until there is none.  Every statement
+ * counts.
  */
 #include "drive.h"
 
@@ -46,11 +47,10 @@ begin(DriveRequest *request, int64_t number)
 		snprintf(request->org, sizeof(request->org), "%s", kind->org);
 	else
 		snprintf(request->org, sizeof(request->org), "%s%lld", kind->org, (long long) drive_random(thread, orgs));
-	request->excluded = json_array();
 	request->attempts = json_array();
 }
 
-/* Does it make sense to try another key? */
+/* Does it make sense to try another candidate? */
 static bool
 is_worth_a_retry(const DriveAnswer *answer)
 {
@@ -58,34 +58,49 @@ is_worth_a_retry(const DriveAnswer *answer)
 		answer->status == 401 || answer->status == 403;
 }
 
-/* Calls and records; NULL: go on, else the outcome of the request. */
+static void
+free_answer(DriveAnswer *answer)
+{
+	free(answer->body);
+	free(answer->usage);
+	json_decref(answer->headers);
+	memset(answer, 0, sizeof(DriveAnswer));
+}
+
+/* Calls, and records what need not be tried again; NULL: go on, else the outcome of the request. */
 static const char *
 attempt(DriveRequest *request, const DrivePick *pick, json_t *line)
 {
-	DriveAnswer answer = {.input = -1, .output = -1};
-	const char *outcome = "failed";
-	int			calls = 1;
-	size_t		index;
-	json_t	   *earlier;
+	const DriveAnswer *answer = &request->answer;
+	bool		is_good;
 
-	drive_call(request, pick, &answer);
-	json_object_set_new(line, "http_status", json_integer(answer.status));
-	json_object_set_new(line, "http_us", json_integer(answer.took));
-	if (answer.status == 0)
-		json_object_set_new(line, "http_error", json_string(answer.error));
-	drive_record(request, pick, &answer, line);
+	drive_call(request, pick);
+	json_object_set_new(line, "http_status", json_integer(answer->status));
+	json_object_set_new(line, "http_us", json_integer(answer->took));
+	if (answer->status == 0)
+		json_object_set_new(line, "http_error", json_string(answer->error));
+	snprintf(request->failed, sizeof(request->failed), "%s", pick->lease);
+	is_good = answer->status >= 200 && answer->status < 300;
+	request->is_recorded = is_good || !is_worth_a_retry(answer);
+	if (!request->is_recorded)
+		return NULL;
+	drive_record(request, line);
+	free_answer(&request->answer);
+	return is_good ? "ok" : "failed";
+}
 
-	json_array_foreach(request->attempts, index, earlier)
-		calls += json_object_get(earlier, "http_status") != NULL;
-	if (answer.status >= 200 && answer.status < 300)
-		outcome = "ok";
-	else if (is_worth_a_retry(&answer) && calls < request->thread->config->max_attempts)
+/* The next pick: the first, one for a call that has failed just now, or one that comes back. */
+static void
+pick_next(DriveRequest *request, DrivePick *pick)
+{
+	if (request->failed[0] == '\0' || request->is_recorded)
 	{
-		json_array_append_new(request->excluded, json_string(pick->key));
-		outcome = NULL;
+		drive_pick(request, pick);
+		return;
 	}
-	free(answer.body);
-	return outcome;
+	drive_retry(request, pick);
+	request->is_recorded = true;
+	free_answer(&request->answer);
 }
 
 /* Waits to come back; false: it would be too late. */
@@ -109,7 +124,7 @@ try_once(DriveRequest *request)
 	int64_t		start = drive_now();
 	const char *outcome = NULL;
 
-	drive_pick(request, &pick);
+	pick_next(request, &pick);
 	line = json_pack("{s:I, s:I, s:s, s:s?, s:s?, s:s?, s:s?, s:s?, s:I}", "at_us", (json_int_t) start,
 					 "pick_us", (json_int_t) (drive_now() - start), "status", pick.status, "lease", pick.lease,
 					 "provider", pick.provider, "account", pick.account, "key", pick.key, "model", pick.model,
@@ -117,7 +132,7 @@ try_once(DriveRequest *request)
 	if (pick.lease != NULL)
 		outcome = attempt(request, &pick, line);
 	else if (!wait_for_room(request, &pick))
-		outcome = "refused";
+		outcome = strcmp(pick.status, "attempts_exhausted") == 0 ? "failed" : "refused";
 	json_array_append_new(request->attempts, line);
 	PQclear(pick.result);
 	return outcome;
@@ -154,6 +169,5 @@ drive_request(DriveThread *thread, int64_t number, int64_t due)
 	while ((outcome = try_once(&request)) == NULL)
 		;
 	write_line(&request, outcome);
-	json_decref(request.excluded);
 	json_decref(request.attempts);
 }

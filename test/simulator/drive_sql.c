@@ -1,6 +1,7 @@
 /*
  * drive_sql.c
- *	  The driver's statements: a pick and a record, each a transaction.
+ *	  The driver's statements: a pick, a record, and both in one; each a
+ *	  transaction.
  */
 #include "drive.h"
 
@@ -8,14 +9,19 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char pick_sql[] =
-	"SELECT status, lease, key, coalesce(secret_ref, key), account, provider, base_url, model, provider_model, "
-	"max_output_tokens, retry_after_ms FROM llmquota_pick($1, org => $2, input_tokens => $3, max_output_tokens => $4, "
-	"request_id => $5, exclude => $6)";
+#define COLUMNS \
+	"status, lease, key, coalesce(secret_ref, key), account, provider, base_url, model, provider_model, " \
+	"max_output_tokens, retry_after_ms"
 
-static const char record_sql[] =
-	"SELECT status, usage_source FROM llmquota_record($1, input_tokens => $2, output_tokens => $3, http_status => $4, "
-	"error => $5, latency_ms => $6)";
+#define ARGUMENTS "$1, usage => $2, http_status => $3, error => $4, headers => $5, latency_ms => $6"
+
+static const char pick_sql[] =
+	"SELECT " COLUMNS " FROM llmquota_pick($1, org => $2, input_tokens => $3, max_output_tokens => $4, "
+	"request_id => $5, retry_of => $6)";
+
+static const char retry_sql[] = "SELECT " COLUMNS " FROM llmquota_retry(" ARGUMENTS ")";
+
+static const char record_sql[] = "SELECT status FROM llmquota_record(" ARGUMENTS ")";
 
 static PGresult *
 execute(DriveThread *thread, const char *sql, int count, const char *const *values)
@@ -43,43 +49,19 @@ drive_connect(DriveThread *thread)
 	PQclear(result);
 }
 
-/* Names of keys and models here are simple: they need no quotes. */
-static void
-array_text(const json_t *names, char *text, size_t size)
-{
-	size_t		used = snprintf(text, size, "{");
-	size_t		index;
-	json_t	   *name;
-
-	json_array_foreach(names, index, name)
-	{
-		used += snprintf(text + used, size - used, "%s%s", index == 0 ? "" : ",", json_string_value(name));
-		if (used + 2 > size)
-			drive_fail("exclude", "too many names");
-	}
-	strcpy(text + used, "}");
-}
-
 static const char *
 column(const PGresult *result, int number)
 {
 	return PQgetisnull(result, 0, number) ? NULL : PQgetvalue(result, 0, number);
 }
 
-void
-drive_pick(DriveRequest *request, DrivePick *pick)
+/* What a pick answers, or a retry. */
+static void
+read_pick(DriveRequest *request, DrivePick *pick)
 {
-	char		input[24];
-	char		max_output[24];
-	char		excluded[2048];
-	const char *values[] = {request->kind->route, request->org, input, max_output, request->id, excluded};
 	const char **columns[] = {&pick->status, &pick->lease, &pick->key, &pick->secret, &pick->account, &pick->provider,
 	&pick->base_url, &pick->model, &pick->provider_model};
 
-	snprintf(input, sizeof(input), "%lld", (long long) request->input);
-	snprintf(max_output, sizeof(max_output), "%lld", (long long) request->max_output);
-	array_text(request->excluded, excluded, sizeof(excluded));
-	pick->result = execute(request->thread, pick_sql, 6, values);
 	request->statements++;
 	request->picks++;
 	for (int i = 0; i < 9; i++)
@@ -88,25 +70,56 @@ drive_pick(DriveRequest *request, DrivePick *pick)
 	pick->retry_after = column(pick->result, 10) ? atoll(column(pick->result, 10)) * 1000 : -1;
 }
 
-static const char *
-number_text(int64_t number, char *text)
+/* The first attempt, or the next one after a failure that has been recorded. */
+void
+drive_pick(DriveRequest *request, DrivePick *pick)
 {
-	sprintf(text, "%lld", (long long) number);
-	return number >= 0 ? text : NULL;
+	char		input[24];
+	char		max_output[24];
+	const char *values[] = {request->kind->route, request->org, input, max_output, request->id,
+	request->failed[0] ? request->failed : NULL};
+
+	snprintf(input, sizeof(input), "%lld", (long long) request->input);
+	snprintf(max_output, sizeof(max_output), "%lld", (long long) request->max_output);
+	pick->result = execute(request->thread, pick_sql, 6, values);
+	read_pick(request, pick);
 }
 
-/* What the ledger is told of an answer; and how long that took, into the attempt. */
-void
-drive_record(DriveRequest *request, const DrivePick *pick, const DriveAnswer *answer, json_t *attempt)
+/* A statement that tells what came of the last call. */
+static PGresult *
+execute_with_answer(DriveRequest *request, const char *sql)
 {
-	char		numbers[4][24];
-	int64_t		start = drive_now();
+	const DriveAnswer *answer = &request->answer;
 	bool		is_good = answer->status >= 200 && answer->status < 300;
-	const char *error = answer->status == 0 ? answer->error : answer->body;
-	const char *values[] = {pick->lease, number_text(answer->input, numbers[0]),
-		number_text(answer->output, numbers[1]), number_text(answer->status > 0 ? answer->status : -1, numbers[2]),
-	is_good ? NULL : error, number_text(answer->took / 1000, numbers[3])};
-	PGresult   *result = execute(request->thread, record_sql, 6, values);
+	char		status[24];
+	char		took[24];
+	char	   *headers = json_dumps(answer->headers, JSON_COMPACT);
+	const char *values[] = {request->failed, answer->usage, answer->status > 0 ? status : NULL, NULL, headers, took};
+	PGresult   *result;
+
+	snprintf(status, sizeof(status), "%d", answer->status);
+	snprintf(took, sizeof(took), "%lld", (long long) answer->took / 1000);
+	if (!is_good)
+		values[3] = answer->status == 0 ? answer->error : answer->body;
+	result = execute(request->thread, sql, 6, values);
+	free(headers);
+	return result;
+}
+
+/* Records the failure of the last call, and asks for the next attempt. */
+void
+drive_retry(DriveRequest *request, DrivePick *pick)
+{
+	pick->result = execute_with_answer(request, retry_sql);
+	read_pick(request, pick);
+}
+
+/* Records the last call; and how long that took, into the attempt. */
+void
+drive_record(DriveRequest *request, json_t *attempt)
+{
+	int64_t		start = drive_now();
+	PGresult   *result = execute_with_answer(request, record_sql);
 
 	request->statements++;
 	json_object_set_new(attempt, "recorded", json_string(PQgetvalue(result, 0, 0)));

@@ -67,42 +67,16 @@ drive_body(const char *adapter, const DriveRequest *request, const DrivePick *pi
 	return body;
 }
 
-/* A sum of members; -1 if the first is not there. */
-static int64_t
-sum(const json_t *usage, const char *const *names)
-{
-	int64_t		total = 0;
-
-	if (json_object_get(usage, names[0]) == NULL)
-		return -1;
-	for (; *names != NULL; names++)
-		total += json_integer_value(json_object_get(usage, *names));
-	return total;
-}
-
-/* What the answer says was used, in whichever format. */
+/* What the answer says was used, as the provider says it. */
 void
 drive_read_usage(DriveAnswer *answer)
 {
-	static const char *const inputs[][4] = {
-		{"prompt_tokens", NULL}, {"input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens", NULL},
-		{"promptTokenCount", NULL}
-	};
-	static const char *const outputs[][3] = {
-		{"completion_tokens", NULL}, {"output_tokens", NULL}, {"candidatesTokenCount", "thoughtsTokenCount", NULL}
-	};
 	json_t	   *body = json_loadb(answer->body, answer->length, 0, NULL);
 	const json_t *usage = json_object_get(body, "usage");
 
 	if (usage == NULL)
 		usage = json_object_get(body, "usageMetadata");
-	for (int i = 0; i < 3; i++)
-	{
-		int64_t		input = sum(usage, inputs[i]);
-		int64_t		output = sum(usage, outputs[i]);
-
-		answer->input = input >= 0 ? input : answer->input;
-		answer->output = output >= 0 ? output : answer->output;
-	}
+	if (usage != NULL)
+		answer->usage = json_dumps(usage, JSON_COMPACT);
 	json_decref(body);
 }

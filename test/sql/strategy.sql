@@ -63,6 +63,14 @@ DO $$ BEGIN
 END $$;
 DELETE FROM llmquota.key WHERE account = 'own';
 
+-- a pick that its org's limit refuses takes no turn: else every second turn would be that of the same key
+UPDATE llmquota.key SET priority = 1 WHERE key NOT IN ('a-1', 'b-1');
+INSERT INTO llmquota.quota (scope, subject, metric, amount) VALUES ('org', 'full', 'concurrency', 0);
+SELECT string_agg(DISTINCT status, ', ') AS refused, abs(count(*) FILTER (WHERE key = 'a-1 1') - 50) <= 2 AS even, count(*)
+  FROM (SELECT (SELECT p.status FROM llmquota_pick('m', 'full', request_id => n::text) p) AS status, picks(1) AS key FROM generate_series(1, 100) n) s;
+DELETE FROM llmquota.quota;
+UPDATE llmquota.key SET priority = 0;
+
 --
 -- weighted: of weight 0 only when no other admits
 --
@@ -204,3 +212,39 @@ INSERT INTO llmquota.route_option (route, org, strategy) VALUES ('r', 'clinic-7'
 INSERT INTO llmquota.route (route, org, step, model, weight) VALUES ('r', 'clinic-8', 1, 'o', 2), ('r', 'clinic-8', 1, 'n', 1);
 SELECT picks(9, 'r') AS common, picks(9, 'r', NULL, 'clinic-7') AS own_options, picks(9, 'r', NULL, 'clinic-8') AS own_steps;
 SELECT names(picks(100, 'n')) <> 'a-1' AS common, picks(9, 'n', NULL, 'clinic-7') AS own_options;
+
+--
+-- More keys than are compared at once
+--
+INSERT INTO llmquota.key (key, account, weight, priority) SELECT 'k' || to_char(n, 'FM00'), 'c', CASE WHEN n > 30 THEN 0 ELSE 1 END, -1 FROM generate_series(1, 40) n;
+DELETE FROM llmquota.route_option;
+INSERT INTO llmquota.model (model, provider) VALUES ('many', 'p');
+INSERT INTO llmquota.route_option (route) VALUES ('many');
+UPDATE llmquota.key SET models = '{many}' WHERE key LIKE 'k%';
+UPDATE llmquota.key SET models = '{m}' WHERE key NOT LIKE 'k%';
+SELECT strategy('round_robin');
+SELECT count(*) AS keys, min(times), max(times)
+  FROM (SELECT p.key, count(*) AS times FROM generate_series(1, 400) n, llmquota_pick('many', request_id => n::text) p GROUP BY 1) s;
+SELECT strategy('cheapest'), picks(3, 'many');
+SELECT strategy('weighted'), picks(1000, 'many') LIKE 'k01%, k30 %' AS positive_weights;
+SELECT strategy('sticky', '{"session_ttl_ms": 0}');
+SELECT count(DISTINCT names(picks(1, 'many', 's' || n))) > 20 AS spread, bool_and(picks(1, 'many', 's' || n) = picks(1, 'many', 's' || n)) AS stays
+  FROM generate_series(1, 200) n;
+SELECT strategy('lowest_latency'), cardinality(string_to_array(names(picks(1000, 'many')), ', ')) AS keys;
+-- each that has room is found by each strategy, and only then is a pick refused; one that comes free is found
+INSERT INTO llmquota.quota (scope, subject, metric, amount) VALUES ('key', '*', 'concurrency', 1);
+CREATE FUNCTION all_of_many(strategy text) RETURNS TABLE (keys bigint, refused text, freed text) LANGUAGE plpgsql AS $$
+BEGIN
+	PERFORM llmquota_release(lease) FROM llmquota.lease;
+	PERFORM strategy(strategy);
+	SELECT count(DISTINCT p.key) INTO keys FROM generate_series(1, 40) n, llmquota_pick('many', session => n::text) p;
+	SELECT p.status INTO refused FROM llmquota_pick('many') p;
+	PERFORM llmquota_release(l.lease) FROM llmquota.lease l WHERE l.key = 'k17';
+	LOOP
+		SELECT p.key INTO freed FROM llmquota_pick('many', session => 'late') p;
+		EXIT WHEN freed IS NOT NULL;
+		ASSERT clock_timestamp() < statement_timestamp() + interval '60 s', 'the free key was not found';
+	END LOOP;
+	RETURN NEXT;
+END $$;
+SELECT s.strategy, a.* FROM unnest('{least_used,weighted,round_robin,lowest_latency,cheapest,sticky}'::text[]) s (strategy), all_of_many(s.strategy) a;

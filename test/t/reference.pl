@@ -73,7 +73,7 @@ my $names = $node->safe_psql(
 	SELECT attname FROM pg_attribute
 	 WHERE attnum > 0 AND attrelid IN (
 		SELECT oid FROM pg_class WHERE relnamespace = 'llmquota'::regnamespace AND relkind IN ('r', 'p', 'v', 'c')
-		   AND relname NOT IN ('meter', 'lease_page', 'name'))
+		   AND relname NOT IN ('meter', 'health', 'lease_page', 'name'))
 	UNION
 	SELECT unnest(proargnames) FROM pg_proc
 	 WHERE proname IN ('llmquota_pick', 'llmquota_record', 'llmquota_release', 'llmquota_renew', 'llmquota_maintain', 'llmquota_grant')

@@ -99,20 +99,28 @@ sub test_accounts_agree
 	return;
 }
 
-# One route to one provider whose first key fails in some way, and then the other.
+# One route to one model whose first key fails in some way, and then the other.
 sub failing
 {
 	my ($fault, %config) = @_;
 
 	$simulator->control(faults => [ { times => 1, %$fault } ]);
-	my @kinds = ({ route => 'model-o', org => 'solo', %span });
+	sql($node, q{SELECT llmquota_clear(), llmquota_enable(key) FROM llmquota.key});
+	my @kinds = ({ route => 'solo', org => 'solo', %span });
 	my ($request) = drive(requests => 1, kinds => \@kinds, timeout_ms => 3000, %config);
 	return $request;
 }
 
 sub test_retries
 {
-	sql($node, q{UPDATE llmquota.quota SET amount = NULL});
+	sql($node, q{
+		UPDATE llmquota.quota SET amount = NULL;
+		UPDATE llmquota.provider SET breaker_failures = 1000;
+		INSERT INTO llmquota.account (account, provider, base_url)
+		SELECT 'o-2', 'o', replace(base_url, '127.0.0.1', 'localhost') FROM llmquota.provider WHERE provider = 'o';
+		UPDATE llmquota.key SET account = 'o-2' WHERE key = 'o-2';
+		INSERT INTO llmquota.route (route, step, model) VALUES ('solo', 1, 'model-o');
+		INSERT INTO llmquota.route_option (route, retry_same_model) VALUES ('solo', true)});
 	$simulator->control(limits =>
 		  [ map { { account => $_, name => 'requests/sliding', amount => 100_000 } } keys %api ]);
 	for my $case (
@@ -129,7 +137,8 @@ sub test_retries
 		is(scalar(keys %{ counted(@keys) }), scalar(@keys), "$name: with another key");
 		is($request->{outcome}, $statuses =~ /200/ ? 'ok' : 'failed', "$name: the outcome");
 	}
-	my $request = failing({ failure => 'server', times => 3 }, max_attempts => 2);
+	sql($node, q{UPDATE llmquota.route_option SET max_attempts = 2});
+	my $request = failing({ failure => 'server', times => 3 });
 	is(join(' ', $request->{outcome}, map { $_->{http_status} } attempts($request)), 'failed 500 500',
 		'as often as it may');
 	is(sql($node, q{
