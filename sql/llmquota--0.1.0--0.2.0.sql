@@ -2,9 +2,6 @@
 
 \echo Use "ALTER EXTENSION llmquota UPDATE" to load this file. \quit
 
--- Whoever is in the way of a lock on a table has gone soon, or the upgrade is tried again.
-SET LOCAL lock_timeout = '10s';
-
 --
 -- Types and tables
 --
@@ -299,6 +296,65 @@ AS 'MODULE_PATHNAME', 'llmquota_clear';
 COMMENT ON FUNCTION @extschema@.llmquota_clear(text, text, text) IS
 'Ends the cooldowns and closes the breakers of a provider, account, model or key (scope); of an account with those of its models, or only those of one. Without arguments (all NULL): of everything. In force at once, and not undone by a rollback. What is disabled stays so. Answers how many were ended';
 
+CREATE FUNCTION @extschema@.llmquota_adopt_limits(account text)
+RETURNS int
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+AS $$
+DECLARE
+	seen record;
+	quota llmquota.quota;
+	adopted int := 0;
+BEGIN
+	IF account IS NULL THEN
+		RAISE EXCEPTION USING ERRCODE = 'null_value_not_allowed', MESSAGE = 'account must not be NULL',
+			HINT = 'Pass the name of an account.';
+	END IF;
+	IF NOT EXISTS (SELECT FROM llmquota.account a WHERE a.account OPERATOR(pg_catalog.=) $1) THEN
+		RAISE EXCEPTION USING ERRCODE = 'undefined_object',
+			MESSAGE = pg_catalog.format('account "%s" does not exist', $1),
+			HINT = 'SELECT account FROM llmquota.account shows the accounts.';
+	END IF;
+	FOR seen IN
+		SELECT o.model, m.family, o.metric, o.period, o.quota,
+			   GREATEST(o.advertised, pg_catalog.ceil(o.configured OPERATOR(pg_catalog./) 100)) AS amount
+		  FROM llmquota.observed_limit o
+		  JOIN llmquota.model m ON m.model OPERATOR(pg_catalog.=) o.model
+		 WHERE o.account OPERATOR(pg_catalog.=) $1 AND (o.configured IS NULL OR o.in_force IS NOT NULL)
+		 ORDER BY o.model, o.metric, o.period
+	LOOP
+		SELECT * INTO quota FROM llmquota.quota q WHERE q.id OPERATOR(pg_catalog.=) seen.quota;
+		IF NOT FOUND THEN
+			quota.per := CASE WHEN seen.period OPERATOR(pg_catalog.<>) 'month' THEN ('1 ' OPERATOR(pg_catalog.||) seen.period)::pg_catalog.interval END;
+			quota.calendar := CASE WHEN seen.period OPERATOR(pg_catalog.=) 'month' THEN 'month' END;
+			quota.high_priority_share := 0;
+			quota.mode := 'enforce';
+			quota.counts_cached := true;
+			quota.counts_failures := true;
+		END IF;
+		quota.model := CASE WHEN quota.family IS NULL THEN seen.model END;
+		quota.family := CASE WHEN quota.family IS NOT NULL THEN seen.family END;
+		UPDATE llmquota.quota q
+		   SET amount = seen.amount
+		 WHERE q.scope OPERATOR(pg_catalog.=) 'account' AND q.subject OPERATOR(pg_catalog.=) $1 AND q.metric OPERATOR(pg_catalog.=) seen.metric
+		   AND COALESCE(q.model, '') OPERATOR(pg_catalog.=) COALESCE(quota.model, '')
+		   AND COALESCE(q.family, '') OPERATOR(pg_catalog.=) COALESCE(quota.family, '')
+		   AND COALESCE(q.per, '0') OPERATOR(pg_catalog.=) COALESCE(quota.per, '0')
+		   AND COALESCE(q.calendar, '') OPERATOR(pg_catalog.=) COALESCE(quota.calendar, '')
+		   AND COALESCE(q.timezone, '') OPERATOR(pg_catalog.=) COALESCE(quota.timezone, '');
+		IF NOT FOUND THEN
+			INSERT INTO llmquota.quota (scope, subject, model, family, metric, amount, per, calendar, timezone,
+										high_priority_share, mode, counts_cached, counts_failures)
+			VALUES ('account', $1, quota.model, quota.family, seen.metric, seen.amount, quota.per, quota.calendar,
+					quota.timezone, quota.high_priority_share, quota.mode, quota.counts_cached, quota.counts_failures);
+		END IF;
+		adopted := adopted OPERATOR(pg_catalog.+) 1;
+	END LOOP;
+	RETURN adopted;
+END
+$$;
+COMMENT ON FUNCTION @extschema@.llmquota_adopt_limits(text) IS
+'Writes what the provider says of an account''s limits (llmquota.observed_limit) into llmquota.quota, as quotas of the account, by model or family: limits below the configured ones, and those of which nothing is configured; never less than a hundredth of what was configured. Answers how many';
+
 CREATE FUNCTION @extschema@.llmquota_drain_events(
 	OUT event_at timestamptz,
 	OUT number bigint,
@@ -394,6 +450,8 @@ DECLARE
 		'@extschema@.llmquota_key_state(pg_catalog.text, pg_catalog.text), '
 		'@extschema@.llmquota_lease_rows(), '
 		'@extschema@.llmquota_meter_rows(), '
+		'@extschema@.llmquota_observed_rows(), '
+		'@extschema@.llmquota_adopt_limits(pg_catalog.text), '
 		'@extschema@.llmquota_live_counts(), '
 		'@extschema@.llmquota_metrics(), '
 		'@extschema@.llmquota_worker_rows(), '
@@ -404,7 +462,7 @@ DECLARE
 	histograms CONSTANT pg_catalog.text := '@extschema@.llmquota_percentile(bigint[], float8), '
 		'@extschema@.llmquota_histogram(int, bigint), '
 		'@extschema@.llmquota_histogram_sum(bigint[])';
-	reading CONSTANT pg_catalog.text := 'llmquota.usage_current, llmquota.alias, llmquota.former_name, llmquota.change, llmquota.event, llmquota.key_status, llmquota.lease, llmquota.meter_window, llmquota.worker_status, llmquota.role_grant';
+	reading CONSTANT pg_catalog.text := 'llmquota.usage_current, llmquota.alias, llmquota.former_name, llmquota.change, llmquota.event, llmquota.key_status, llmquota.lease, llmquota.meter_window, llmquota.observed_limit, llmquota.worker_status, llmquota.role_grant';
 	is_app CONSTANT boolean := EXISTS (SELECT FROM llmquota.role_grant g
 										WHERE g.role OPERATOR(pg_catalog.=) $1 AND g.kind OPERATOR(pg_catalog.=) ANY ('{app,admin}'::pg_catalog.text[]));
 	is_reader CONSTANT boolean := EXISTS (SELECT FROM llmquota.role_grant g
@@ -584,6 +642,23 @@ LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'llmquota_key_state';
 COMMENT ON FUNCTION @extschema@.llmquota_key_state(text, text) IS 'internal: a row of llmquota.key_status';
 
+CREATE FUNCTION @extschema@.llmquota_observed_rows(
+	OUT account text,
+	OUT model text,
+	OUT metric text,
+	OUT period text,
+	OUT quota bigint,
+	OUT configured numeric,
+	OUT advertised numeric,
+	OUT in_force numeric,
+	OUT source text,
+	OUT observed_at timestamptz,
+	OUT relaxes_at timestamptz)
+RETURNS SETOF record
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'llmquota_observed_rows';
+COMMENT ON FUNCTION @extschema@.llmquota_observed_rows() IS 'internal: what providers say of their limits, for llmquota.observed_limit';
+
 CREATE OR REPLACE FUNCTION @extschema@.llmquota_check_setting()
 RETURNS trigger
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
@@ -601,6 +676,7 @@ BEGIN
 			('lease_ttl', '^[0-9]{1,9}$', 1000, 86400000),
 			('max_leases', '^[0-9]{1,9}$', 1, 10000000),
 			('max_subjects', '^[0-9]{1,9}$', 1, 10000000),
+			('observed_limit_ttl', '^[0-9]{1,10}$', 1000, 2764800000),
 			('partitions_ahead', '^[0-9]{1,9}$', 1, 90),
 			('refusal_retention', '^[0-9]{1,9}$', 1, 36500),
 			('refusal_sample_retention', '^[0-9]{1,9}$', 1, 36500),
@@ -676,7 +752,6 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION @extschema@.llmquota_check_route_option() IS 'internal, a trigger: refuses unknown strategies and parameters, and values out of bounds';
-COMMENT ON COLUMN llmquota.meter_window.would_refuse IS 'picks this window would have refused, had it been enforced';
 
 CREATE VIEW llmquota.key_status AS
 SELECT k.key, m.model, k.account, a.provider, s.status, s.until, s.scope, s.quota, s.since, s.failure, s.http_status, s.lease, s.reason
@@ -699,6 +774,26 @@ COMMENT ON COLUMN llmquota.key_status.http_status IS 'HTTP status of the answer 
 COMMENT ON COLUMN llmquota.key_status.lease IS 'the lease of the call that caused it, whose row in llmquota.usage has the answer; NULL: none did';
 COMMENT ON COLUMN llmquota.key_status.reason IS 'what somebody said; not enabled: key, account, model or provider is not, in the configuration; NULL: nothing';
 
+CREATE VIEW llmquota.observed_limit AS
+SELECT r.account, r.model, r.metric, r.period, r.configured, r.advertised,
+	   CASE WHEN r.configured OPERATOR(pg_catalog.>) 0
+			THEN pg_catalog.round(r.advertised OPERATOR(pg_catalog./) r.configured OPERATOR(pg_catalog.-) 1, 3) END AS drift,
+	   r.in_force, r.source, r.observed_at, r.relaxes_at, r.quota
+  FROM @extschema@.llmquota_observed_rows() r;
+COMMENT ON VIEW llmquota.observed_limit IS 'what providers say of the limits of an account for a model, in headers and refusals, beside what is configured';
+COMMENT ON COLUMN llmquota.observed_limit.account IS 'the account that made the calls';
+COMMENT ON COLUMN llmquota.observed_limit.model IS 'the model that was called';
+COMMENT ON COLUMN llmquota.observed_limit.metric IS 'what the provider counts: requests, input_tokens, output_tokens or tokens';
+COMMENT ON COLUMN llmquota.observed_limit.period IS 'second, minute, hour, day or month';
+COMMENT ON COLUMN llmquota.observed_limit.configured IS 'the smallest amount of an enforced quota of the account for this; NULL: there is none';
+COMMENT ON COLUMN llmquota.observed_limit.advertised IS 'what the provider says';
+COMMENT ON COLUMN llmquota.observed_limit.drift IS 'by which part of the configured amount the advertised one is more, or (negative) less; NULL: nothing is configured, or 0';
+COMMENT ON COLUMN llmquota.observed_limit.in_force IS 'what holds instead of the configured amount; NULL: that does';
+COMMENT ON COLUMN llmquota.observed_limit.source IS 'headers, or refusal: a refused call named it';
+COMMENT ON COLUMN llmquota.observed_limit.observed_at IS 'when an answer said so; written down once in a sixteenth of observed_limit_ttl';
+COMMENT ON COLUMN llmquota.observed_limit.relaxes_at IS 'from when on more is tried, unless it is said again; NULL: nothing is in force';
+COMMENT ON COLUMN llmquota.observed_limit.quota IS 'id of that row of llmquota.quota; NULL: there is none';
+
 CREATE OR REPLACE VIEW llmquota.usage_current AS
 SELECT u.lease, u.picked_at, u.recorded_at, u.recorded_in, u.reserved_input, u.reserved_output, u.input_tokens,
 	   u.output_tokens, u.cached_tokens, u.cache_write_tokens, u.reasoning_tokens, u.attempt, u.http_status,
@@ -715,6 +810,20 @@ SELECT u.lease, u.picked_at, u.recorded_at, u.recorded_in, u.reserved_input, u.r
 		AND u.recorded_at OPERATOR(pg_catalog.>=) a.since AND u.picked_at OPERATOR(pg_catalog.>=) a.picked_from AND u.picked_at OPERATOR(pg_catalog.<) a.until
   LEFT JOIN llmquota.former_name k ON k.kind OPERATOR(pg_catalog.=) 'key' AND k.name OPERATOR(pg_catalog.=) u.key
 		AND u.recorded_at OPERATOR(pg_catalog.>=) k.since AND u.picked_at OPERATOR(pg_catalog.>=) k.picked_from AND u.picked_at OPERATOR(pg_catalog.<) k.until;
+
+DO $$
+DECLARE
+	described record;
+BEGIN
+	FOR described IN
+		SELECT a.attname, pg_catalog.col_description(a.attrelid, a.attnum) AS description
+		  FROM pg_catalog.pg_attribute a
+		 WHERE a.attrelid OPERATOR(pg_catalog.=) 'llmquota.usage'::pg_catalog.regclass AND a.attnum OPERATOR(pg_catalog.>) 0
+	LOOP
+		EXECUTE pg_catalog.format('COMMENT ON COLUMN llmquota.usage_current.%I IS %L', described.attname, described.description);
+	END LOOP;
+END
+$$;
 
 --
 -- Triggers
@@ -751,7 +860,8 @@ ALTER TABLE llmquota.health ENABLE ALWAYS TRIGGER refuse_write;
 
 INSERT INTO llmquota.setting (name, value, unit, description) VALUES
 	('auth_probe_after', '3600000', 'ms', 'after how long a key that was disabled because its credential was refused lets one call through to see'),
-	('event_retention', '90', 'days', 'how long llmquota.event keeps a row');
+	('event_retention', '90', 'days', 'how long llmquota.event keeps a row'),
+	('observed_limit_ttl', '3600000', 'ms', 'how long a limit that a provider was seen to have below the configured one holds before more is tried');
 
 UPDATE llmquota.setting s SET description = 'input tokens reserved for a pick that does not say how many, of a model of which no call has said how many it had'
  WHERE s.name OPERATOR(pg_catalog.=) 'default_input_tokens';
@@ -763,7 +873,7 @@ UPDATE llmquota.setting s SET description = 'by how much of the wait retry_after
 -- Grants
 --
 
-REVOKE ALL ON llmquota.route_option, llmquota.event, llmquota.health, llmquota.key_status FROM PUBLIC;
+REVOKE ALL ON llmquota.route_option, llmquota.event, llmquota.health, llmquota.key_status, llmquota.observed_limit FROM PUBLIC;
 REVOKE ALL ON TYPE llmquota.explain_result FROM PUBLIC;
 REVOKE ALL ON FUNCTION
 	@extschema@.llmquota_pick(text, text, bigint, bigint, text, text[], text, text, int, text, uuid),
@@ -779,6 +889,8 @@ REVOKE ALL ON FUNCTION
 	@extschema@.llmquota_keep_events(timestamptz),
 	@extschema@.llmquota_explain,
 	@extschema@.llmquota_key_state(text, text),
+	@extschema@.llmquota_observed_rows(),
+	@extschema@.llmquota_adopt_limits(text),
 	@extschema@.llmquota_check_route_option()
 	FROM PUBLIC;
 
@@ -798,5 +910,3 @@ $$;
 
 SELECT pg_catalog.pg_extension_config_dump('llmquota.route_option', '');
 SELECT pg_catalog.pg_extension_config_dump('llmquota.event', '');
-
-RESET lock_timeout;

@@ -72,7 +72,7 @@ typedef struct LlmqLive
 static inline bool
 llmq_live_has(const LlmqLive *live, LlmqLiveTable table)
 {
-	return table < live->ntables && live->rel[table] != NULL;
+	return (int) table < live->ntables && live->rel[table] != NULL;
 }
 
 /* What names a cell before its id is known. */

@@ -118,6 +118,16 @@ my $install_old = "CREATE EXTENSION llmquota VERSION '$old'";
 is(difference(members_after('llmquota', "$install_old; ALTER EXTENSION llmquota UPDATE"), members_after('llmquota', 'CREATE EXTENSION llmquota')),
 	'', "$old, upgraded to $current, equals a fresh $current");
 
+# The settings are rows, which members.sql does not show.
+sub settings_after
+{
+	my ($statements) = @_;
+	members_after('llmquota', $statements);
+	return $node->safe_psql('members', 'SELECT name, value, unit, description FROM llmquota.setting ORDER BY name');
+}
+
+is(settings_after("$install_old; ALTER EXTENSION llmquota UPDATE"), settings_after('CREATE EXTENSION llmquota'), 'and has the same settings');
+
 # Leases in flight, and sessions with either library
 sub session
 {
@@ -168,6 +178,13 @@ sub record
 
 my @before = map { pick($old[ $_ % 2 ], "before-$_") } 0 .. 3;
 my $new = session($ENV{LLMQ_LIBPATH});
+record($new, pick($new, 'too-early'), 'new library, old SQL');
+record($old[0], pick($new, 'too-early'), 'old library, lease of the new one on old SQL');
+my $failed = pick($new, 'too-early');
+is(ask($new, "SELECT status FROM llmquota_record('$failed', 1, 2, http_status => 500, error => 'broken')"), 'settled', 'a failure on old SQL');
+is(ask($new, 'SELECT work_left FROM llmquota_maintain()'), 'f', 'maintenance by the new library on old SQL');
+is(ask($new, 'SELECT * FROM llmquota_verify()'), '', 'llmquota_verify() by the new library on old SQL finds nothing');
+isnt(ask($new, 'SELECT count(*) FROM llmquota_metrics()'), '0', 'metrics by the new library on old SQL');
 is(ask($new, 'ALTER EXTENSION llmquota UPDATE'), '', 'upgraded with leases in flight');
 is(ask($new, q{SELECT extversion FROM pg_extension WHERE extname = 'llmquota'}), $current, 'and is the new version');
 is(ask($new, q{SELECT count(*) FROM llmquota.lease}), 4, 'the leases are there');
@@ -177,6 +194,11 @@ my @after = (pick($old[1], 'after-old'), pick($new, 'after-new'));
 record($new, $after[0], 'new library, lease of the old one');
 record($old[1], $after[1], 'old library, lease of the new one');
 record($new, $_, 'the rest') for @before[ 2, 3 ];
+record($_, ask($_, q{SELECT lease FROM llmquota_pick('m', 'all-arguments', 10, 20, 'high', '{none}', 's', 'r', 60000)}), 'arguments by position')
+  for $old[0], $new;
+$granted += 2;
+is(ask($new, q{SELECT count(*) FROM llmquota.usage WHERE (org, session, request_id) = ('all-arguments', 's', 'r')}), 2, 'which meant the same to both');
+is(ask($old[0], 'SELECT work_left FROM llmquota_maintain()'), 'f', 'maintenance by the old library on new SQL');
 isnt(library($old[0]), library($new), 'there were two libraries');
 
 is(ask($new, 'SELECT count(*) FROM llmquota.usage WHERE (input_tokens, output_tokens) = (1, 2)'), $granted, 'the ledger has every call');
