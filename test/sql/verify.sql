@@ -60,9 +60,10 @@ SELECT i.name, count(*), sum(bytes) AS undetected_bytes, sum(bits) AS undetected
 SELECT cell_fault(0, '', 1) AS empty, cell_fault(0, '\x00', 1) AS one_byte, cell_fault(0, decode(repeat('00', 1024), 'hex'), 0) AS zeros;
 
 -- a byte in the page itself; a pick that meets it raises, and repairs nothing
+SELECT substr(m.state, 201, 1) AS was FROM llmquota.meter m WHERE m.scope = 'a' \gset
 SELECT cell_write(0, m.id, 200, '\xff') FROM llmquota.meter m WHERE m.scope = 'a';
 SELECT object, problem, expected <> found AS differs, repaired FROM llmquota_verify() WHERE object = 'meter';
-SELECT cell_write(0, m.id, 200, '\x00') FROM llmquota.meter m WHERE m.scope = 'a';
+SELECT cell_write(0, m.id, 200, :'was') FROM llmquota.meter m WHERE m.scope = 'a';
 SELECT * FROM llmquota_verify();
 
 -- what makes sense by itself, and does not agree with leases and ledger
