@@ -1,4 +1,4 @@
-// Asks a model within the limits of llmquota: pick, call, record; when refused, wait as told and pick again.
+// Asks a model within the limits of llmquota: pick, call, record; when refused, wait as told; when failed, retry.
 //
 //     java -cp postgresql.jar Ask.java ORG QUESTION...
 //
@@ -12,15 +12,19 @@ import java.time.Duration;
 import java.util.*;
 
 public class Ask {
-    static final String PICK = """
+    static final String SELECT = """
         SELECT pick.*, jsonb_build_object('model', provider_model, 'max_tokens', max_output_tokens,
                    'messages', jsonb_build_array(jsonb_build_object('role', 'user', 'content', ?::text))) AS body
-          FROM llmquota_pick('chat', org => ?, input_tokens => ?, max_output_tokens => 100, exclude => ?) AS pick""";
+          FROM %s AS pick""";
+    static final String PICK = SELECT.formatted(
+        "llmquota_pick('chat', org => ?, input_tokens => ?, max_output_tokens => 100, retry_of => ?::uuid)");
+    static final String RETRY = SELECT.formatted(
+        "llmquota_retry(?, http_status => ?::int, error => ?, latency_ms => ?)");
     static final String RECORD = """
         SELECT answer #>> '{choices,0,message,content}' AS content
           FROM (SELECT ?::jsonb AS answer) AS answered,
                llmquota_record(?, (answer #>> '{usage,prompt_tokens}')::bigint,
-                   (answer #>> '{usage,completion_tokens}')::bigint, http_status => ?, error => ?, latency_ms => ?)""";
+                   (answer #>> '{usage,completion_tokens}')::bigint, http_status => ?, latency_ms => ?)""";
     static final int PATIENCE_MS = 20_000;
 
     /** Runs a statement that answers one row. */
@@ -41,44 +45,48 @@ public class Ask {
             .POST(HttpRequest.BodyPublishers.ofString(pick.getString("body"))).build();
     }
 
-    /** Makes the call of a granted pick and records it: the answer, or null when it failed. */
-    static String call(Connection db, ResultSet pick) throws Exception {
-        Integer status = null;
-        String body;
+    /** What came of a call; without an answer the status is null and the body says what went wrong. */
+    record Reply(Integer status, String body, int latencyMs) {}
+
+    static Reply call(ResultSet pick) throws Exception {
         long start = System.currentTimeMillis();
         try {
             var reply = HttpClient.newHttpClient().send(request(pick), HttpResponse.BodyHandlers.ofString());
-            status = reply.statusCode();
-            body = reply.body();
+            return new Reply(reply.statusCode(), reply.body(), (int) (System.currentTimeMillis() - start));
         } catch (IOException error) {
-            body = error.toString();
-        }
-        String answer = Objects.equals(status, 200) ? body : null, failure = answer == null ? body : null;
-        long latencyMs = System.currentTimeMillis() - start;
-        try (ResultSet done = row(db, RECORD, answer, pick.getObject("lease"), status, failure, (int) latencyMs)) {
-            return done.getString("content");
+            return new Reply(null, error.toString(), (int) (System.currentTimeMillis() - start));
         }
     }
 
+    /** Waits as a refused pick asks. */
+    static void await(ResultSet pick) throws Exception {
+        Integer wait = pick.getObject("retry_after_ms", Integer.class);
+        System.err.printf("%s, again in %d ms: %s%n", pick.getString("status"), wait, pick.getString("refusal"));
+        if (wait == null || wait > PATIENCE_MS)
+            throw new IllegalStateException("no answer: " + pick.getString("status"));
+        Thread.sleep(wait);
+    }
+
     static String ask(Connection db, String org, String question) throws Exception {
-        List<String> failedKeys = new ArrayList<>();
+        int tokens = question.length() / 4 + 1;
+        Object failed = null;
+        ResultSet pick = row(db, PICK, question, org, tokens, failed);
         while (true) {
-            Array exclude = db.createArrayOf("text", failedKeys.toArray());
-            try (ResultSet pick = row(db, PICK, question, org, question.length() / 4 + 1, exclude)) {
-                String status = pick.getString("status");
-                if (status.equals("granted")) {
-                    String answer = call(db, pick);
-                    if (answer != null)
-                        return answer;
-                    failedKeys.add(pick.getString("key"));
-                    continue;
-                }
-                Integer wait = pick.getObject("retry_after_ms", Integer.class);
-                System.err.printf("%s, again in %d ms: %s%n", status, wait, pick.getString("refusal"));
-                if (wait == null || wait > PATIENCE_MS)
-                    throw new IllegalStateException("no answer: " + status);
-                Thread.sleep(wait);
+            ResultSet last = pick;
+            if (!pick.getString("status").equals("granted")) {
+                await(pick);
+                pick = row(db, PICK, question, org, tokens, failed);
+            } else {
+                Reply reply = call(pick);
+                Object lease = pick.getObject("lease");
+                if (Objects.equals(reply.status, 200))
+                    try (ResultSet done = row(db, RECORD, reply.body, lease, reply.status, reply.latencyMs)) {
+                        return done.getString("content");
+                    }
+                failed = lease;
+                pick = row(db, RETRY, question, lease, reply.status, reply.body, reply.latencyMs);
             }
+            last.close();
         }
     }
 

@@ -1,4 +1,4 @@
-// Asks a model within the limits of llmquota: pick, call, record; when refused, wait as told and pick again.
+// Asks a model within the limits of llmquota: pick, call, record; when refused, wait as told; when failed, retry.
 //
 //     node ask.js ORG QUESTION...
 //
@@ -7,8 +7,9 @@ const { Client } = require('pg');
 const { setTimeout: sleep } = require('node:timers/promises');
 
 const PICK = `SELECT * FROM llmquota_pick('chat', org => $1, input_tokens => $2, max_output_tokens => 100,
-                                          exclude => $3)`;
+                                          retry_of => $3)`;
 const RECORD = 'SELECT llmquota_record($1, $2, $3, http_status => $4, error => $5, latency_ms => $6)';
+const RETRY = 'SELECT * FROM llmquota_retry($1, http_status => $2, error => $3, latency_ms => $4)';
 const PATIENCE_MS = 20_000;
 
 // Calls the provider: the HTTP status or null, and its body or what went wrong.
@@ -26,15 +27,18 @@ async function call(pick, question) {
 }
 
 async function ask(db, org, question) {
-    const failedKeys = [];
+    const one = async (sql, values) => (await db.query(sql, values)).rows[0];
+    const request = [org, Math.ceil(question.length / 4)];
+    let failed = null;
+    let pick = await one(PICK, [...request, failed]);
     for (;;) {
-        const { rows: [pick] } = await db.query(PICK, [org, Math.ceil(question.length / 4), failedKeys]);
         if (pick.status !== 'granted') {
             console.error(`${pick.status}, again in ${pick.retry_after_ms} ms: ${JSON.stringify(pick.refusal)}`);
             if (pick.retry_after_ms === null || pick.retry_after_ms > PATIENCE_MS) {
                 throw new Error(`no answer: ${pick.status}`);
             }
             await sleep(pick.retry_after_ms);
+            pick = await one(PICK, [...request, failed]);
             continue;
         }
         const start = Date.now();
@@ -45,8 +49,8 @@ async function ask(db, org, question) {
             await db.query(RECORD, [pick.lease, usage.prompt_tokens, usage.completion_tokens, status, null, latencyMs]);
             return choices[0].message.content;
         }
-        await db.query(RECORD, [pick.lease, null, null, status, body, latencyMs]);
-        failedKeys.push(pick.key);
+        failed = pick.lease;
+        pick = await one(RETRY, [failed, status, body, latencyMs]);
     }
 }
 

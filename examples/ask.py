@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Asks a model within the limits of llmquota: pick, call, record; when refused, wait as told and pick again.
+"""Asks a model within the limits of llmquota: pick, call, record; when refused, wait as told; when failed, retry.
 
     ask.py ORG QUESTION...
 
@@ -15,8 +15,9 @@ from urllib.request import Request, urlopen
 import psycopg
 from psycopg.rows import namedtuple_row
 
-PICK = "SELECT * FROM llmquota_pick('chat', org => %s, input_tokens => %s, max_output_tokens => 100, exclude => %s)"
+PICK = "SELECT * FROM llmquota_pick('chat', org => %s, input_tokens => %s, max_output_tokens => 100, retry_of => %s)"
 RECORD = "SELECT llmquota_record(%s, %s, %s, http_status => %s, error => %s, latency_ms => %s)"
+RETRY = "SELECT * FROM llmquota_retry(%s, http_status => %s, error => %s, latency_ms => %s)"
 PATIENCE_MS = 20_000
 
 
@@ -35,14 +36,16 @@ def call(pick, question):
 
 
 def ask(db, org, question):
-    failed_keys = []
+    request = (org, len(question) // 4 + 1)
+    failed = None
+    pick = db.execute(PICK, (*request, failed)).fetchone()
     while True:
-        pick = db.execute(PICK, (org, len(question) // 4 + 1, failed_keys)).fetchone()
         if pick.status != "granted":
             print(f"{pick.status}, again in {pick.retry_after_ms} ms: {pick.refusal}", file=sys.stderr)
             if pick.retry_after_ms is None or pick.retry_after_ms > PATIENCE_MS:
                 sys.exit(f"no answer: {pick.status}")
             time.sleep(pick.retry_after_ms / 1000)
+            pick = db.execute(PICK, (*request, failed)).fetchone()
             continue
         start = time.monotonic()
         status, body = call(pick, question)
@@ -53,8 +56,8 @@ def ask(db, org, question):
             db.execute(RECORD, (pick.lease, usage["prompt_tokens"], usage["completion_tokens"], status, None,
                                 latency_ms))
             return answer["choices"][0]["message"]["content"]
-        db.execute(RECORD, (pick.lease, None, None, status, body, latency_ms))
-        failed_keys.append(pick.key)
+        failed = pick.lease
+        pick = db.execute(RETRY, (failed, status, body, latency_ms)).fetchone()
 
 
 # autocommit: no transaction stays open while the provider works. prepare_threshold: psycopg prepares a statement when

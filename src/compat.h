@@ -20,6 +20,11 @@
 #error "llmquota needs PostgreSQL 15 or later"
 #endif
 
+/* The macros for variable-length values. */
+#if PG_VERSION_NUM >= 160000
+#include "varatt.h"
+#endif
+
 #if PG_VERSION_NUM < 160000
 typedef RelFileNode LlmqRelFile;
 #else

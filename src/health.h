@@ -118,6 +118,7 @@ typedef struct LlmqHealthEvents
 } LlmqHealthEvents;
 
 StaticAssertDecl(sizeof(LlmqHealthEvents) <= LLMQ_MAX_STATE, "the events fit a page");
+StaticAssertDecl(sizeof(LlmqHealthEvents) != sizeof(LlmqHealthBoard), "a cell is told by its length");
 
 static inline int32
 llmq_event_page(int64 number)

@@ -5,8 +5,8 @@
  * A lease's uuid says where it is (page, slot, day) and proves with 64 random bits that its holder was given it. It has
  * the form of a version 8 uuid (RFC 9562), whose contents are the application's.
  *
- * A slot can take a new lease when it is free, or settled by a transaction that has committed its ledger row. That of an
- * attempt that failed stays a while, because the next attempt learns from it.
+ * A slot can take a new lease when it is free, or settled by a transaction that has committed its ledger row. That of
+ * an attempt that failed stays a while, because the next attempt learns from it.
  */
 #include "postgres.h"
 
@@ -115,8 +115,8 @@ llmq_slot_reusable(const LlmqSlot *slot)
 }
 
 /*
- * Is this an attempt that was recorded as failed, of a request that may yet have another? Its slot stays for that one to
- * see, until the request's deadline. Reads the clock.
+ * Is this an attempt that was recorded as failed, of a request that may yet have another? Its slot stays for that one
+ * to see, until the request's deadline. Reads the clock.
  */
 bool
 llmq_slot_awaits_retry(const LlmqSlot *slot)

@@ -13,6 +13,7 @@
 
 #include "args.h"
 #include "catalog.h"
+#include "compat.h"
 #include "name.h"
 #include "prompt.h"
 

@@ -159,7 +159,7 @@ read_request(const pg_uuid_t *lease, LlmqPick *pick)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("route \"%s\" does not exist", pick->retry->route),
-				 errhint("It was there when the first attempt was picked. Record the failure with llmquota_record().")));
+				 errhint("It was there for the first attempt. Record the failure with llmquota_record().")));
 	take_arguments(pick);
 	llmq_pick_begin(pick);
 }

@@ -11,6 +11,7 @@
 #include "utils/snapshot.h"
 
 #include "cell.h"
+#include "health.h"
 #include "lease.h"
 #include "meter.h"
 
@@ -82,6 +83,10 @@ extern const char *llmq_verify_subject(const LlmqVerify *verify, const LlmqVerif
 
 /* verify_cell.c */
 extern bool llmq_cell_fault(LlmqLiveTable table, const LlmqCellHeader *state, Size size, int32 id, LlmqFault *found);
+
+/* verify_health.c */
+extern bool llmq_board_fault(const LlmqHealthBoard *board, LlmqFault *found);
+extern bool llmq_events_fault(const LlmqHealthEvents *events, LlmqFault *found);
 
 /* verify_copy.c */
 extern void llmq_verify_read_ahead(LlmqVerify *verify);

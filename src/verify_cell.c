@@ -198,6 +198,10 @@ llmq_cell_fault(LlmqLiveTable table, const LlmqCellHeader *state, Size size, int
 			if (size != sizeof(LlmqHealthBoard) && size != sizeof(LlmqHealthEvents) && size != sizeof(LlmqService) &&
 				size != sizeof(LlmqModelTokens) && size != sizeof(LlmqTurns))
 				return fault(found, "length", sizeof(LlmqHealthBoard), size);
+			if (size == sizeof(LlmqHealthBoard))
+				return llmq_board_fault((const LlmqHealthBoard *) state, found);
+			if (size == sizeof(LlmqHealthEvents))
+				return llmq_events_fault((const LlmqHealthEvents *) state, found);
 			break;
 		case LLMQ_LIVE_LEASE:
 			return lease_page_fault((const LlmqLeasePage *) state, found);

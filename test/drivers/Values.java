@@ -6,7 +6,7 @@ import java.util.Map;
 import java.util.UUID;
 
 public class Values {
-    static final String PICK = "SELECT * FROM llmquota_pick(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+    static final String PICK = "SELECT * FROM llmquota_pick(?, ?, ?, ?, ?, ?, ?, ?, ?, ?::uuid, ?)";
 
     static Connection db;
 
@@ -29,7 +29,8 @@ public class Values {
 
     static ResultSet checkGrant(String org) throws SQLException {
         Array exclude = db.createArrayOf("text", new String[] {"key-2", "nobody"});
-        ResultSet pick = one(with(PICK, "chat", org, 1200L, 500L, "a prompt", "high", exclude, "s-1", "r-1", 60000));
+        ResultSet pick = one(with(PICK, "chat", org, 1200L, 500L, "a prompt", "high", exclude, "s-1", "r-1", null,
+            60000));
         OffsetDateTime granted = pick.getObject("granted_at", OffsetDateTime.class);
         OffsetDateTime expires = pick.getObject("expires_at", OffsetDateTime.class);
 
@@ -46,7 +47,7 @@ public class Values {
     static void checkRefusal(String org) throws SQLException {
         PreparedStatement pick = with(PICK, "chat", org);
         int[] types = {Types.BIGINT, Types.BIGINT, Types.VARCHAR, Types.VARCHAR, Types.ARRAY, Types.VARCHAR,
-            Types.VARCHAR, Types.INTEGER};
+            Types.VARCHAR, Types.OTHER, Types.INTEGER};
         for (int i = 0; i < types.length; i++)
             pick.setNull(i + 3, types[i]);
         ResultSet refused = one(pick);

@@ -1,7 +1,7 @@
 // What pg makes of the values that go into and come out of the calls. ORG is one that gets no second lease.
 const { Client } = require('pg');
 
-const PICK = 'SELECT * FROM llmquota_pick($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)';
+const PICK = 'SELECT * FROM llmquota_pick($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)';
 
 function check(promise, kept) {
     console.log(`${kept ? 'ok' : 'not ok'} - ${promise}`);
@@ -12,14 +12,14 @@ async function main(org) {
     await db.connect();
     const one = async (text, values) => (await db.query(text, values)).rows[0];
     const pick = await one(PICK,
-        ['chat', org, 1200, 500, 'a prompt', 'high', ['key-2', 'nobody'], 's-1', 'r-1', 60000]);
+        ['chat', org, 1200, 500, 'a prompt', 'high', ['key-2', 'nobody'], 's-1', 'r-1', null, 60000]);
     check('a text is a string', pick.status === 'granted' && pick.key === 'key-1');
     check('a uuid is a string', /^[0-9a-f-]{36}$/.test(pick.lease));
     check('an integer is a number', pick.attempt === 1 && pick.max_output_tokens === 500);
     check('a time is a Date', pick.granted_at instanceof Date && pick.expires_at - pick.granted_at === 60000);
     check('no refusal is null', pick.refusal === null && pick.retry_after_ms === null);
 
-    const refused = await one(PICK, ['chat', org, null, null, null, null, null, null, null, null]);
+    const refused = await one(PICK, ['chat', org, null, null, null, null, null, null, null, null, null]);
     check('a refusal is an object', refused.status === 'rate_limited' && refused.refusal.amount === 1);
     check('a wait is a number', typeof refused.retry_after_ms === 'number' && refused.lease === null);
 

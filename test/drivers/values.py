@@ -8,7 +8,7 @@ import psycopg
 from psycopg.rows import namedtuple_row
 from psycopg.types.json import Jsonb
 
-PICK = "SELECT * FROM llmquota_pick(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
+PICK = "SELECT * FROM llmquota_pick(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
 
 
 def check(promise, kept):
@@ -18,7 +18,7 @@ def check(promise, kept):
 def main(org):
     db = psycopg.connect(autocommit=True, prepare_threshold=None, row_factory=namedtuple_row)
     pick = db.execute(PICK, ("chat", org, 1200, 500, "a prompt", "high", ["key-2", "nobody"], "s-1", "r-1",
-                             60000)).fetchone()
+                             None, 60000)).fetchone()
     check("a text is a str", pick.status == "granted" and pick.key == "key-1")
     check("a uuid is a UUID", isinstance(pick.lease, uuid.UUID))
     check("an integer is an int", (pick.attempt, pick.max_output_tokens) == (1, 500))
@@ -26,7 +26,7 @@ def main(org):
           and pick.expires_at - pick.granted_at == datetime.timedelta(minutes=1))
     check("no refusal is None", pick.refusal is None and pick.retry_after_ms is None)
 
-    refused = db.execute(PICK, ("chat", org, None, None, None, None, None, None, None, None)).fetchone()
+    refused = db.execute(PICK, ("chat", org, None, None, None, None, None, None, None, None, None)).fetchone()
     check("a refusal is a dict", refused.status == "rate_limited" and refused.refusal["amount"] == 1)
     check("a wait is an int", isinstance(refused.retry_after_ms, int) and refused.lease is None)
 

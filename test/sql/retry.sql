@@ -93,8 +93,17 @@ INSERT INTO llmquota.route_option (route, max_attempts) VALUES ('chat', 1);
 SELECT status FROM llmquota_pick('chat');
 SELECT l.status, l.tried FROM last, fail(last.lease) l;
 UPDATE llmquota.route_option SET max_attempts = 7, deadline_ms = 100;
-SELECT status FROM llmquota_pick('chat');
-SELECT pg_sleep(0.11);
+CREATE PROCEDURE wait_until(at timestamptz) LANGUAGE plpgsql AS $$
+DECLARE
+	pause CONSTANT double precision := 0.01;
+BEGIN
+	WHILE clock_timestamp() <= at LOOP
+		PERFORM pg_sleep(pause);
+	END LOOP;
+END
+$$;
+SELECT granted_at AS since FROM llmquota_pick('chat') \gset
+CALL wait_until(:'since'::timestamptz + interval '100 ms');
 SELECT l.status, jsonb_array_length(l.tried) AS tried FROM last, fail(last.lease) l;
 UPDATE llmquota.route_option SET deadline_ms = 30000, retry_same_model = true;
 DELETE FROM llmquota.route WHERE step > 1;
@@ -108,6 +117,7 @@ UPDATE llmquota.key SET models = NULL WHERE key = 'o2-b';
 SELECT status, retry_after_ms BETWEEN 1 AND 1300 AS soon, refusal - 'retry_at' AS refusal FROM llmquota_retry(:'again', http_status => 500);
 CREATE FUNCTION pick_until_granted(failed uuid) RETURNS TABLE (key text, attempt int, waited boolean) LANGUAGE plpgsql AS $$
 DECLARE
+	pause CONSTANT double precision := 0.02;
 	p record;
 BEGIN
 	LOOP
@@ -116,7 +126,7 @@ BEGIN
 			RETURN QUERY SELECT p.key, p.attempt, p.granted_at >= u.recorded_at + interval '1 second' FROM llmquota.usage u WHERE u.lease = failed;
 			RETURN;
 		END IF;
-		PERFORM pg_sleep(0.02);
+		PERFORM pg_sleep(pause);
 	END LOOP;
 END
 $$;

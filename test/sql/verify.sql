@@ -4,6 +4,7 @@
 \pset null -
 LOAD 'llmquota';
 CREATE FUNCTION cell_fault(live_table int, image bytea, id int) RETURNS text LANGUAGE c STRICT AS 'cell_test', 'cell_fault';
+CREATE FUNCTION cell_sealed_fault(live_table int, image bytea, id int) RETURNS text LANGUAGE c STRICT AS 'cell_test', 'cell_sealed_fault';
 CREATE FUNCTION cell_write(live_table int, id int, at int, bytes bytea) RETURNS void LANGUAGE c STRICT AS 'cell_test', 'cell_write';
 CREATE FUNCTION window_add(meter int, quota bigint, amount bigint) RETURNS void LANGUAGE c STRICT AS 'cell_test', 'window_add';
 
@@ -59,10 +60,21 @@ SELECT i.name, count(*), sum(bytes) AS undetected_bytes, sum(bits) AS undetected
   FROM image i, undetected(i.live_table, i.state, i.id) GROUP BY 1 ORDER BY 1;
 SELECT cell_fault(0, '', 1) AS empty, cell_fault(0, '\x00', 1) AS one_byte, cell_fault(0, decode(repeat('00', 1024), 'hex'), 0) AS zeros;
 
+-- what makes no sense on a board or among the events is found under a checksum that holds
+SELECT llmquota_cool('account', 'a', 3600000) IS NOT NULL AND llmquota_disable('k', 'ticket') = 'disabled' AS troubles;
+SELECT what, cell_sealed_fault(1, overlay(h.state PLACING coalesce(bytes, substr(h.state, 73, 96)) FROM at + 1), h.id) AS fault
+  FROM (VALUES (1, 'as it is', 'b', 0, ''::bytea), (2, 'scope', 'b', 80, 'x'), (3, 'subject', 'b', 72, '\x00000000'), (4, 'part', 'b', 76, '\x01'),
+	(5, 'kind', 'b', 84, '\x04'), (6, 'failure', 'b', 85, '\x63'), (7, 'reason', 'b', 130, convert_to(repeat('x', 38), 'UTF8')),
+	(8, 'half free', 'b', 168, '\x00000000'), (9, 'double', 'b', 168, NULL), (10, 'kept', 'b', 40, '\x09'), (11, 'keeping', 'b', 48, '\x09'),
+	(12, 'as they are', 'e', 0, ''), (13, 'place', 'e', 144, '\x02'), (14, 'page', 'e', 264, '\x42'), (15, 'kind', 'e', 160, '\x63'), (16, 'patient', 'e', 176, '\x00')) v (n, what, kind, at, bytes)
+  JOIN llmquota.health h ON h.kind = v.kind::"char" ORDER BY n;
+SELECT llmquota_clear(), llmquota_enable('k');
+
 -- a byte in the page itself; a pick that meets it raises, and repairs nothing
+SELECT substr(m.state, 201, 1) AS was FROM llmquota.meter m WHERE m.scope = 'a' \gset
 SELECT cell_write(0, m.id, 200, '\xff') FROM llmquota.meter m WHERE m.scope = 'a';
 SELECT object, problem, expected <> found AS differs, repaired FROM llmquota_verify() WHERE object = 'meter';
-SELECT cell_write(0, m.id, 200, '\x00') FROM llmquota.meter m WHERE m.scope = 'a';
+SELECT cell_write(0, m.id, 200, :'was') FROM llmquota.meter m WHERE m.scope = 'a';
 SELECT * FROM llmquota_verify();
 
 -- what makes sense by itself, and does not agree with leases and ledger

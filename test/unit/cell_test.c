@@ -20,6 +20,7 @@
 PG_MODULE_MAGIC;
 
 PG_FUNCTION_INFO_V1(cell_fault);
+PG_FUNCTION_INFO_V1(cell_sealed_fault);
 PG_FUNCTION_INFO_V1(cell_write);
 PG_FUNCTION_INFO_V1(window_add);
 
@@ -36,6 +37,21 @@ cell_fault(PG_FUNCTION_ARGS)
 	if (!llmq_cell_fault((LlmqLiveTable) PG_GETARG_INT32(0), copy, size, PG_GETARG_INT32(2), &fault))
 		PG_RETURN_NULL();
 	PG_RETURN_TEXT_P(cstring_to_text(fault.problem));
+}
+
+/* The same of an image that was changed, under a checksum that holds for it. */
+Datum
+cell_sealed_fault(PG_FUNCTION_ARGS)
+{
+	bytea	   *image = PG_GETARG_BYTEA_P_COPY(1);
+	LlmqCellHeader *copy = palloc(VARSIZE(image));
+	LlmqFault	fault;
+
+	memcpy(copy, VARDATA(image), VARSIZE(image) - VARHDRSZ);
+	copy->crc = llmq_cell_crc(copy);
+	if (!llmq_cell_fault((LlmqLiveTable) PG_GETARG_INT32(0), copy, VARSIZE(image) - VARHDRSZ, PG_GETARG_INT32(2), &fault))
+		PG_RETURN_NULL();
+	PG_RETURN_TEXT_P(cstring_to_text(psprintf("%s: %s, %s", fault.problem, fault.expected, fault.found)));
 }
 
 /* The state of a cell in its page, which is locked. */
