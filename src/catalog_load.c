@@ -472,7 +472,7 @@ llmq_catalog_load(MemoryContext context)
 
 	/* all are known before the snapshot is taken: a change that it does not show is then noticed */
 	for (int rel = LLMQ_FIRST_CONFIG_REL; rel <= LLMQ_LAST_CONFIG_REL; rel++)
-		(void) llmq_relation_oid(rel);
+		(void) llmq_relation_oid_if_any(rel);
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
 
 	/* in an order in which everything finds what it refers to */
