@@ -3,9 +3,9 @@
  *	  Changes what stands on the boards.
  *
  * A change locks the first board, whose version it counts up, the board where the trouble stands or a free place is,
- * and the cell where the next event is to stand; all are written in one record. It is decided by what is there under the lock, and
- * only if no other change came since the last look: else the backend looks again. Troubles are live state: a rollback
- * of the transaction that brought one does not take it back.
+ * and the cell where the next event is to stand; all are written in one record. It is decided by what is there under
+ * the lock, and only if no other change came since the last look: else the backend looks again. Troubles are live
+ * state: a rollback of the transaction that brought one does not take it back.
  */
 #include "postgres.h"
 

@@ -93,7 +93,11 @@ llmq_troubles_end_step(const LlmqMaintenance *maintenance)
 	llmq_health_each(gather, &ending);
 	found = ending.n;
 	for (ending.n = 0; ending.n < found && !llmq_maintenance_late(maintenance); ending.n++)
-		ended += llmq_health_change(&live, &ending.found[ending.n].patient, ending.found[ending.n].kind, edit_end, &ending);
+	{
+		const LlmqTrouble *seen = &ending.found[ending.n];
+
+		ended += llmq_health_change(&live, &seen->patient, seen->kind, edit_end, &ending);
+	}
 	llmq_live_close(&live);
 	return ended;
 }

@@ -3,8 +3,8 @@
  *	  What happened to keys, accounts, models and providers: the ring of last events, and what the server's log says.
  *
  * Every change that is an event is numbered and put into the ring in the record that makes it (health_change.c), so it
- * is there whatever becomes of the transaction that caused it. Maintenance notes on the first board up to which number it
- * writes them into llmquota.event, and in which transaction: when that has committed they are kept, and when it has
+ * is there whatever becomes of the transaction that caused it. Maintenance notes on the first board up to which number
+ * it writes them into llmquota.event, and in which transaction: when that has committed they are kept, and when it has
  * failed the next maintenance writes them again. So each event is there once. What opens or closes a breaker, or
  * disables or enables a key, is one line of the log besides.
  */

@@ -71,7 +71,7 @@ is_double(const LlmqHealthBoard *board, int place)
 	return false;
 }
 
-/* Every place is free, or has a trouble that makes sense and is there once; what is kept of events is no more than is. */
+/* Every place is free, or has a trouble that makes sense and is there once; no more events are kept than there are. */
 bool
 llmq_board_fault(const LlmqHealthBoard *board, LlmqFault *found)
 {
