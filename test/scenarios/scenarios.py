@@ -65,12 +65,28 @@ def too_high(service):
             at_most("attempts of a request", len(attempts(served)) / len(served), 1.1)]
 
 
+def told_at(attempts_of_one, i):
+    """When the record of an attempt was answered: by itself, or with the retry that came next. None: it never was."""
+    attempt = attempts_of_one[i]
+    if "record_us" in attempt:
+        return attempt["at_us"] + attempt["pick_us"] + attempt["http_us"] + attempt["record_us"]
+    following = attempts_of_one[i + 1:i + 2]
+    return following[0]["at_us"] + following[0]["pick_us"] if following else None
+
+
 def picked_after(requests, lost):
-    """How many picks were granted to what `lost(attempt)` names after the first record of its loss was answered."""
-    granted = [attempt for attempt in attempts(requests) if lost(attempt)]
-    told = [attempt["at_us"] + attempt["pick_us"] + attempt["http_us"] + attempt["record_us"] for attempt in granted
-            if attempt["http_status"] in (401, 429)]
-    return len([attempt for attempt in granted if attempt["at_us"] > min(told)]) if told else -1
+    """How many picks were granted to what `lost(attempt)` names after the first record of its loss was answered; -1: no
+    record said so."""
+    told, granted = [], []
+    for request in requests:
+        for i, attempt in enumerate(request["attempts"]):
+            if attempt["status"] != "granted" or not lost(attempt):
+                continue
+            granted.append(attempt["at_us"])
+            if attempt["http_status"] in (401, 429):
+                told.append(told_at(request["attempts"], i))
+    first = min((at for at in told if at is not None), default=None)
+    return -1 if first is None else sum(at > first for at in granted)
 
 
 def exhausted(service):
