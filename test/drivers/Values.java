@@ -6,7 +6,7 @@ import java.util.Map;
 import java.util.UUID;
 
 public class Values {
-    static final String PICK = "SELECT * FROM llmquota_pick(?, ?, ?, ?, ?, ?, ?, ?, ?, ?::uuid, ?)";
+    static final String PICK = "SELECT * FROM llmquota_pick(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?::uuid)";
 
     static Connection db;
 
@@ -29,8 +29,8 @@ public class Values {
 
     static ResultSet checkGrant(String org) throws SQLException {
         Array exclude = db.createArrayOf("text", new String[] {"key-2", "nobody"});
-        ResultSet pick = one(with(PICK, "chat", org, 1200L, 500L, "a prompt", "high", exclude, "s-1", "r-1", null,
-            60000));
+        ResultSet pick = one(with(PICK, "chat", org, 1200L, 500L, "high", exclude, "s-1", "r-1", 60000,
+            "a prompt", null));
         OffsetDateTime granted = pick.getObject("granted_at", OffsetDateTime.class);
         OffsetDateTime expires = pick.getObject("expires_at", OffsetDateTime.class);
 
@@ -46,8 +46,8 @@ public class Values {
 
     static void checkRefusal(String org) throws SQLException {
         PreparedStatement pick = with(PICK, "chat", org);
-        int[] types = {Types.BIGINT, Types.BIGINT, Types.VARCHAR, Types.VARCHAR, Types.ARRAY, Types.VARCHAR,
-            Types.VARCHAR, Types.OTHER, Types.INTEGER};
+        int[] types = {Types.BIGINT, Types.BIGINT, Types.VARCHAR, Types.ARRAY, Types.VARCHAR, Types.VARCHAR,
+            Types.INTEGER, Types.VARCHAR, Types.OTHER};
         for (int i = 0; i < types.length; i++)
             pick.setNull(i + 3, types[i]);
         ResultSet refused = one(pick);
@@ -63,13 +63,13 @@ public class Values {
         PreparedStatement record = with("SELECT * FROM llmquota_record(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             lease, 1180L, 312L, 1000L, 0L);
         record.setNull(6, Types.BIGINT);
-        record.setObject(7, "{\"output_tokens\": 312, \"output_tokens_details\": {\"reasoning_tokens\": 12}}",
+        record.setObject(11, "{\"output_tokens\": 312, \"output_tokens_details\": {\"reasoning_tokens\": 12}}",
             Types.OTHER);
-        record.setInt(8, 200);
-        record.setNull(9, Types.VARCHAR);
-        record.setObject(10, "{\"retry-after\": \"1\"}", Types.OTHER);
-        record.setInt(11, 700);
-        record.setObject(12, "{\"feature\": [\"a\", 1]}", Types.OTHER);
+        record.setInt(7, 200);
+        record.setNull(8, Types.VARCHAR);
+        record.setObject(12, "{\"retry-after\": \"1\"}", Types.OTHER);
+        record.setInt(9, 700);
+        record.setObject(10, "{\"feature\": [\"a\", 1]}", Types.OTHER);
         ResultSet recorded = one(record);
         check("a record is settled", recorded.getString("status").equals("settled")
             && recorded.getString("usage_source").equals("reported"));

@@ -12,7 +12,7 @@ async function main(org) {
     await db.connect();
     const one = async (text, values) => (await db.query(text, values)).rows[0];
     const pick = await one(PICK,
-        ['chat', org, 1200, 500, 'a prompt', 'high', ['key-2', 'nobody'], 's-1', 'r-1', null, 60000]);
+        ['chat', org, 1200, 500, 'high', ['key-2', 'nobody'], 's-1', 'r-1', 60000, 'a prompt', null]);
     check('a text is a string', pick.status === 'granted' && pick.key === 'key-1');
     check('a uuid is a string', /^[0-9a-f-]{36}$/.test(pick.lease));
     check('an integer is a number', pick.attempt === 1 && pick.max_output_tokens === 500);
@@ -27,7 +27,7 @@ async function main(org) {
     check('a renewed lease expires later', renewed.until > pick.expires_at);
     const usage = { output_tokens: 312, output_tokens_details: { reasoning_tokens: 12 } };
     const record = await one('SELECT * FROM llmquota_record($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)',
-        [pick.lease, 1180, null, 1000, 0, null, usage, 200, null, { 'retry-after': '1' }, 700, { feature: ['a', 1] }]);
+        [pick.lease, 1180, null, 1000, 0, null, 200, null, 700, { feature: ['a', 1] }, usage, { 'retry-after': '1' }]);
     check('a record is settled', record.status === 'settled' && record.usage_source === 'reported');
     const released = await one('SELECT llmquota_release($1) AS status', [pick.lease]);
     check('a release is a string', released.status === 'already_settled');

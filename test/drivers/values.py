@@ -17,8 +17,8 @@ def check(promise, kept):
 
 def main(org):
     db = psycopg.connect(autocommit=True, prepare_threshold=None, row_factory=namedtuple_row)
-    pick = db.execute(PICK, ("chat", org, 1200, 500, "a prompt", "high", ["key-2", "nobody"], "s-1", "r-1",
-                             None, 60000)).fetchone()
+    pick = db.execute(PICK, ("chat", org, 1200, 500, "high", ["key-2", "nobody"], "s-1", "r-1", 60000,
+                             "a prompt", None)).fetchone()
     check("a text is a str", pick.status == "granted" and pick.key == "key-1")
     check("a uuid is a UUID", isinstance(pick.lease, uuid.UUID))
     check("an integer is an int", (pick.attempt, pick.max_output_tokens) == (1, 500))
@@ -34,8 +34,8 @@ def main(org):
     check("a renewed lease expires later", renewed > pick.expires_at)
     usage = {"output_tokens": 312, "output_tokens_details": {"reasoning_tokens": 12}}
     record = db.execute("SELECT * FROM llmquota_record(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
-                        (pick.lease, 1180, None, 1000, 0, None, Jsonb(usage), 200, None, Jsonb({"retry-after": "1"}),
-                         700, Jsonb({"feature": ["a", 1]}))).fetchone()
+                        (pick.lease, 1180, None, 1000, 0, None, 200, None, 700, Jsonb({"feature": ["a", 1]}),
+                         Jsonb(usage), Jsonb({"retry-after": "1"}))).fetchone()
     check("a record is settled", record == ("settled", "reported"))
     released, = db.execute("SELECT llmquota_release(%s)", (pick.lease,)).fetchone()
     check("a release is a str", released == "already_settled")

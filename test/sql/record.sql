@@ -84,7 +84,7 @@ SELECT status, refusal->'used' AS used FROM llmquota_pick('m', 'clinic-7', 1, 0)
 DELETE FROM llmquota.quota;
 CREATE TEMP TABLE p AS SELECT *
   FROM llmquota_pick('m', 'clinic-7', 100, 50, session => 'visit 12', request_id => 'r-1');
-SELECT r.* FROM p, llmquota_record(p.lease, 90, 40, 60, 20, 9, NULL, 502, 'upstream failed', NULL, 321, '{"patient": false}') r;
+SELECT r.* FROM p, llmquota_record(p.lease, 90, 40, 60, 20, 9, 502, 'upstream failed', 321, '{"patient": false}') r;
 SELECT u.lease = p.lease AS same_lease, u.picked_at = p.granted_at AS same_time,
 	   u.recorded_at BETWEEN p.granted_at AND clock_timestamp() AS recorded, u.org, u.session, u.request_id, u.attempt,
 	   u.route, u.model, u.provider, u.account, u.key

@@ -17,7 +17,7 @@ SELECT p.status, p.refusal ->> 'metric' AS metric, p.refusal ->> 'subject' AS su
   FROM (VALUES (1, 'm', 'clinic-7', 10, 'a'), (2, 'm', 'clinic-7', 20, 'b'), (3, 'm', 'clinic-7', 30, NULL),
 			   (4, 'm', 'clinic-8', 1000000, 'c'), (5, 'dear', 'clinic-6', 5, NULL), (6, 'dear', 'clinic-9', 5, NULL),
 			   (7, 'lost', 'clinic-6', 5, NULL), (8, 'm', 'closed', 5, NULL), (9, 'm', '', 5, NULL)) v (n, route, org, input, request)
- CROSS JOIN LATERAL llmquota_pick(v.route, v.org, v.input, 1, NULL, CASE v.n WHEN 9 THEN 'high' END, CASE v.n WHEN 9 THEN '{k}'::text[] END, 'a session', v.request) p
+ CROSS JOIN LATERAL llmquota_pick(v.route, v.org, v.input, 1, CASE v.n WHEN 9 THEN 'high' END, CASE v.n WHEN 9 THEN '{k}'::text[] END, 'a session', v.request) p
  ORDER BY v.n;
 -- nobody who is refused waits for it to be written; maintenance does that
 SELECT count(*) FROM llmquota.refusal_hourly;
