@@ -90,11 +90,16 @@ ALTER TABLE llmquota.health ALTER COLUMN state SET STORAGE PLAIN;
 CREATE INDEX health_key ON llmquota.health (kind, subject, part);
 CREATE INDEX health_id ON llmquota.health (id);
 
+ALTER TYPE llmquota.record_result ADD ATTRIBUTE advice text, ADD ATTRIBUTE retry_after_ms int;
+
 --
 -- Functions, views and comments, in the order of the script of 0.2.0
 --
 COMMENT ON COLUMN llmquota.pick_result.status IS 'granted, or why not: rate_limited, over_capacity, unavailable, too_large, no_route, disabled, no_lease_slot, attempts_exhausted';
 COMMENT ON COLUMN llmquota.pick_result.refusal IS 'the limit that refused: scope, subject, model, metric, period, amount, used, requested, quota, retry_at; or the trouble: scope, subject, model, trouble, failure, retry_at; of a retry also tried: the attempts before it, each with model, error_class, http_status. NULL when granted';
+
+COMMENT ON COLUMN llmquota.record_result.advice IS 'what to do next: done, fallback (at once, with another candidate: llmquota_retry), retry (after retry_after_ms), or stop; NULL for a lease of which nothing is known any more';
+COMMENT ON COLUMN llmquota.record_result.retry_after_ms IS 'milliseconds to wait before the retry; NULL unless the advice is retry';
 
 COMMENT ON TYPE llmquota.explain_result IS 'the answer of llmquota_explain: what a pick would find at one candidate';
 COMMENT ON COLUMN llmquota.explain_result.rank IS 'the order in which a pick asks: steps, their models, own accounts before shared ones, tiers, and in a tier the better score first (strategies of routes other than least_used have an order of their own in a tier)';

@@ -49,11 +49,15 @@ COMMENT ON COLUMN llmquota.pick_result.refusal IS 'the limit that refused: scope
 
 CREATE TYPE llmquota.record_result AS (
 	status text,
-	usage_source text
+	usage_source text,
+	advice text,
+	retry_after_ms int
 );
 COMMENT ON TYPE llmquota.record_result IS 'the answer of llmquota_record';
 COMMENT ON COLUMN llmquota.record_result.status IS 'settled, settled_late (the lease had expired), already_settled, or unknown_lease';
 COMMENT ON COLUMN llmquota.record_result.usage_source IS 'where the stored token figures come from: reported, reserved, late or recovered; NULL for an unknown lease';
+COMMENT ON COLUMN llmquota.record_result.advice IS 'what to do next: done, fallback (at once, with another candidate: llmquota_retry), retry (after retry_after_ms), or stop; NULL for a lease of which nothing is known any more';
+COMMENT ON COLUMN llmquota.record_result.retry_after_ms IS 'milliseconds to wait before the retry; NULL unless the advice is retry';
 
 CREATE TYPE llmquota.explain_result AS (
 	rank int,

@@ -269,6 +269,30 @@ bar_by(const LlmqFailedAttempt *failed, const LlmqKey *key, const LlmqModel *mod
 	return barred ? BAR_FOR_GOOD : BAR_NONE;
 }
 
+/* The attempts that have failed when this one has; how many. */
+int
+llmq_history_failed(LlmqCatalog *catalog, const LlmqSlot *slot, LlmqFailedAttempt failed[LLMQ_MAX_TRIED])
+{
+	LlmqHistory history = slot->history;
+	int			n = 0;
+
+	add_attempt(&history, slot);
+	for (int i = 0; i < LLMQ_MAX_TRIED; i++)
+		if (history.tried[i].kind == LLMQ_TRIED_ATTEMPT)
+			resolve(catalog, &history.tried[i], &failed[n++]);
+	return n;
+}
+
+/* Does any of them keep the request from a candidate? */
+bool
+llmq_history_is_barred(const LlmqFailedAttempt *failed, int n, const LlmqKey *key, const LlmqModel *model)
+{
+	for (int i = 0; i < n; i++)
+		if (bar_by(&failed[i], key, model) != BAR_NONE)
+			return true;
+	return false;
+}
+
 /* Has the first pick excluded the candidate? */
 static bool
 is_named(const LlmqPick *pick, const LlmqKey *key)

@@ -10,6 +10,7 @@
 #include "access/htup_details.h"
 #include "access/xact.h"
 #include "access/xlog.h"
+#include "common/pg_prng.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
@@ -18,6 +19,7 @@
 #include "utils/jsonb.h"
 #include "utils/timestamp.h"
 
+#include "advice.h"
 #include "args.h"
 #include "calibration.h"
 #include "catalog.h"
@@ -25,9 +27,11 @@
 #include "feedback.h"
 #include "ledger.h"
 #include "name.h"
+#include "pick.h"
 #include "record.h"
 #include "redact.h"
 #include "role.h"
+#include "row.h"
 #include "settle.h"
 #include "worker.h"
 
@@ -47,11 +51,19 @@ enum
 	ARG_HTTP_STATUS = 6, ARG_ERROR, ARG_LATENCY, ARG_TAGS, ARG_USAGE, ARG_HEADERS
 };
 
+/* Columns of llmquota.record_result, in their order. */
+enum
+{
+	RECORD_STATUS, RECORD_USAGE_SOURCE, RECORD_ADVICE, RECORD_RETRY_AFTER, RECORD_NCOLUMNS
+};
+
 /* What came of an attempt to settle. */
 typedef struct Settled
 {
 	const char *status;
 	const char *usage_source;
+	const char *advice;			/* NULL: nothing is known of the lease */
+	int32		retry_after_ms; /* 0: not to be waited for */
 } Settled;
 
 /* What is said of the end of a lease. */
@@ -273,6 +285,38 @@ learn(const LlmqLeaseId *id, const LlmqSlot *slot, const LlmqReport *report)
 	llmq_live_close(&live);
 }
 
+/* What the caller should do next, now that the call has ended as this record says. */
+static void
+advise(const LlmqSlot *slot, const Ending *ending, Settled *settled)
+{
+	const LlmqDiagnosis *diagnosis = &ending->report->diagnosis;
+	LlmqSettlement how = ending->settlement;
+	TimestampTz now = ending->report->diagnosed_at;
+	LlmqSlot	ended = *slot;
+	LlmqLive	live;
+	LlmqSituation situation = {
+		.failure = diagnosis->kind,.retryable = diagnosis->retryable,.attempt = slot->attempt,
+		.left = slot->granted_at + slot->history.deadline_ms * INT64CONST(1000) - now,
+		.random = pg_prng_double(&pg_global_prng_state)
+	};
+
+	settled->advice = llmq_advice_text(LLMQ_ADVICE_DONE);
+	if (how.outcome != LLMQ_OUTCOME_ERROR)
+		return;
+	ended.settlement = how;
+	if (diagnosis->until_kind == LLMQ_UNTIL_TIME)
+		situation.named = Max(diagnosis->until - now, 0);
+	else if (diagnosis->until_kind != LLMQ_UNTIL_NONE)
+		situation.retryable = false;	/* not before the request's deadline */
+	if (situation.left > 0)
+	{
+		llmq_live_open(&live, LLMQ_LIVE_HEALTH + 1, RowExclusiveLock);
+		situation.alternative = llmq_alternative(&live, &ended);
+		llmq_live_close(&live);
+	}
+	settled->advice = llmq_advice_text(llmq_advise(&situation, &settled->retry_after_ms));
+}
+
 /*
  * Settles a lease and writes its ledger row. A record may come after expiry, and is then settled late; a release may
  * not.
@@ -286,6 +330,8 @@ settle(const pg_uuid_t *uuid, Ending *ending, Settled *settled)
 
 	settled->status = "unknown_lease";
 	settled->usage_source = NULL;
+	settled->advice = NULL;
+	settled->retry_after_ms = 0;
 	if (!llmq_lease_parse(uuid, &id))
 		return;
 	if (settle_in_slot(&id, ending, &slot, &standing))
@@ -305,7 +351,11 @@ settle(const pg_uuid_t *uuid, Ending *ending, Settled *settled)
 	{
 		settled->status = "already_settled";
 		settled->usage_source = llmq_usage_source_text(slot.settlement.source);
+		if (ending->report != NULL)
+			llmq_report_diagnose(ending->report, llmq_name_text(slot.provider), &ending->settlement);
 	}
+	if (ending->report != NULL && standing != LLMQ_LEASE_UNKNOWN)
+		advise(&slot, ending, settled);
 }
 
 /* The lease argument, which must be given. */
@@ -343,16 +393,17 @@ Datum
 llmquota_record(PG_FUNCTION_ARGS)
 {
 	Settled		settled;
-	Datum		values[2];
-	bool		nulls[2] = {false, false};
+	Datum		values[RECORD_NCOLUMNS];
+	bool		nulls[RECORD_NCOLUMNS] = {false};
 
 	llmq_cell_refuse_if_read_only("llmquota_record()");
 	record(fcinfo, &settled);
 
-	values[0] = CStringGetTextDatum(settled.status);
-	nulls[1] = settled.usage_source == NULL;
-	if (!nulls[1])
-		values[1] = CStringGetTextDatum(settled.usage_source);
+	llmq_put_text(values, nulls, RECORD_STATUS, settled.status);
+	llmq_put_text(values, nulls, RECORD_ADVICE, settled.advice);
+	values[RECORD_RETRY_AFTER] = Int32GetDatum(settled.retry_after_ms);
+	nulls[RECORD_RETRY_AFTER] = settled.retry_after_ms == 0;
+	llmq_put_text(values, nulls, RECORD_USAGE_SOURCE, settled.usage_source);
 	llmq_worker_look(DT_NOEND);
 	PG_RETURN_DATUM(llmq_result_row(fcinfo, values, nulls, lengthof(values)));
 }

@@ -81,8 +81,8 @@ SELECT error('renamed', 'chinese', 0.7) BETWEEN -1 AND 5 AS still_known;
 
 -- what teaches nothing: a failure, no figures, a release, figures of a call that had no prompt, too short a prompt
 CREATE TABLE english AS SELECT prompt FROM text_of WHERE kind = 'english';
-SELECT llmquota_record(lease, 5000, http_status => 500) FROM english, llmquota_pick('other', prompt => prompt);
-SELECT llmquota_record(lease, 5000, error => 'cut') FROM english, llmquota_pick('other', prompt => prompt);
+SELECT (llmquota_record(lease, 5000, http_status => 500)).status FROM english, llmquota_pick('other', prompt => prompt);
+SELECT (llmquota_record(lease, 5000, error => 'cut')).status FROM english, llmquota_pick('other', prompt => prompt);
 SELECT llmquota_record(lease) FROM english, llmquota_pick('other', prompt => prompt);
 SELECT llmquota_record(lease, output_tokens => 10) FROM english, llmquota_pick('other', prompt => prompt);
 SELECT llmquota_release(lease) FROM english, llmquota_pick('other', prompt => prompt);

@@ -48,21 +48,21 @@ SELECT u.recorded_at >= p.expires_at AS not_before_its_time, u.picked_at = p.gra
 SELECT llmquota_release(lease_of('forgotten')), llmquota_renew(lease_of('forgotten'));
 
 -- a late record charges the excess, and brings the ledger to the real figures
-SELECT * FROM llmquota_record(lease_of('forgotten'), 150, 70, http_status => 200, tags => '{"late": true}');
+SELECT status, usage_source FROM llmquota_record(lease_of('forgotten'), 150, 70, http_status => 200, tags => '{"late": true}');
 SELECT * FROM used;
 SELECT * FROM ledger;
 -- once
-SELECT * FROM llmquota_record(lease_of('forgotten'), 1, 1);
+SELECT status, usage_source FROM llmquota_record(lease_of('forgotten'), 1, 1);
 SELECT * FROM used;
 -- one that used less than was reserved, one that failed, one that says nothing
 CALL pick('less', 1);
 CALL pick('failed', 1);
 CALL pick('silent', 1);
 CALL expire(3);
-SELECT * FROM llmquota_record(lease_of('less'), 10, 5);
-SELECT * FROM llmquota_record(lease_of('failed'), http_status => 503, error => 'overloaded');
+SELECT status, usage_source FROM llmquota_record(lease_of('less'), 10, 5);
+SELECT status, usage_source FROM llmquota_record(lease_of('failed'), http_status => 503, error => 'overloaded');
 SELECT llmquota_clear();
-SELECT * FROM llmquota_record(lease_of('silent'));
+SELECT status, usage_source FROM llmquota_record(lease_of('silent'));
 SELECT * FROM used;
 SELECT * FROM ledger;
 
@@ -120,7 +120,7 @@ CALL pick('taken', 1);
 CALL expire(1);
 SELECT count(*) FILTER (WHERE left(n.lease::text, 11) = left(lease_of('taken')::text, 11)) AS in_the_same_slot
   FROM generate_series(1, 8) i, llmquota_pick('m', request_id => i::text) n WHERE n.status = 'granted';
-SELECT * FROM llmquota_record(lease_of('taken'), 1000, 500);
+SELECT status, usage_source FROM llmquota_record(lease_of('taken'), 1000, 500);
 SELECT * FROM ledger WHERE request_id = 'taken';
-SELECT * FROM llmquota_record(lease_of('taken'), 1, 1);
+SELECT status, usage_source FROM llmquota_record(lease_of('taken'), 1, 1);
 SELECT * FROM ledger WHERE request_id = 'taken';

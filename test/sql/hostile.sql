@@ -181,10 +181,10 @@ SET ROLE regress_llmquota_hostile;
 SELECT lease FROM public.llmquota_pick('r', 'o', 10, 20) \gset
 SELECT status, retry_after_ms OPERATOR(pg_catalog.>) 0 AS wait, refusal OPERATOR(pg_catalog.-) 'retry_at'::pg_catalog.text AS refusal FROM public.llmquota_pick('r', 'o');
 SELECT public.llmquota_renew(:'lease') IS NOT NULL AS renewed;
-SELECT * FROM public.llmquota_record(:'lease', 10, 15, http_status => 200, error => NULL, tags => '{"a": 1}');
-SELECT * FROM public.llmquota_record(:'lease', 10, 15);
+SELECT status, usage_source FROM public.llmquota_record(:'lease', 10, 15, http_status => 200, error => NULL, tags => '{"a": 1}');
+SELECT status, usage_source FROM public.llmquota_record(:'lease', 10, 15);
 SELECT lease FROM public.llmquota_pick('r', 'o', 10, 20) \gset
-SELECT * FROM public.llmquota_record(:'lease', http_status => 500, error => '{"error": {"message": "no"}}');
+SELECT status, usage_source FROM public.llmquota_record(:'lease', http_status => 500, error => '{"error": {"message": "no"}}');
 SELECT lease FROM public.llmquota_pick('r', 'o', 10, 20) \gset
 SELECT public.llmquota_release(:'lease');
 RESET ROLE;

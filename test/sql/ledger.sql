@@ -84,28 +84,28 @@ SELECT count(*) FROM llmquota.usage WHERE request_id = 'refused';
 DROP TRIGGER refuse ON llmquota.:today;
 DROP TRIGGER note ON llmquota.:today;
 -- said again, it is settled as if nothing had been
-SELECT r.* FROM p, llmquota_record(p.lease, 9, 9, tags => '{"n": 2}') r WHERE request_id = 'refused';
+SELECT r.status, r.usage_source FROM p, llmquota_record(p.lease, 9, 9, tags => '{"n": 2}') r WHERE request_id = 'refused';
 SELECT input_tokens, output_tokens, usage_source, tags FROM llmquota.usage WHERE request_id = 'refused';
-SELECT r.* FROM p, llmquota_record(p.lease, 9, 9) r WHERE request_id = 'refused';
+SELECT r.status, r.usage_source FROM p, llmquota_record(p.lease, 9, 9) r WHERE request_id = 'refused';
 -- in one transaction, also when it is rolled back in part
 BEGIN;
 INSERT INTO p SELECT 'block', lease FROM llmquota_pick('m', request_id => 'block');
 SAVEPOINT s;
-SELECT r.* FROM p, llmquota_record(p.lease, 1, 1) r WHERE request_id = 'block';
-SELECT r.* FROM p, llmquota_record(p.lease, 2, 2) r WHERE request_id = 'block';
+SELECT r.status, r.usage_source FROM p, llmquota_record(p.lease, 1, 1) r WHERE request_id = 'block';
+SELECT r.status, r.usage_source FROM p, llmquota_record(p.lease, 2, 2) r WHERE request_id = 'block';
 ROLLBACK TO s;
 SELECT count(*) FROM llmquota.usage WHERE request_id = 'block';
-SELECT r.* FROM p, llmquota_record(p.lease, 3, 3) r WHERE request_id = 'block';
-SELECT r.* FROM p, llmquota_record(p.lease, 4, 4) r WHERE request_id = 'block';
+SELECT r.status, r.usage_source FROM p, llmquota_record(p.lease, 3, 3) r WHERE request_id = 'block';
+SELECT r.status, r.usage_source FROM p, llmquota_record(p.lease, 4, 4) r WHERE request_id = 'block';
 COMMIT;
 SELECT input_tokens, usage_source FROM llmquota.usage WHERE request_id = 'block';
 -- a record nobody repeats is recovered by maintenance, with the figures it had
 INSERT INTO p SELECT 'lost', lease FROM llmquota_pick('m', request_id => 'lost');
 BEGIN;
-SELECT r.* FROM p, llmquota_record(p.lease, 5, 6, error => 'lost, too', tags => '{}') r WHERE request_id = 'lost';
+SELECT r.status, r.usage_source FROM p, llmquota_record(p.lease, 5, 6, error => 'lost, too', tags => '{}') r WHERE request_id = 'lost';
 ROLLBACK;
 SELECT count(*) FROM llmquota.usage WHERE request_id = 'lost';
 SELECT expired FROM llmquota_maintain();
 SELECT status, input_tokens, output_tokens, usage_source, error, tags FROM llmquota.usage WHERE request_id = 'lost';
-SELECT r.* FROM p, llmquota_record(p.lease, 1, 1) r WHERE request_id = 'lost';
+SELECT r.status, r.usage_source FROM p, llmquota_record(p.lease, 1, 1) r WHERE request_id = 'lost';
 SELECT count(*), count(DISTINCT lease) AS leases FROM llmquota.usage;

@@ -129,10 +129,10 @@ RESET ROLE;
 SELECT lease AS other FROM llmquota_pick('m', 'clinic-8') \gset
 SET ROLE regress_llmquota_bound;
 SELECT lease AS own FROM llmquota_pick('m', 'clinic-7') \gset
-SELECT * FROM llmquota_record(:'other');
+SELECT status, usage_source FROM llmquota_record(:'other');
 SELECT llmquota_release(:'other'), llmquota_renew(:'other');
 SELECT llmquota_renew(:'own') IS NOT NULL AS renewed;
-SELECT * FROM llmquota_record(:'own');
+SELECT status, usage_source FROM llmquota_record(:'own');
 RESET ROLE;
 SELECT llmquota_release(:'other');
 -- a second org

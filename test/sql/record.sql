@@ -84,7 +84,7 @@ SELECT status, refusal->'used' AS used FROM llmquota_pick('m', 'clinic-7', 1, 0)
 DELETE FROM llmquota.quota;
 CREATE TEMP TABLE p AS SELECT *
   FROM llmquota_pick('m', 'clinic-7', 100, 50, session => 'visit 12', request_id => 'r-1');
-SELECT r.* FROM p, llmquota_record(p.lease, 90, 40, 60, 20, 9, 502, 'upstream failed', 321, '{"patient": false}') r;
+SELECT r.status, r.usage_source FROM p, llmquota_record(p.lease, 90, 40, 60, 20, 9, 502, 'upstream failed', 321, '{"patient": false}') r;
 SELECT u.lease = p.lease AS same_lease, u.picked_at = p.granted_at AS same_time,
 	   u.recorded_at BETWEEN p.granted_at AND clock_timestamp() AS recorded, u.org, u.session, u.request_id, u.attempt,
 	   u.route, u.model, u.provider, u.account, u.key
@@ -102,9 +102,9 @@ INSERT INTO llmquota.quota (scope, subject, metric, amount, per)
 	VALUES ('account', 'a', 'tokens', 100000, '1 hour'), ('account', 'a', 'requests', 1000, '1 hour');
 DROP TABLE p;
 CREATE TEMP TABLE p AS SELECT * FROM llmquota_pick('m', 'clinic-7', 100, 50);
-SELECT r.* FROM p, llmquota_record(p.lease, 90, 40) r;
-SELECT r.* FROM p, llmquota_record(p.lease, 1, 1) r;
-SELECT r.* FROM p, llmquota_record(p.lease, error => 'late news') r;
+SELECT r.status, r.usage_source FROM p, llmquota_record(p.lease, 90, 40) r;
+SELECT r.status, r.usage_source FROM p, llmquota_record(p.lease, 1, 1) r;
+SELECT r.status, r.usage_source FROM p, llmquota_record(p.lease, error => 'late news') r;
 SELECT llmquota_release(p.lease), llmquota_renew(p.lease) FROM p;
 SELECT metric, used FROM llmquota.meter_window ORDER BY metric;
 SELECT count(*), min(u.status) AS status, min(u.input_tokens) AS input_tokens, min(u.error) AS error
@@ -115,7 +115,7 @@ SELECT count(*) AS granted,
 	count(*) FILTER (WHERE left(n.lease::text, 11) = left(p.lease::text, 11)) AS in_the_same_slot
   FROM p, LATERAL (SELECT q.* FROM generate_series(1, 8) i, llmquota_pick('m', request_id => i::text) q
 	WHERE q.status = 'granted') n;
-SELECT r.* FROM p, llmquota_record(p.lease, 1, 1) r;
+SELECT r.status, r.usage_source FROM p, llmquota_record(p.lease, 1, 1) r;
 SELECT llmquota_release(p.lease), llmquota_renew(p.lease) FROM p;
 SELECT metric, used FROM llmquota.meter_window ORDER BY metric;
 SELECT count(*), min(u.input_tokens) AS input_tokens FROM llmquota.usage u JOIN p USING (lease);
@@ -156,7 +156,7 @@ SELECT r.status FROM q, llmquota_record(q.lease) r;
 RESET ROLE;
 
 -- leases nobody was given: chance, another secret, another slot, a page that is not there
-SELECT r.* FROM llmquota_record('00000000-0000-0000-0000-000000000000') r;
+SELECT r.status, r.usage_source FROM llmquota_record('00000000-0000-0000-0000-000000000000') r;
 DROP TABLE p;
 CREATE TEMP TABLE p AS SELECT lease::text FROM llmquota_pick('m', 'clinic-7');
 CREATE TEMP TABLE forged (n int, lease uuid);

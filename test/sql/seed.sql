@@ -66,7 +66,7 @@ SELECT * FROM llmquota_verify();
 -- leases that a transaction has settled which is still open count once: by what they have used
 SELECT lease AS open FROM pick(1, 'm', 'e', 'b') lease \gset
 BEGIN;
-SELECT * FROM llmquota_record(:'open', 70, 7);
+SELECT status, usage_source FROM llmquota_record(:'open', 70, 7);
 INSERT INTO llmquota.quota (scope, subject, metric, amount, per) VALUES ('org', 'e', 'tokens', 1000000, '1 hour');
 SELECT count(*) FROM pick(1, 'm', 'e', 'b');
 SELECT windows_completed FROM llmquota_maintain();

@@ -24,7 +24,7 @@ CREATE TABLE lease AS SELECT n, p.lease
   FROM generate_series(1, 8) n, llmquota_pick('m', 'clinic-7', 100, 10, request_id => n::text) p;
 SELECT llmquota_record(lease, 60, 5) FROM lease WHERE n <= 3;
 SELECT llmquota_record(lease, 600, 50) FROM lease WHERE n = 4;
-SELECT llmquota_record(lease, http_status => 500) FROM lease WHERE n = 5;
+SELECT (llmquota_record(lease, http_status => 500)).status FROM lease WHERE n = 5;
 SELECT llmquota_release(lease) FROM lease WHERE n = 6;
 BEGIN;
 SELECT llmquota_record(lease, 70, 7) FROM lease WHERE n = 7;
