@@ -36,7 +36,7 @@ def main(org):
     record = db.execute("SELECT * FROM llmquota_record(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
                         (pick.lease, 1180, None, 1000, 0, None, 200, None, 700, Jsonb({"feature": ["a", 1]}),
                          Jsonb(usage), Jsonb({"retry-after": "1"}))).fetchone()
-    check("a record is settled", record == ("settled", "reported"))
+    check("a record is settled", (record.status, record.usage_source) == ("settled", "reported"))
     released, = db.execute("SELECT llmquota_release(%s)", (pick.lease,)).fetchone()
     check("a release is a str", released == "already_settled")
     try:
