@@ -101,7 +101,7 @@ refuse_if_unsuitable(Relation rel)
 
 /*
  * Opens the first `ntables` live tables and forgets row addresses of a table that was rewritten or vacuumed. Writers
- * lock them with RowExclusiveLock, readers (on a standby too) with AccessShareLock. SQL of 0.1.0 has no llmquota.health:
+ * lock them with RowExclusiveLock, readers (on a standby too) with AccessShareLock. SQL of 0.1.0 lacks llmquota.health:
  * whatever is looked for there is not found, and nothing is written there.
  */
 void
