@@ -187,6 +187,7 @@ settle_in_ledger(const LlmqLeaseId *id, const LlmqSettlement *settlement, const 
 		return;
 	settled->status = "already_settled";
 	settled->usage_source = row.usage_source;
+	settled->advice = llmq_advice_text(settlement->outcome == LLMQ_OUTCOME_OK ? LLMQ_ADVICE_DONE : LLMQ_ADVICE_STOP);
 	if (strcmp(row.status, "expired") != 0 || settlement->outcome == LLMQ_OUTCOME_RELEASED)
 		return;
 	late.source = LLMQ_USAGE_LATE;

@@ -31,25 +31,25 @@ SELECT count(*) FROM generate_series(1, 4) n, llmquota_pick('m', 'other', 1, 1, 
 SELECT scope, subject, metric, used FROM llmquota.meter_window WHERE subject IN ('o', 'k', '') ORDER BY 1, 2, 3;
 
 -- more than reserved
-SELECT r.* FROM forgotten f, llmquota_record(f.lease, 1000, 500) r WHERE n = 1;
+SELECT r.status, r.usage_source FROM forgotten f, llmquota_record(f.lease, 1000, 500) r WHERE n = 1;
 SELECT scope, subject, metric, used FROM llmquota.meter_window WHERE subject IN ('o', 'k', '') ORDER BY 1, 2, 3;
 
 -- less than reserved
-SELECT r.* FROM forgotten f, llmquota_record(f.lease, 10, 5) r WHERE n = 2;
+SELECT r.status, r.usage_source FROM forgotten f, llmquota_record(f.lease, 10, 5) r WHERE n = 2;
 SELECT scope, subject, metric, used FROM llmquota.meter_window WHERE subject IN ('o', 'k', '') ORDER BY 1, 2, 3;
 
 -- once
-SELECT r.* FROM forgotten f, llmquota_record(f.lease, 2000, 1000) r WHERE n < 3 ORDER BY n;
+SELECT r.status, r.usage_source FROM forgotten f, llmquota_record(f.lease, 2000, 1000) r WHERE n < 3 ORDER BY n;
 SELECT scope, subject, metric, used FROM llmquota.meter_window WHERE subject IN ('o', 'k', '') ORDER BY 1, 2, 3;
 
 -- in a savepoint: charged with the transaction, unless one around it is rolled back
 BEGIN;
 SAVEPOINT kept;
-SELECT r.* FROM forgotten f, llmquota_record(f.lease, 1100, 550) r WHERE n = 3;
+SELECT r.status, r.usage_source FROM forgotten f, llmquota_record(f.lease, 1100, 550) r WHERE n = 3;
 RELEASE kept;
 SAVEPOINT undone;
 SAVEPOINT released;
-SELECT r.* FROM forgotten f, llmquota_record(f.lease, 1100, 550) r WHERE n = 4;
+SELECT r.status, r.usage_source FROM forgotten f, llmquota_record(f.lease, 1100, 550) r WHERE n = 4;
 RELEASE released;
 ROLLBACK TO undone;
 COMMIT;
@@ -58,5 +58,5 @@ SELECT f.n, u.status, u.input_tokens, u.output_tokens, u.usage_source
   FROM forgotten f JOIN llmquota.usage u USING (lease) ORDER BY 1;
 
 -- more input and less output than reserved: each window is charged what it counts more of, and gives nothing back
-SELECT r.* FROM forgotten f, llmquota_record(f.lease, 150, 10) r WHERE n = 4;
+SELECT r.status, r.usage_source FROM forgotten f, llmquota_record(f.lease, 150, 10) r WHERE n = 4;
 SELECT scope, subject, metric, used FROM llmquota.meter_window WHERE subject IN ('o', 'k', '') ORDER BY 1, 2, 3;

@@ -55,6 +55,6 @@ SELECT s.* FROM settle($$usage => '"12 tokens"'$$, 16) s;
 SELECT lease FROM llmquota_pick('m', 'org 17', 100, 50) \gset
 SELECT llmquota_record(:'lease', usage => jsonb_build_object('prompt_tokens', 1, 'more', (SELECT jsonb_agg(n) FROM generate_series(1, 10000) n)));
 SELECT llmquota_record(:'lease', cached_tokens => 20, usage => '{"prompt_tokens": 9, "completion_tokens": 12}');
-SELECT * FROM llmquota_record(:'lease', usage => '{"prompt_tokens": 9, "completion_tokens": 12}');
+SELECT status, usage_source FROM llmquota_record(:'lease', usage => '{"prompt_tokens": 9, "completion_tokens": 12}');
 -- a failure may have used something too
 SELECT s.* FROM settle($$usage => '{"input_tokens": 25, "output_tokens": 3}', http_status => 529$$, 12) s;
