@@ -8,7 +8,6 @@
 #include "postgres.h"
 
 #include "datatype/timestamp.h"
-#include "nodes/pg_list.h"
 
 #include "name.h"
 #include "window.h"
