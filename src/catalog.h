@@ -8,7 +8,6 @@
 #include "postgres.h"
 
 #include "datatype/timestamp.h"
-#include "nodes/pg_list.h"
 #include "utils/snapshot.h"
 
 #include "breaker.h"

@@ -211,8 +211,8 @@ extern bool llmq_cell_retire(LlmqLive *live, LlmqLiveTable table, int32 id, Llmq
 #define LLMQ_CELL_NAMELESS (-1)	/* a name that the key refers to has been retired */
 
 /*
- * tally.c: what maintenance keeps of the live tables, each in a place of its own, in a cell of llmquota.name. Fixed-width types, no
- * padding; with room for the tables of later versions.
+ * tally.c: what maintenance keeps of the live tables, by their numbers, in a cell of llmquota.name. Fixed-width types,
+ * no padding; with room for the tables of later versions.
  */
 #define LLMQ_TALLY_ROOM 8
 StaticAssertDecl(LLMQ_LIVE_COUNT <= LLMQ_TALLY_ROOM, "the tally has room for every live table");

@@ -314,8 +314,9 @@ llmq_cell_retire(LlmqLive *live, LlmqLiveTable table, int32 id, LlmqCellRetiring
 			llmq_set_log(&set, 0);
 		}
 		llmq_set_unlock(&set);
-		LLMQ_INJECT_CRASH("retire-mark", set.lsn);
 	}
+	if (retired)
+		LLMQ_INJECT_CRASH("retire-mark", set.lsn);
 	return retired;
 }
 

@@ -56,8 +56,8 @@ find_seeding(const LlmqCellHeader *cell, HeapTuple tuple, void *argument)
 }
 
 /* The same window in another copy of its meter, if it is still there and to be completed. */
-LlmqWindow *
-llmq_seed_window(LlmqMeterState *state, const LlmqWindow *wanted)
+static LlmqWindow *
+find_same(LlmqMeterState *state, const LlmqWindow *wanted)
 {
 	for (LlmqWindow *window = llmq_meter_first(state); window != NULL; window = llmq_meter_next(state, window))
 		if (window->quota == wanted->quota && window->kind == wanted->kind && window->since == wanted->since &&
@@ -99,7 +99,7 @@ complete(SeedMeters *meters, int32 meter, const LlmqWindow *wanted, const LlmqSe
 	}
 	if (!locked)
 		return false;
-	window = llmq_seed_window(llmq_set_change(&set, cell), wanted);
+	window = find_same(llmq_set_change(&set, cell), wanted);
 	if (window != NULL)
 	{
 		change(window, added);

@@ -63,11 +63,9 @@ extern void llmq_meter_restart_windows(LlmqLive *live, int32 meter);
 
 /* seed.c */
 extern int64 llmq_seed_meters(const LlmqMaintenance *maintenance, int32 only);
-extern LlmqWindow *llmq_seed_window(LlmqMeterState *state, const LlmqWindow *wanted);
 
 /* seed_lease.c */
 extern void llmq_open_leases_find(LlmqLive *live, LlmqOpenLeases *leases);
-extern bool llmq_lease_belongs(const LlmqSlot *slot, const LlmqCellKey *key);
 extern uint32 llmq_slot_generation(const LlmqSlot *slot, int32 meter);
 extern bool llmq_leases_adopt(LlmqLive *live, const LlmqSeedMeter *meter, const LlmqOpenLeases *leases);
 

@@ -67,8 +67,8 @@ is_family_of(int32 family, int32 model)
 }
 
 /* Is a lease one of those that a meter counts? */
-bool
-llmq_lease_belongs(const LlmqSlot *slot, const LlmqCellKey *key)
+static bool
+belongs(const LlmqSlot *slot, const LlmqCellKey *key)
 {
 	LlmqScope	scope;
 	int32		subject[] = {
@@ -179,7 +179,7 @@ llmq_leases_adopt(LlmqLive *live, const LlmqSeedMeter *meter, const LlmqOpenLeas
 	{
 		const LlmqOpenLease *lease = &leases->lease[i];
 
-		if (llmq_lease_belongs(&lease->slot, &meter->key) && needs_adoption(meter->state, &lease->slot) &&
+		if (belongs(&lease->slot, &meter->key) && needs_adoption(meter->state, &lease->slot) &&
 			!adopt(live, meter->id, lease))
 			complete = false;
 	}

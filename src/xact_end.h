@@ -20,7 +20,7 @@ typedef enum LlmqXactEnd
 
 extern LlmqXactEnd llmq_xact_end(uint64 full_xid);
 
-/* Is an id older than the oldest of the commit log, which is known by 32 bits, and is of the last 2^32 before the next? */
+/* Is an id older than the oldest of the commit log, which is known by 32 bits and of the last 2^32 before the next? */
 static inline bool
 llmq_xact_precedes(FullTransactionId xid, FullTransactionId next, TransactionId oldest)
 {

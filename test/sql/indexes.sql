@@ -1,4 +1,5 @@
--- Every index of the history serves a query that the reference shows, or one of maintenance, at the size of a month.
+-- Every index of the history serves a query that the reference shows, or one of maintenance, at the size of a month. From
+-- 18 on an index is also used for its second column (a skip scan): indexes_1.out.
 \pset null -
 -- The indexes that a query is planned with; the day in a name is that of the test.
 CREATE FUNCTION planned_with(query text) RETURNS text LANGUAGE plpgsql AS $$

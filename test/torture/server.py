@@ -23,7 +23,7 @@ def gone(pid):
     """Has the process ended? A zombie has."""
     try:
         return pathlib.Path(f'/proc/{pid}/stat').read_text().rsplit(')', 1)[1].split()[0] in 'ZX'
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):     # also between open and read
         return True
 
 

@@ -112,8 +112,8 @@ def memory(bench):
 
 
 def slowest_after_changes(bench, database):
-    """100 backends, each asked ten times a second, and a change of a key every second, by a session that has changed one
-    before: the slowest pick before the first change, and the slowest from then on."""
+    """100 backends, each asked ten times a second, and a change of a key every second, by a session that has changed
+    one before: the slowest pick before the first change, and the slowest from then on."""
     change = "UPDATE llmquota.key SET secret_ref = 'env:' || md5(clock_timestamp()::text) WHERE key = 'key-00001'"
     load = Logged(bench.env, bench.pick_script(database, ttl_ms=2000), database, 100, 1000, 8, "off")
     seconds = bench.cluster.sql(database, change, "SELECT extract(epoch FROM clock_timestamp()) FROM pg_sleep(2)",

@@ -19,10 +19,11 @@ def fill(bench):
     bench.make_database(DATABASE, keys=12)
     bench.cluster.sql(
         DATABASE,
-        "INSERT INTO llmquota.usage (lease, picked_at, recorded_at, org, attempt, route, model, provider, account, key, "
-        "status, reserved_input, reserved_output, input_tokens, output_tokens, usage_source, recorded_in) "
+        "INSERT INTO llmquota.usage (lease, picked_at, recorded_at, org, attempt, route, model, provider, account, "
+        "key, status, reserved_input, reserved_output, input_tokens, output_tokens, usage_source, recorded_in) "
         "SELECT gen_random_uuid(), at, at, 'clinic-' || n % "
-        f"{ORGS} + 1, 1, 'gpt-4o', 'gpt-4o', 'openai', 'account-' || n % 5 + 1, 'key-' || to_char(n % 12 + 1, 'FM00000'), "
+        f"{ORGS} + 1, 1, 'gpt-4o', 'gpt-4o', 'openai', 'account-' || n % 5 + 1, "
+        "'key-' || to_char(n % 12 + 1, 'FM00000'), "
         f"'ok', 1200, 500, 1180, 312, 'reported', 1 FROM generate_series(1, {ROWS}) n, "
         f"LATERAL (SELECT now() - interval '50 minutes' * (1 - n / {ROWS}.0) AS at) t")
     while bench.cluster.value(DATABASE, "SELECT work_left FROM llmquota_maintain()") == "t":

@@ -1,5 +1,5 @@
-"""Refusals, crowds, pools of keys and of leases, chains that are cooling: picks that have to look further than one of 12
-keys, or a free slot."""
+"""Refusals, crowds, pools of keys and of leases, chains that are cooling: picks that look further than for one of 12 keys,
+or a free slot."""
 
 import statistics
 
@@ -131,7 +131,8 @@ def slots(bench):
                 for name in pools}
     bench.warm_up(*measures.values())
     figures = interleave(measures, 3 * bench.rounds)
-    return [compare(f"pick in a pool of leases 95 % full, free ones {name}, off, 1 session", figures, name, "empty", 0.5)
+    what = "pick in a pool of leases 95 % full, free ones"
+    return [compare(f"{what} {name}, off, 1 session", figures, name, "empty", 0.5)
             for name in ("spread", "together")] + [
         compare("refused pick in a pool of leases all taken, off, 1 session", figures, "full", "empty")]
 
