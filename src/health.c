@@ -42,14 +42,15 @@ typedef struct Patient
 /* What the boards said when they were last copied. */
 static uint64 known_version = 0;	/* 0: nothing is known */
 static int64 known_events;
-static uint64 known_limits = 0;
+static uint64 known_limits;
 static MemoryContext health_context = NULL;
 static patients_hash *known;
 static LlmqBoardPlace free_place;
 
-/* The boards' cells, as far as they were found. */
+/* The boards' cells, as far as they were found. Of another llmquota.health, ids mean something else. */
 static int32 board_ids[LLMQ_MAX_BOARDS];
 static int	nboards = 0;
+static Oid	boards_of = InvalidOid;
 
 /* The id of a board, numbered from 0; 0 when there is none, unless it is to be created. */
 int32
@@ -70,6 +71,18 @@ llmq_board_id(LlmqLive *live, int number, bool create)
 	return id;
 }
 
+/* Forgets cells of another extension, one that has been dropped since. */
+static void
+forget_if_other(const LlmqLive *live)
+{
+	Oid			health = llmq_live_has(live, LLMQ_LIVE_HEALTH) ?
+		RelationGetRelid(live->rel[LLMQ_LIVE_HEALTH]) : InvalidOid;
+
+	if (boards_of != health)
+		nboards = 0;
+	boards_of = health;
+}
+
 static bool
 may_write(const LlmqLive *live)
 {
@@ -86,6 +99,8 @@ read_version(LlmqLive *live)
 	LlmqHealthBoard head;
 
 	known_events = 0;
+	known_limits = 0;
+	forget_if_other(live);
 	for (int attempt = 0; attempt < 2; attempt++)
 	{
 		if (nboards == 0)
@@ -99,7 +114,7 @@ read_version(LlmqLive *live)
 			known_limits = head.limits;
 			return head.version;
 		}
-		nboards = 0;			/* of an extension that has been dropped meanwhile */
+		nboards = 0;
 	}
 	return 0;
 }

@@ -8,13 +8,14 @@
 
 #include "health_cell.h"
 
-/* Those that a hash puts in one place push each other out. */
+/* Those that a hash puts in one place push each other out. Of another llmquota.health, ids mean something else. */
 #define REMEMBERED 256
 static struct
 {
 	LlmqHealthKey key;
 	int32		id;
 }			remembered[REMEMBERED];
+static Oid	remembered_of = InvalidOid;
 
 /* The id of a cell; when there is none it is created with so many bytes, all zero; 0 when there is none and no size. */
 int32
@@ -27,6 +28,11 @@ llmq_health_cell(LlmqLive *live, const LlmqHealthKey *key, Size size)
 	ItemPointerData tid;
 	int32		found;
 
+	if (!llmq_live_has(live, LLMQ_LIVE_HEALTH))
+		return 0;
+	if (remembered_of != RelationGetRelid(live->rel[LLMQ_LIVE_HEALTH]))
+		llmq_health_cells_forget();
+	remembered_of = RelationGetRelid(live->rel[LLMQ_LIVE_HEALTH]);
 	if (known->kind == key->kind && known->subject == key->subject && known->part == key->part &&
 		llmq_cell_locate(live, LLMQ_LIVE_HEALTH, *id, &tid))
 		return *id;
