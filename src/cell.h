@@ -172,10 +172,11 @@ extern uint32 llmq_cell_magic(LlmqLiveTable table);
 typedef void (*LlmqCellVisitor) (const LlmqCellHeader *state, HeapTuple tuple, void *argument);
 extern void llmq_cell_walk(LlmqLive *live, LlmqLiveTable table, LlmqCellVisitor visit, void *argument);
 
-extern void llmq_cell_meter_key(HeapTuple tuple, LlmqCellKey *key);
+extern void llmq_cell_key(HeapTuple tuple, LlmqLiveTable table, LlmqCellKey *key);
 extern bool llmq_cell_is_dead(const LlmqCellHeader *state);
 extern LlmqCellHeader *llmq_cell_in_tuple(HeapTuple tuple, LlmqLiveTable table);
 extern bool llmq_cell_is_counted(LlmqLive *live, char kind, int32 name);
+extern bool llmq_cell_is_named(LlmqLive *live, int32 name);
 extern char *llmq_cell_name(LlmqLive *live, HeapTuple tuple);
 
 /* Some blocks of a live table. */

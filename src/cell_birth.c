@@ -154,15 +154,6 @@ mark_born(Relation rel, const LlmqCellKey *key, int32 id, ItemPointerData tid)
 	write_and_unlock_rows(rel, &row, 1);
 }
 
-/* Is a name in use? The creation lock of the meters is held: a name is not retired while somebody holds it. */
-static bool
-is_named(LlmqLive *names, int32 id)
-{
-	LlmqCellHeader state;
-
-	return id == 0 || llmq_cell_copy(names, LLMQ_LIVE_NAME, id, &state, sizeof(state));
-}
-
 /*
  * The id of a new cell: one more than the largest of all. Ids are not given out twice; those of retired cells do not
  * count against the bound.
@@ -187,7 +178,9 @@ create(LlmqLive *names, const LlmqCellKey *key, LlmqCellHeader *state, int32 max
 	Relation	rel = names->rel[key->table];
 	ItemPointerData tid;
 
-	if (key->table == LLMQ_LIVE_METER && !(is_named(names, key->subject) && is_named(names, key->part)))
+	/* the creation lock of the meters is held: no name is retired meanwhile */
+	if (key->table == LLMQ_LIVE_METER &&
+		!(llmq_cell_is_named(names, key->subject) && llmq_cell_is_named(names, key->part)))
 		return LLMQ_CELL_NAMELESS;
 	state->id = next_id(names, key->table, max_cells);
 	if (state->id == LLMQ_CELL_TOO_MANY)

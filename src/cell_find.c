@@ -405,16 +405,16 @@ llmq_cell_find(LlmqLive *live, const LlmqCellKey *key)
 	return id;
 }
 
-/* The key columns of a row of llmquota.meter: fixed-width, behind the state. */
+/* The key columns of a row of llmquota.meter or health: fixed-width, behind the state. */
 void
-llmq_cell_meter_key(HeapTuple tuple, LlmqCellKey *key)
+llmq_cell_key(HeapTuple tuple, LlmqLiveTable table, LlmqCellKey *key)
 {
-	LlmqCellHeader *state = state_in_tuple(tuple->t_data, tuple->t_len, LLMQ_LIVE_METER);
-	char	   *scope = (char *) state + state->length;
-	char	   *subject = (char *) tuple->t_data + INTALIGN(scope + 1 - (char *) tuple->t_data);
+	LlmqCellHeader *state = state_in_tuple(tuple->t_data, tuple->t_len, table);
+	char	   *kind = (char *) state + state->length;
+	char	   *subject = (char *) tuple->t_data + INTALIGN(kind + 1 - (char *) tuple->t_data);
 
-	key->table = LLMQ_LIVE_METER;
-	key->kind = *scope;
+	key->table = table;
+	key->kind = *kind;
 	memcpy(&key->subject, subject, sizeof(int32));
 	memcpy(&key->part, subject + sizeof(int32), sizeof(int32));
 	key->name = NULL;
@@ -476,6 +476,15 @@ llmq_cell_is_counted(LlmqLive *live, char kind, int32 name)
 	ScanKeyInit(&keys[1], part ? ATT_PART : ATT_SUBJECT, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(name));
 	return scan_for_born(live->rel[LLMQ_LIVE_METER], LLMQ_LIVE_METER, llmq_relation_oid(LLMQ_REL_METER_KEY),
 						 part ? &keys[1] : keys, part ? 1 : 2, &tid) != 0;
+}
+
+/* Is this the id of a name, and not of one that has been retired? 0 stands for nobody, which is always there. */
+bool
+llmq_cell_is_named(LlmqLive *live, int32 name)
+{
+	LlmqCellHeader state;
+
+	return name == 0 || llmq_cell_copy(live, LLMQ_LIVE_NAME, name, &state, sizeof(state));
 }
 
 /* The name in a row of llmquota.name, its kind before it. */

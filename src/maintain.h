@@ -58,6 +58,9 @@ extern int64 llmq_expire_step(const LlmqMaintenance *maintenance);
 extern int64 llmq_retire_step(const LlmqMaintenance *maintenance);
 extern int64 llmq_delete_dead_step(const LlmqMaintenance *maintenance);
 
+/* retire_health.c */
+extern int64 llmq_retire_health(LlmqLive *live, const LlmqCellRange *range, const LlmqMaintenance *maintenance);
+
 /* seed.c */
 extern int64 llmq_seed_step(const LlmqMaintenance *maintenance);
 

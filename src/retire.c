@@ -17,6 +17,8 @@
  * that was under way may still put the retired id into its slot: so the row can be read by its id, for the ledger, for
  * another day and until no slot refers to it. Only then it is deleted.
  *
+ * Cells of llmquota.health that belong to a name which has been retired go with it (retire_health.c).
+ *
  * Slots of leases that have been in the ledger for a day are freed, so that they refer to nothing; a record that comes
  * even later finds the ledger's row.
  */
@@ -410,6 +412,7 @@ llmq_retire_step(const LlmqMaintenance *maintenance)
 	llmq_cell_scan(&retiring.live, &range[LLMQ_LIVE_NAME], visit_name, &retiring);
 	mark_referenced(&retiring);
 	retired = retire_meters(&retiring) + retire_names(&retiring);
+	retired += llmq_retire_health(&retiring.live, &range[LLMQ_LIVE_HEALTH], maintenance);
 	llmq_live_close(&retiring.live);
 	return retired;
 }

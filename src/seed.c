@@ -49,7 +49,7 @@ find_seeding(const LlmqCellHeader *cell, HeapTuple tuple, void *argument)
 	if (!seeding || meters->n == METERS_AT_ONCE || (meters->only != 0 && cell->id != meters->only))
 		return;
 	meters->meter[meters->n].id = cell->id;
-	llmq_cell_meter_key(tuple, &meters->meter[meters->n].key);
+	llmq_cell_key(tuple, LLMQ_LIVE_METER, &meters->meter[meters->n].key);
 	meters->meter[meters->n].state = MemoryContextAlloc(meters->context, cell->length);
 	memcpy(meters->meter[meters->n].state, state, cell->length);
 	meters->n++;

@@ -69,7 +69,7 @@ llmq_verify_subject(const LlmqVerify *verify, const LlmqVerifyCell *cell)
 						ItemPointerGetOffsetNumberNoCheck(&cell->tid));
 	if (cell->state->magic != llmq_cell_magic(LLMQ_LIVE_METER))
 		return psprintf("%d", cell->id);
-	llmq_cell_meter_key(cell->tuple, &key);
+	llmq_cell_key(cell->tuple, LLMQ_LIVE_METER, &key);
 	subject = psprintf("%d: %s", cell->id, llmq_scope_text(key.kind));
 	if (key.subject != 0)
 		subject = psprintf("%s \"%s\"", subject, llmq_name_text(key.subject));

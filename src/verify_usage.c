@@ -104,7 +104,7 @@ add_meter(Usage *usage, const LlmqVerifyCell *cell)
 	LlmqCellKey key;
 	MeterKey	entry;
 
-	llmq_cell_meter_key(cell->tuple, &key);
+	llmq_cell_key(cell->tuple, LLMQ_LIVE_METER, &key);
 	entry = (MeterKey) {.scope = key.kind,.subject = key.subject,.part = key.part};
 	((MeterEntry *) hash_search(usage->meters, &entry, HASH_ENTER, NULL))->id = cell->id;
 }

@@ -102,7 +102,7 @@ plan_of(LlmqCatalog *catalog, const LlmqVerifyCell *cell)
 	LlmqSubject *subject;
 	const char *name;
 
-	llmq_cell_meter_key(cell->tuple, &key);
+	llmq_cell_key(cell->tuple, LLMQ_LIVE_METER, &key);
 	name = key.subject == 0 ? "" : llmq_name_text(key.subject);
 	if (name == NULL || !llmq_scope_of(key.kind, &scope))
 		return NULL;

@@ -206,7 +206,7 @@ visit_meter(const LlmqCellHeader *state, HeapTuple tuple, void *context)
 	char		part_kind;
 	TimestampTz now = GetCurrentTimestamp();
 
-	llmq_cell_meter_key(tuple, &key);
+	llmq_cell_key(tuple, LLMQ_LIVE_METER, &key);
 	part_kind = llmq_name_kind(key.part);
 	llmq_put_text(values, nulls, METER_SCOPE, llmq_scope_text(key.kind));
 	llmq_put_text(values, nulls, METER_SUBJECT, key.subject == 0 ? "" : llmq_name_text(key.subject));
