@@ -22,7 +22,8 @@ is_final(LlmqFailureKind failure)
 
 /*
  * What to do about a failure: another candidate at once, as long as there is one and time is left; else the same again
- * after a wait, when that may help and ends before the deadline. How long to wait, in milliseconds, is said for that only.
+ * after a wait, when that may help and ends before the deadline. How long to wait, in milliseconds, is said for that
+ * only.
  */
 LlmqAdviceKind
 llmq_advise(const LlmqSituation *situation, int32 *retry_after_ms)

@@ -2,8 +2,8 @@
  * alternative.c
  *	  Whether a request whose attempt has failed has anything else to be tried.
  *
- * Goes by the route, by what has failed, and by the troubles as of now; meters are not asked, so a pick may refuse after
- * all. Nothing is locked.
+ * Goes by the route, by what has failed, and by the troubles as of now; meters are not asked, so a pick may refuse
+ * after all. Nothing is locked.
  */
 #include "postgres.h"
 

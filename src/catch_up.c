@@ -3,9 +3,9 @@
  *	  Brings a meter that is behind the provider up to it.
  *
  * Others may use what a meter counts: the provider says how much remains, and what is missing there is charged to the
- * running bucket. Pure logic on a meter's state and its plan, under the lock of its page or on a copy: neither allocates
- * nor raises. A window that does not know yet what was used before it began is left alone, and one that was corrected
- * holds what no lease explains (loose).
+ * running bucket. Pure logic on a meter's state and its plan, under the lock of its page or on a copy: neither
+ * allocates nor raises. A window that does not know yet what was used before it began is left alone, and one that was
+ * corrected holds what no lease explains (loose).
  */
 #include "postgres.h"
 

@@ -276,7 +276,7 @@ try_pools(LlmqPick *pick, bool only_look)
 	return pick->org->shared_keys && !pick->no_slot && !pick->common_refused && try_pool(pick, NULL, only_look);
 }
 
-/* The input tokens of a call: what was said, else what the prompt comes to, else what calls of the model mostly have. */
+/* The input tokens of a call: what was said, else what the prompt comes to, else what the model's calls mostly have. */
 static int32
 expected_input(LlmqPick *pick)
 {

@@ -91,7 +91,8 @@ blamed(const LlmqSlot *slot, LlmqBlame blame)
 static int64
 named_time(const Feedback *feedback)
 {
-	LlmqCalendarUnit unit = feedback->diagnosis.until_kind == LLMQ_UNTIL_MONTH ? LLMQ_CALENDAR_MONTH : LLMQ_CALENDAR_DAY;
+	bool		month = feedback->diagnosis.until_kind == LLMQ_UNTIL_MONTH;
+	LlmqCalendarUnit unit = month ? LLMQ_CALENDAR_MONTH : LLMQ_CALENDAR_DAY;
 	const char *zone = feedback->provider == NULL ? "UTC" : feedback->provider->subject.zone;
 	LlmqPeriod	period;
 

@@ -126,7 +126,8 @@ decide(Changing *changing, LlmqHealthEdit edit, void *argument)
 
 /*
  * Asks `edit` what becomes of a patient's trouble of one kind, under the lock, and writes that. An edit that leaves no
- * kind takes it off the board. Whether anything has changed. Durable with the next flush: the caller's, or its COMMIT's.
+ * kind takes it off the board. Whether anything has changed. Durable with the next flush: the caller's, or that of its
+ * COMMIT.
  */
 bool
 llmq_health_change(LlmqLive *live, const LlmqPatient *who, LlmqTroubleKind kind, LlmqHealthEdit edit, void *argument)

@@ -2,12 +2,12 @@
  * learn.c
  *	  Learns a provider's limits from its answers, and brings meters up to it that are behind.
  *
- * Comes after the lease has been settled. What is said is looked at on copies first: most answers say what is known, and
- * then nothing is locked. What is new is written into the service cell under its lock, together with the number on the
- * first board by which picks see it, in one record. A meter that is behind is charged under its lock and that of the
- * service cell, in one record, by what it lacks then: who comes second finds it caught up. When that was is noted, and
- * only calls granted later can tell that it is behind again: so nothing is charged twice for one piece of news, also
- * when the charge has left the window.
+ * Comes after the lease has been settled. What is said is looked at on copies first: most answers say what is known,
+ * and then nothing is locked. What is new is written into the service cell under its lock, together with the number on
+ * the first board by which picks see it, in one record. A meter that is behind is charged under its lock and that of
+ * the service cell, in one record, by what it lacks then: who comes second finds it caught up. When that was is noted,
+ * and only calls granted later can tell that it is behind again: so nothing is charged twice for one piece of news,
+ * also when the charge has left the window.
  */
 #include "postgres.h"
 

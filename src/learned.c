@@ -71,7 +71,7 @@ llmq_learned_find(LlmqLearned *list, LlmqMetric metric, LlmqSpan span)
 	return NULL;
 }
 
-/* A place for a limit that was not known: a free one, or that of which nobody has said anything for the longest time. */
+/* A place for a limit that was not known: a free one, or that of which nobody has said anything for longest. */
 static LlmqLearned *
 find_place(LlmqLearned *list)
 {
@@ -142,8 +142,8 @@ llmq_learned_amount(const LlmqLearned *learned, int64 configured, int64 ttl, int
 
 /*
  * By how much a meter that has used so much of an amount is behind what the answer to a call says: others use it too.
- * What has come back since the call was granted, at the limit's pace, is not missing. 0: it is not behind, or nobody can
- * tell.
+ * What has come back since the call was granted, at the limit's pace, is not missing. 0: it is not behind, or nobody
+ * can tell.
  */
 int64
 llmq_learned_behind(const LlmqLesson *lesson, int64 amount, int64 used, int64 granted_at)

@@ -175,7 +175,8 @@ check_limit(LlmqVerdict *verdict, const LlmqLimit *limit, const LlmqWindow *wind
 	refusal.when = llmq_window_when(window, now, amount, requested);
 	if (refusal.when == LLMQ_WHEN_UNKNOWN)
 		refusal.when = estimate_return(window->sum, state, now);
-	if (refusal.when == LLMQ_WHEN_NEVER && requested <= usable_amount(limit, limit->quota->amount, demand->high_priority))
+	if (refusal.when == LLMQ_WHEN_NEVER &&
+		requested <= usable_amount(limit, limit->quota->amount, demand->high_priority))
 		refusal.when = Max(limit->learned.observed_at + limit->learned_ttl, now + PROBE_WAIT);
 	refusal.full = !llmq_window_fits(window, amount, 1);
 	refusal.waiting = state == NULL ? 0 : state->waiting;

@@ -76,7 +76,7 @@ edit_cool(LlmqHealthChange *change, void *argument)
 	put_evidence(trouble, evidence);
 }
 
-/* Leaves somebody alone until a time that was named, or (0) for as long as it failed before. Never for less than said. */
+/* Leaves somebody alone until a time that was named, or (0) as long as failures before ask; never shorter than said. */
 void
 llmq_remedy_cool(LlmqLive *live, const LlmqPatient *who, const LlmqEvidence *evidence, int64 until)
 {

@@ -6,9 +6,9 @@
  *
  * Every caller waits until its request fits, and then somewhere within a width: as wide as it takes for all who wait to
  * return no faster than room returns, at least a share of the wait, at most 44 s. Where in the width is partly told by
- * the org, so that an org's callers stay in their part of it, and partly by chance; over many orgs it is even. What only
- * one org waits for is left to chance. Nobody returns before half of those refused before could have had their turn: else
- * the first seconds would get a part of everybody's width.
+ * the org, so that an org's callers stay in their part of it, and partly by chance; over many orgs it is even. What
+ * only one org waits for is left to chance. Nobody returns before half of those refused before could have had their
+ * turn: else the first seconds would get a part of everybody's width.
  */
 #include "postgres.h"
 
