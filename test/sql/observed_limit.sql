@@ -99,9 +99,12 @@ UPDATE llmquota.setting SET value = '1000' WHERE name = 'observed_limit_ttl';
 INSERT INTO llmquota.quota (scope, subject, metric, amount, per) VALUES ('account', 'a', 'tokens', 800000, '1 day');
 SELECT answer('n', '{"x-ratelimit-limit-tokens-day": "790000"}');
 DO $$
+DECLARE
+	pause CONSTANT double precision := 0.02;
 BEGIN
 	WHILE EXISTS (SELECT FROM llmquota.observed_limit WHERE in_force IS NOT NULL) LOOP
-		PERFORM pg_sleep(0.02);
+		ASSERT clock_timestamp() < statement_timestamp() + interval '60 s', 'the configured amount does not come back';
+		PERFORM pg_sleep(pause);
 	END LOOP;
 END
 $$;
