@@ -43,8 +43,8 @@ SELECT llmquota_estimate_tokens(repeat('a b ', 4 * 1024 * 1024)) BETWEEN 4000000
 -- a pick reserves the estimate, unless it is told how many tokens there are; an empty prompt says nothing
 SELECT status FROM llmquota_pick('m', prompt => (SELECT prompt FROM text_of WHERE kind = 'english'), session => 'a: a prompt');
 SELECT status FROM llmquota_pick('m', input_tokens => 7, prompt => (SELECT prompt FROM text_of WHERE kind = 'english'), session => 'b: both');
-SELECT status FROM llmquota_pick('m', '', 0, 10, (SELECT prompt FROM text_of WHERE kind = 'english'), session => 'c: none said');
-SELECT status FROM llmquota_pick('m', '', NULL, 10, 'Hi!', session => 'd: by position');
+SELECT status FROM llmquota_pick('m', '', 0, 10, prompt => (SELECT prompt FROM text_of WHERE kind = 'english'), session => 'c: none said');
+SELECT status FROM llmquota_pick('m', '', NULL, 10, NULL, NULL, 'd: by position', NULL, NULL, 'Hi!');
 SELECT status FROM llmquota_pick('m', prompt => '', session => 'e: empty');
 SELECT status FROM llmquota_pick('m', session => 'f: nothing');
 SELECT session, reserved_input = llmquota_estimate_tokens(CASE left(session, 1) WHEN 'a' THEN prompt WHEN 'd' THEN 'Hi!' END) AS is_the_estimate,
