@@ -215,7 +215,7 @@ sub like_new
 	is(ask($who, q{SELECT status, secret_ref FROM llmquota_pick('haiku', 'new clinic')}), 'granted|', "$what: a pick");
 	is(ask($who, 'SELECT org, route, model, provider FROM llmquota.lease'),
 		'new clinic|haiku|haiku|anthropic', "$what: names are those of the new tables");
-	is(ask($who, q{SELECT llmquota_record(lease, 1, 2) FROM llmquota.lease}), '(settled,reported)', "$what: a record");
+	is(ask($who, q{SELECT llmquota_record(lease, 1, 2) FROM llmquota.lease}), '(settled,reported,done,)', "$what: a record");
 	is(sql($node, q{SELECT DISTINCT org, model, provider FROM llmquota.usage}), 'new clinic|haiku|anthropic',
 		"$what: and the ledger's");
 	agree($node, $what);
