@@ -9,7 +9,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 
 my @steps = qw(birth-row birth-index birth-mark);
-my @tables = qw(meter lease_page name);
+my @tables = qw(meter lease_page name health);
 
 my $node = new_node('birth', conf => ['max_prepared_transactions = 10']);
 my $session = $node->background_psql('postgres', on_error_stop => 0);
@@ -45,7 +45,7 @@ sub dead_rows
 sub one_for_each_key
 {
 	my ($what) = @_;
-	my %keys = (meter => 'scope, subject, part', name => 'kind, name', lease_page => 'id');
+	my %keys = (meter => 'scope, subject, part', name => 'kind, name', lease_page => 'id', health => 'kind, subject, part');
 
 	for my $table (@tables)
 	{
