@@ -19,7 +19,8 @@ use Test::More;
 my @routes = ('large', 'small', 'haiku');
 my $max_held = 6;
 
-# How a call can end: SQL for LEASE, what must be answered, and status and figures of the ledger's row.
+# How a call can end: SQL for LEASE, what must be answered, and status and figures of the ledger's row. A refusal names a
+# time so short that picks go on.
 my %endings = (
 	ok => {
 		sql => 'llmquota_record(LEASE, input_tokens => INPUT, output_tokens => OUTPUT)',
@@ -27,7 +28,10 @@ my %endings = (
 		reported => 1
 	},
 	bare => { sql => 'llmquota_record(LEASE)', status => 'ok' },
-	busy => { sql => q{llmquota_record(LEASE, http_status => 429, error => 'slow down')}, status => 'error' },
+	busy => {
+		sql => q{llmquota_record(LEASE, http_status => 429, error => 'slow down', headers => '{"retry-after-ms": "1"}')},
+		status => 'error'
+	},
 	cut => { sql => q{llmquota_record(LEASE, error => 'timeout')}, status => 'error' },
 	release => { sql => 'llmquota_release(LEASE)', status => 'released' },
 	undone => {

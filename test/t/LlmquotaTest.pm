@@ -32,11 +32,13 @@ sub maintain_all
 }
 
 # Seven meters to a pick, so three records of WAL: everything; the provider; the account, and its models by themselves;
-# the key; the org, and its models by themselves. Windows are an hour long: nothing leaves them during a test.
+# the key; the org, and its models by themselves. Windows are an hour long: nothing leaves them during a test. Nor do
+# calls that time out by chance open a breaker.
 sub fixture
 {
 	return q{
-	INSERT INTO llmquota.provider (provider, adapter) VALUES ('openai', 'openai'), ('anthropic', 'anthropic');
+	INSERT INTO llmquota.provider (provider, adapter, breaker_failures, breaker_min_calls) VALUES
+		('openai', 'openai', 1000000, 1000000), ('anthropic', 'anthropic', 1000000, 1000000);
 	INSERT INTO llmquota.account (account, provider) VALUES ('o1', 'openai'), ('o2', 'openai'), ('a1', 'anthropic');
 	INSERT INTO llmquota.key (key, account)
 		SELECT a.account || '-' || i, a.account FROM llmquota.account a, generate_series(1, 2) i;

@@ -51,6 +51,8 @@ AMOUNTS = {  # of a subject, and of everything
     'requests': (10, 150, 1), 'tokens': (12_000, 150_000, 2), 'concurrency': (3, 40, None),
 }
 ROOMY = 1_000_000_000_000
+# A provider that refuses keeps its model at the account from being picked no longer than it says: all limits stay in use.
+AT_ONCE = """'{"retry-after-ms": "1"}'"""
 
 
 def tight_quotas():
@@ -106,7 +108,7 @@ def settle(connection, call):
         query, arguments = 'llmquota_record(%s, %s, 0)', (call['lease'], call['tokens'])
     elif way == 'answered':
         call['tokens'] = 0
-        query, arguments = 'llmquota_record(%s, http_status => 429)', (call['lease'],)
+        query, arguments = f'llmquota_record(%s, http_status => 429, headers => {AT_ONCE})', (call['lease'],)
     elif way == 'cut':
         query, arguments = "llmquota_record(%s, error => 'timeout')", (call['lease'],)
     else:
@@ -123,7 +125,7 @@ def limits_client(connection, number):
         kind, call = ask(connection, elapsed)
         if call['status'] == 'granted':
             held.append(call)
-        else:
+        elif call['status'] != 'unavailable':
             refusals[call['scope'], call['metric']] += 1
         while len(held) > (5 if kind == 'held' else 0):
             granted.append(held.pop(random.randrange(len(held))))

@@ -1,6 +1,8 @@
--- Seven meters to a call, so three records of WAL. Windows are a day long: nothing leaves them during a run.
+-- Seven meters to a call, so three records of WAL. Windows are a day long: nothing leaves them during a run. Calls that
+-- time out by chance open no breaker.
 CREATE EXTENSION llmquota;
-INSERT INTO llmquota.provider (provider, adapter) VALUES ('openai', 'openai'), ('anthropic', 'anthropic');
+INSERT INTO llmquota.provider (provider, adapter, breaker_failures, breaker_min_calls)
+VALUES ('openai', 'openai', 1000000, 1000000), ('anthropic', 'anthropic', 1000000, 1000000);
 INSERT INTO llmquota.account (account, provider) VALUES ('o1', 'openai'), ('o2', 'openai'), ('a1', 'anthropic');
 INSERT INTO llmquota.key (key, account)
 SELECT a.account || '-' || i, a.account FROM llmquota.account a, generate_series(1, 2) i;
