@@ -45,6 +45,8 @@ for my $statements (blocks('sql'))
 		$node->safe_psql($database, 'CREATE EXTENSION llmquota');
 	}
 	my ($status, $out, $err) = $node->psql($database, $statements, on_error_stop => 1);
+	# Here nothing is there to be upgraded; test/upgrade has what is.
+	$err =~ s/^.*NOTICE:  version "\S+" of extension "llmquota" is already installed$//m if $statements =~ /ALTER EXTENSION/;
 	is($err, '', "it runs: $first");
 }
 is($node->safe_psql('dropped', 'SELECT count(*) FROM usage_kept'), 0, 'the ledger is kept when the extension is dropped');
