@@ -72,7 +72,7 @@ left('yearly', 'yearly', 'and then goes, too');
 is(sql($node, q{SELECT org FROM llmquota.usage ORDER BY recorded_at DESC LIMIT 1}), 'held', 'its row has its name');
 ok(poll(sub { ask($maintainer, $maintain); sql($node, "SELECT count(*) FROM llmquota.name WHERE NOT $live AND name <> 'held'") == 0 }),
 	'rows of retired names are deleted in the end; the last id of all stays');
-is(ask($session, "SELECT llmquota_record('$held')"), '(already_settled,reported)', 'a second record is found in the ledger');
+is(ask($session, "SELECT llmquota_record('$held')"), '(already_settled,reported,done,)', 'a second record is found in the ledger');
 
 # Nothing is retired before its day is over
 use_once($session, 'young');
