@@ -89,13 +89,12 @@ class Player:
         self.pending += 1
         status, id = self.ask(pick)
         self.pending -= 1
-        if status != 'granted':
-            if status != 'unavailable':  # for a millisecond after a 429
-                self.unexpected.append(f'pick: {status}')
-            return
-        lease = Lease.picked(id, input, output, short)
-        self.leases.append(lease)
-        self.held.append(lease)
+        if status == 'granted':
+            lease = Lease.picked(id, input, output, short)
+            self.leases.append(lease)
+            self.held.append(lease)
+        elif status != 'unavailable':  # for a millisecond after a 429
+            self.unexpected.append(f'pick: {status}')
         if end:
             self.undone += 1
             self.ask(end)
