@@ -30,21 +30,32 @@ read_learned(LlmqLive *live, LlmqMeters *meters, LlmqAccount *account)
 	meters->limits = llmq_health_limits();
 }
 
-/* What was said of a limit; nothing, as of a free place, when nothing was. */
+/* Which of two that bound a limit says more of it: what is about the limit itself, else the smaller. */
+static bool
+is_closer(const LlmqLearned *learned, const LlmqLearned *other, const LlmqLimit *limit)
+{
+	if (other->amount == 0 || llmq_learned_is_about(learned->span, &limit->shape, limit->quota->length))
+		return true;
+	return learned->amount < other->amount &&
+		!llmq_learned_is_about(other->span, &limit->shape, limit->quota->length);
+}
+
+/* What was said that bounds a limit; nothing, as of a free place, when nothing was. */
 static LlmqLearned
 learned_of(const LlmqMeters *meters, const LlmqLimit *limit)
 {
-	const LlmqLearned nothing = {0};
+	LlmqLearned closest = {0};
 
 	for (int i = 0; i < LLMQ_MAX_LEARNED; i++)
 	{
 		const LlmqLearned *learned = &meters->learned[i];
 
 		if (learned->amount != 0 && learned->metric == limit->quota->metric &&
-			llmq_learned_is_about(learned->span, &limit->shape, limit->quota->length))
-			return *learned;
+			llmq_learned_bounds(learned->span, &limit->shape, limit->quota->length) &&
+			is_closer(learned, &closest, limit))
+			closest = *learned;
 	}
-	return nothing;
+	return closest;
 }
 
 /* Tells the limits of an account what is known of them for the model of these meters. */

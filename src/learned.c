@@ -61,6 +61,17 @@ llmq_learned_is_about(LlmqSpan span, const LlmqWindowShape *shape, int64 length)
 		(span == LLMQ_SPAN_MONTH && shape->unit == LLMQ_CALENDAR_MONTH);
 }
 
+/*
+ * Can what fits the window be no more than a limit of this span? Of the window's own length that is the same limit; and
+ * what may come in a minute is the most that may come in any part of it.
+ */
+bool
+llmq_learned_bounds(LlmqSpan span, const LlmqWindowShape *shape, int64 length)
+{
+	return llmq_learned_is_about(span, shape, length) ||
+		(shape->kind == LLMQ_WINDOW_SLIDING && length < llmq_span_length(span));
+}
+
 /* What was said of a limit; NULL when nothing was. */
 LlmqLearned *
 llmq_learned_find(LlmqLearned *list, LlmqMetric metric, LlmqSpan span)

@@ -47,6 +47,7 @@ typedef enum LlmqLearning
 
 extern int64 llmq_span_length(LlmqSpan span);
 extern bool llmq_learned_is_about(LlmqSpan span, const LlmqWindowShape *shape, int64 length);
+extern bool llmq_learned_bounds(LlmqSpan span, const LlmqWindowShape *shape, int64 length);
 extern LlmqLearned *llmq_learned_find(LlmqLearned *list, LlmqMetric metric, LlmqSpan span);
 extern LlmqLearning llmq_learn(LlmqLearned *list, const LlmqLesson *lesson);
 extern int64 llmq_learned_amount(const LlmqLearned *learned, int64 configured, int64 ttl, int64 now);

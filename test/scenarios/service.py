@@ -15,7 +15,7 @@ PROGRAMS = ROOT / "build" / "testing"
 DATABASE = "postgres"
 
 # A provider's minute, in milliseconds.
-WINDOW_MS = 6000
+WINDOW_MS = int(os.environ.get("SCENARIO_MINUTE_MS", 6000))
 
 BASES = {"openai": "/v1", "anthropic": "/v1", "gemini": "/v1beta"}
 

@@ -93,6 +93,21 @@ INSERT INTO llmquota.quota (scope, subject, family, metric, amount, calendar, ti
 SELECT llmquota_adopt_limits('a');
 SELECT subject, model, family, metric, amount, per, calendar, timezone, high_priority_share FROM llmquota.quota ORDER BY id;
 
+-- a sliding window that is shorter than the period admits no more than the period does; what is about the window itself
+-- comes before; and a longer window is not held against a shorter period
+DELETE FROM llmquota.quota;
+INSERT INTO llmquota.quota (scope, subject, metric, amount, per)
+	VALUES ('account', 'b', 'input_tokens', 9000, '10 seconds'), ('account', 'b', 'input_tokens', 90000, '1 hour');
+SELECT * FROM refused_by('claude', 4001);
+SELECT status FROM llmquota_pick('claude', input_tokens => 4000, max_output_tokens => 1);
+SELECT count(llmquota_release(lease)) FROM llmquota.lease;
+SELECT answer('claude', '{"x-ratelimit-limit-input-tokens-hour": "3000", "x-ratelimit-limit-input-tokens-second": "100000"}');
+SELECT p.refusal->>'amount' AS amount, p.refusal->>'period' AS period
+  FROM llmquota_pick('claude', input_tokens => 3500, max_output_tokens => 1) p;
+DELETE FROM llmquota.quota WHERE per = '1 hour';
+SELECT * FROM refused_by('claude', 3001);
+SELECT account, model, metric, period, configured, in_force FROM observed WHERE account = 'b';
+
 -- when nobody says it again more is tried, until the configured amount is back
 DELETE FROM llmquota.quota;
 UPDATE llmquota.setting SET value = '1000' WHERE name = 'observed_limit_ttl';

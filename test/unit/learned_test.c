@@ -17,7 +17,7 @@
 
 enum
 {
-	LESS, LEAST, LASTS, PROBES, CLOCK, REPLACED, NAMED, BOTH, CONFIRMED, FULL, ABOUT, BEHIND, NEVER_MORE, NEVER_BELOW,
+	LESS, LEAST, LASTS, PROBES, CLOCK, REPLACED, NAMED, BOTH, CONFIRMED, FULL, ABOUT, BOUNDS, BEHIND, NEVER_MORE, NEVER_BELOW,
 	OLD, PROMISES
 };
 
@@ -33,6 +33,7 @@ static Promise promises[PROMISES] = {
 	[CONFIRMED] = {.name = "what is said again is written down now and then"},
 	[FULL] = {.name = "a new limit takes the place of the one nobody has spoken of for the longest time"},
 	[ABOUT] = {.name = "a limit is about windows of its length, or of its calendar period"},
+	[BOUNDS] = {.name = "and bounds sliding windows that are shorter"},
 	[BEHIND] = {.name = "a meter is behind by what is missing from what remains"},
 	[NEVER_MORE] = {.name = "and is never brought past its amount"},
 	[NEVER_BELOW] = {.name = "nor is anything taken from it"},
@@ -149,6 +150,11 @@ test_about(void)
 		for (int i = 0; i < 6; i++)
 			CHECK(&promises[ABOUT], llmq_learned_is_about(span, &sliding, lengths[i] * SECOND) ==
 				  (i == (int) span && i > 0 && i < 5), "span %d, %d", span, i);
+		for (int i = 1; i < 6; i++)
+			CHECK(&promises[BOUNDS], llmq_learned_bounds(span, &sliding, lengths[i] * SECOND) ==
+				  (span != LLMQ_SPAN_UNKNOWN && (i < (int) span || (i == (int) span && i < 5))), "span %d, %d", span, i);
+		CHECK(&promises[BOUNDS], llmq_learned_bounds(span, &day, 0) == (span == LLMQ_SPAN_DAY), "day, %d", span);
+		CHECK(&promises[BOUNDS], !llmq_learned_bounds(span, &calls, 0), "concurrency, %d", span);
 		CHECK(&promises[ABOUT], llmq_learned_is_about(span, &day, 0) == (span == LLMQ_SPAN_DAY), "day, %d", span);
 		CHECK(&promises[ABOUT], llmq_learned_is_about(span, &month, 0) == (span == LLMQ_SPAN_MONTH), "month, %d", span);
 		CHECK(&promises[ABOUT], !llmq_learned_is_about(span, &calls, 0), "concurrency, %d", span);
