@@ -28,7 +28,8 @@ CREATE TYPE llmquota.pick_result AS (
 	granted_at timestamptz,
 	expires_at timestamptz,
 	retry_after_ms int,
-	refusal jsonb
+	refusal jsonb,
+	timeout_ms int
 );
 COMMENT ON TYPE llmquota.pick_result IS 'the answer of llmquota_pick: a lease on one key and model, or a refusal';
 COMMENT ON COLUMN llmquota.pick_result.status IS 'granted, or why not: rate_limited, over_capacity, unavailable, too_large, no_route, disabled, no_lease_slot, attempts_exhausted';
@@ -46,6 +47,7 @@ COMMENT ON COLUMN llmquota.pick_result.granted_at IS 'the time of the pick; NULL
 COMMENT ON COLUMN llmquota.pick_result.expires_at IS 'when the lease expires unless it is recorded, released or renewed before; NULL unless granted';
 COMMENT ON COLUMN llmquota.pick_result.retry_after_ms IS 'milliseconds to wait before asking again; NULL when granted, and when asking again cannot help';
 COMMENT ON COLUMN llmquota.pick_result.refusal IS 'the limit that refused: scope, subject, model, metric, period, amount, used, requested, quota, retry_at; or the trouble: scope, subject, model, trouble, failure, retry_at; of a retry also tried: the attempts before it, each with model, error_class, http_status. NULL when granted';
+COMMENT ON COLUMN llmquota.pick_result.timeout_ms IS 'milliseconds to wait for the provider''s answer before the call is given up, by the attempt and by how long calls of the model at the account take, within the route''s deadline; NULL unless granted';
 
 CREATE TYPE llmquota.record_result AS (
 	status text,

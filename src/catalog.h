@@ -135,6 +135,7 @@ typedef struct LlmqAccount
 	int			nkeys;
 	struct LlmqKey *first_key;
 	int32		weight;			/* scratch, of the tier that pool.c works at */
+	struct LlmqPace *paces;		/* of models, as this backend has read them */
 	/* what its meters said when they were last asked */
 	uint64		looked_in;		/* number of that pick */
 	struct LlmqVerdict *verdict;

@@ -26,6 +26,9 @@
 #define REMEMBER_FULL INT64CONST(1000000)
 #define RETURN_STEP INT64CONST(100000)
 
+/* How long this backend goes by how long calls took, in microseconds: it says for how long to wait for an answer. */
+#define PACE_AGE INT64CONST(1000000)
+
 /* How often the second look may refuse what the first admitted, before the pick gives up on a tier. */
 #define MAX_GRANT_ATTEMPTS 64
 
@@ -227,6 +230,7 @@ grant(LlmqPick *pick, LlmqKey *key)
 		key->refused_in = pick->number;
 		return LLMQ_GRANT_REFUSED;
 	}
+	pick->pace = llmq_pace(&pick->live, key->account, pick->model, pick->now, PACE_AGE);
 	done = llmq_grant(pick, key, &verdict);
 	if (done == LLMQ_GRANT_REFUSED)
 		note_second_refusal(pick, key, &verdict);

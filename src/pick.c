@@ -45,6 +45,7 @@ enum
 {
 	COL_STATUS, COL_LEASE, COL_KEY, COL_SECRET_REF, COL_ACCOUNT, COL_PROVIDER, COL_BASE_URL, COL_MODEL,
 	COL_PROVIDER_MODEL, COL_ATTEMPT, COL_MAX_OUTPUT, COL_GRANTED_AT, COL_EXPIRES_AT, COL_RETRY_AFTER, COL_REFUSAL,
+	COL_TIMEOUT,
 	NCOLUMNS
 };
 
@@ -217,8 +218,24 @@ llmq_pick_read(FunctionCallInfo fcinfo, LlmqPick *pick)
 	pick->request_id = llmq_arg_label(fcinfo, ARG_REQUEST_ID, "request_id");
 	pick->ttl_ms = llmq_arg_int(fcinfo, ARG_TTL_MS, "ttl_ms", 1, LLMQ_MAX_TTL_MS);
 	if (pick->ttl_ms == LLMQ_NOT_GIVEN)
-		pick->ttl_ms = pick->catalog->settings.lease_ttl_ms;
+		pick->ttl_ms = Max(pick->catalog->settings.lease_ttl_ms, pick->route->option->deadline_ms);
 	llmq_pick_begin(pick);
+}
+
+/*
+ * How long to wait for the answer, in milliseconds: as long as calls like it take, within the request's deadline and
+ * the lease's life.
+ */
+static int32
+timeout_ms(const LlmqPick *pick)
+{
+	int64		deadline = pick->granted_at + pick->route->option->deadline_ms * INT64CONST(1000);
+	int64		timeout = llmq_call_timeout(pick->pace, pick->attempt, pick->granted_at);
+
+	if (pick->retry != NULL)
+		deadline = pick->retry->deadline;
+	timeout = Min(timeout, Min(deadline, pick->expires_at) - pick->granted_at);
+	return (int32) Max(timeout / 1000, 1);
 }
 
 /* The row of a grant. The uuid must live as long as the values. */
@@ -242,6 +259,7 @@ grant_columns(const LlmqPick *pick, pg_uuid_t *uuid, Datum *values, bool *nulls)
 	values[COL_MAX_OUTPUT] = Int32GetDatum((int32) pick->demand.use.output);
 	values[COL_GRANTED_AT] = TimestampTzGetDatum(pick->granted_at);
 	values[COL_EXPIRES_AT] = TimestampTzGetDatum(pick->expires_at);
+	values[COL_TIMEOUT] = Int32GetDatum(timeout_ms(pick));
 	nulls[COL_RETRY_AFTER] = true;
 	nulls[COL_REFUSAL] = true;
 }

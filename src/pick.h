@@ -11,6 +11,7 @@
 #include "health.h"
 #include "lease.h"
 #include "meter.h"
+#include "pace.h"
 #include "refusal.h"
 
 /* A key that may serve a model, and what this backend remembers of the two. */
@@ -20,8 +21,6 @@ typedef struct LlmqCandidate
 	int			rank;			/* in the tier: by weight, then by name; once the tier is ranked */
 	int32		account_weight; /* the largest weight of the account's keys there; likewise */
 	int64		full_until;		/* until then its meters need not be asked */
-	int64		latency;		/* microseconds, 0 when not known; as of the next */
-	int64		latency_read;
 } LlmqCandidate;
 
 /* Who can keep a pick from a candidate: key, account, model, both, provider; each for every kind of trouble. */
@@ -134,6 +133,7 @@ typedef struct LlmqPick
 	LlmqMeterState *scratch;	/* for copies of meters */
 	/* the answer */
 	LlmqKey    *key;			/* NULL when refused */
+	const LlmqPace *pace;		/* of the model at the key's account */
 	LlmqLeaseId lease;
 	int64		granted_at;
 	int64		expires_at;

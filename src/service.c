@@ -18,6 +18,9 @@
 
 #define MAX_ATTEMPTS 1000
 
+/* How many calls this backend has counted: what it has read before may have changed. */
+static uint64 noted = 0;
+
 /* The id of a cell; 0 when there is none, unless it is to be created. */
 static int32
 find(LlmqLive *live, char kind, int32 subject, int32 part, bool create)
@@ -27,6 +30,36 @@ find(LlmqLive *live, char kind, int32 subject, int32 part, bool create)
 	return llmq_health_cell(live, &key, create ? sizeof(LlmqService) : 0);
 }
 
+/* Takes in how long an answered call has taken. */
+static void
+note_latency(LlmqService *service, int64 latency)
+{
+	double		weight = Max(LATENCY_WEIGHT, 1.0 / service->calls);
+	int64		distance = latency > service->latency ? latency - service->latency : service->latency - latency;
+
+	if (service->latency == 0)
+	{
+		service->latency = latency;
+		service->deviation = Max(service->deviation, latency / 2);
+		return;
+	}
+	service->latency += (latency - service->latency) * weight;
+	service->deviation += (distance - service->deviation) * weight;
+}
+
+/*
+ * A call that was given up would have taken longer than that. So the next ones are given more time, as if calls were
+ * more uneven: the mean is that of answers.
+ */
+static void
+note_timeout(LlmqService *service, int64 waited)
+{
+	int64		distance = waited - service->latency;
+
+	if (distance > service->deviation)
+		service->deviation += (distance - service->deviation) * LATENCY_WEIGHT;
+}
+
 /* Under the lock: counts the call in one cell. Whether its breaker is to open. */
 static bool
 count(LlmqService *service, const LlmqServiceCall *call)
@@ -34,12 +67,19 @@ count(LlmqService *service, const LlmqServiceCall *call)
 	service->calls++;
 	service->called_at = call->now;
 	if (!call->failed && call->latency >= 0)
-		service->latency += (call->latency - service->latency) *
-			(service->latency == 0 ? 1.0 : Max(LATENCY_WEIGHT, 1.0 / service->calls));
+		note_latency(service, call->latency);
+	else if (call->timed_out)
+		note_timeout(service, call->latency);
 	if (!llmq_breaker_note(&service->breaker, call->failed, call->now, call->rule))
 		return false;
 	llmq_breaker_reset(&service->breaker);
 	return true;
+}
+
+uint64
+llmq_service_noted(void)
+{
+	return noted;
 }
 
 /* Counts a call in the cells of its model at its account and of its provider. */
@@ -48,6 +88,7 @@ llmq_service_note(LlmqLive *live, LlmqServiceCall *call)
 {
 	LlmqCellSet set;
 
+	noted++;
 	for (int attempt = 0; attempt < MAX_ATTEMPTS; attempt++)
 	{
 		int			service = find(live, LLMQ_HEALTH_SERVICE, call->account, call->model, true);

@@ -17,7 +17,7 @@ typedef struct LlmqService
 	int64		calls;			/* that were answered or failed, since the cell was made */
 	int64		latency;		/* decayed mean of answered calls in microseconds, 0 when not known */
 	int64		called_at;		/* when the last of them was recorded */
-	int64		deviation;		/* likewise of how far latencies are from it */
+	int64		deviation;		/* likewise of how far calls are from it, those included that were given up */
 	int32		account;		/* ids of llmquota.name, as the next; 0: no limit is known */
 	int32		model;
 	LlmqLearned learned[LLMQ_MAX_LEARNED];	/* limits of the model at the account */
@@ -33,6 +33,7 @@ typedef struct LlmqServiceCall
 	int32		account;
 	int32		model;
 	bool		failed;
+	bool		timed_out;
 	int64		now;
 	int64		latency;		/* microseconds, negative when not given */
 	const LlmqBreakerRule *rule;
@@ -40,6 +41,7 @@ typedef struct LlmqServiceCall
 	bool		provider_opens;
 } LlmqServiceCall;
 
+extern uint64 llmq_service_noted(void);
 extern void llmq_service_note(LlmqLive *live, LlmqServiceCall *call);
 extern int32 llmq_service_id(LlmqLive *live, int32 account, int32 model, bool create);
 extern bool llmq_service_read(LlmqLive *live, int32 account, int32 model, LlmqService *service);

@@ -23,7 +23,7 @@
 #include "miscadmin.h"
 
 #include "pick.h"
-#include "service.h"
+#include "pace.h"
 #include "turn.h"
 
 #define COMPARE_ALL 16
@@ -222,21 +222,9 @@ next_of_session(LlmqPick *pick, LlmqTier *tier)
 
 /* The mean duration of calls with a candidate, in microseconds; 0 when it is not known. */
 static int64
-latency(LlmqPick *pick, LlmqCandidate *candidate)
+latency(LlmqPick *pick, const LlmqCandidate *candidate)
 {
-	LlmqService service;
-	int32		account;
-	int32		model;
-
-	if (pick->now >= candidate->latency_read && pick->now - candidate->latency_read < LATENCY_AGE)
-		return candidate->latency;
-	account = llmq_name_find(&candidate->key->account->subject.ref);
-	model = llmq_name_find(&pick->model->ref);
-	candidate->latency = 0;
-	candidate->latency_read = pick->now;
-	if (account != 0 && model != 0 && llmq_service_read(&pick->live, account, model, &service))
-		candidate->latency = service.latency;
-	return candidate->latency;
+	return llmq_pace(&pick->live, candidate->key->account, pick->model, pick->now, LATENCY_AGE)->latency;
 }
 
 /* Notes which candidates are compared by their latency: all that were not asked, or some of many. */
