@@ -20,6 +20,7 @@
 #include "error_body.h"
 #include "limit_text.h"
 #include "ratelimit_header.h"
+#include "stored.h"
 
 /* Where a rule looks. */
 typedef enum Where
@@ -159,7 +160,7 @@ static const char *const kind_names[] = {
 const char *
 llmq_failure_name(LlmqFailureKind kind)
 {
-	return kind_names[kind];
+	return LLMQ_STORED_TEXT(kind_names, kind);
 }
 
 /* Does the body bear this name? One that is no JSON, such as an exception's text, bears all it contains. */

@@ -130,12 +130,11 @@ learn(int32 id, const LlmqHealthBoard *board)
 		Patient    *patient;
 		bool		found;
 
+		if (trouble->patient.scope == 0 && free_place.board == 0)
+			free_place = where;
+		/* a kind of a later version is left to it */
 		if (trouble->patient.scope == 0 || trouble->kind >= LLMQ_TROUBLE_KINDS)
-		{
-			if (free_place.board == 0)
-				free_place = where;
 			continue;
-		}
 		patient = patients_insert(known, trouble->patient, &found);
 		if (!found)
 			memset(patient->place, 0, sizeof(patient->place));

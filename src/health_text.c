@@ -6,6 +6,7 @@
 
 #include "health.h"
 #include "name.h"
+#include "stored.h"
 
 /* A trouble's scope, by its letter; a model at an account is of the account. */
 const char *
@@ -37,7 +38,7 @@ llmq_trouble_text(LlmqTroubleKind kind)
 		[LLMQ_TROUBLE_DISABLED] = "disabled",
 	};
 
-	return texts[kind];
+	return LLMQ_STORED_TEXT(texts, kind);
 }
 
 const char *
@@ -54,7 +55,7 @@ llmq_health_event_text(LlmqHealthEventKind kind)
 		[LLMQ_EVENT_ENABLED] = "enabled",
 	};
 
-	return texts[kind];
+	return LLMQ_STORED_TEXT(texts, kind);
 }
 
 /* Whom a trouble is about, by the names of now. NULL where there is none. */

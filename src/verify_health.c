@@ -14,6 +14,7 @@ static bool
 fault(LlmqFault *fault, const char *problem, int64 expected, int64 found)
 {
 	fault->problem = problem;
+	fault->unknown = false;
 	snprintf(fault->expected, sizeof(fault->expected), INT64_FORMAT, expected);
 	snprintf(fault->found, sizeof(fault->found), INT64_FORMAT, found);
 	return true;
@@ -41,10 +42,10 @@ trouble_fault(const LlmqTrouble *trouble, LlmqFault *found)
 {
 	if (patient_fault(&trouble->patient, found))
 		return true;
-	if (trouble->kind <= LLMQ_TROUBLE_NONE || trouble->kind >= LLMQ_TROUBLE_KINDS)
+	if (trouble->kind == LLMQ_TROUBLE_NONE)
 		return fault(found, "kind of a trouble", LLMQ_TROUBLE_COOLING, trouble->kind);
-	if (trouble->failure > LLMQ_FAILURE_NOT_FOUND)
-		return fault(found, "failure of a trouble", LLMQ_FAILURE_NOT_FOUND, trouble->failure);
+	llmq_fault_if_unknown(found, "kind of a trouble", LLMQ_TROUBLE_KINDS - 1, trouble->kind);
+	llmq_fault_if_unknown(found, "failure of a trouble", LLMQ_FAILURE_NOT_FOUND, trouble->failure);
 	if (memchr(trouble->reason, '\0', LLMQ_MAX_REASON) == NULL)
 		return fault(found, "reason of a trouble", LLMQ_MAX_REASON - 1, LLMQ_MAX_REASON);
 	return false;
@@ -108,8 +109,9 @@ llmq_events_fault(const LlmqHealthEvents *events, LlmqFault *found)
 		if (page >= 0 && llmq_event_page(event->number) != page)
 			return fault(found, "page of an event", page, llmq_event_page(event->number));
 		page = llmq_event_page(event->number);
-		if (event->kind <= LLMQ_EVENT_NONE || event->kind > LLMQ_EVENT_ENABLED)
-			return fault(found, "kind of an event", LLMQ_EVENT_ENABLED, event->kind);
+		if (event->kind == LLMQ_EVENT_NONE)
+			return fault(found, "kind of an event", LLMQ_EVENT_COOLED, event->kind);
+		llmq_fault_if_unknown(found, "kind of an event", LLMQ_EVENT_ENABLED, event->kind);
 		if (trouble_fault(&event->trouble, found))
 			return true;
 	}

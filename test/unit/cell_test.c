@@ -31,7 +31,7 @@ cell_fault(PG_FUNCTION_ARGS)
 	bytea	   *image = PG_GETARG_BYTEA_PP(1);
 	Size		size = VARSIZE_ANY_EXHDR(image);
 	LlmqCellHeader *copy = palloc(Max(size, sizeof(LlmqCellHeader)));
-	LlmqFault	fault;
+	LlmqFault	fault = {0};
 
 	memcpy(copy, VARDATA_ANY(image), size);
 	if (!llmq_cell_fault((LlmqLiveTable) PG_GETARG_INT32(0), copy, size, PG_GETARG_INT32(2), &fault))
@@ -45,13 +45,16 @@ cell_sealed_fault(PG_FUNCTION_ARGS)
 {
 	bytea	   *image = PG_GETARG_BYTEA_P_COPY(1);
 	LlmqCellHeader *copy = palloc(VARSIZE(image));
-	LlmqFault	fault;
+	LlmqFault	fault = {0};
+	bool		damaged;
 
 	memcpy(copy, VARDATA(image), VARSIZE(image) - VARHDRSZ);
 	copy->crc = llmq_cell_crc(copy);
-	if (!llmq_cell_fault((LlmqLiveTable) PG_GETARG_INT32(0), copy, VARSIZE(image) - VARHDRSZ, PG_GETARG_INT32(2), &fault))
+	damaged = llmq_cell_fault((LlmqLiveTable) PG_GETARG_INT32(0), copy, VARSIZE(image) - VARHDRSZ, PG_GETARG_INT32(2), &fault);
+	if (!damaged && !fault.unknown)
 		PG_RETURN_NULL();
-	PG_RETURN_TEXT_P(cstring_to_text(psprintf("%s: %s, %s", fault.problem, fault.expected, fault.found)));
+	PG_RETURN_TEXT_P(cstring_to_text(psprintf("%s%s: %s, %s", damaged ? "" : "unknown ", fault.problem, fault.expected,
+											  fault.found)));
 }
 
 /* The state of a cell in its page, which is locked. */
@@ -71,7 +74,7 @@ lock_cell(LlmqLive *live, LlmqLiveTable table, int32 id, Buffer *buffer)
 	return state;
 }
 
-/* cell_write(live_table int, id int, at int, bytes bytea): damages a cell in its page, checksum and all */
+/* cell_write(live_table int, id int, at int, bytes bytea, sealed bool): damages a cell in its page; the checksum holds? */
 Datum
 cell_write(PG_FUNCTION_ARGS)
 {
@@ -79,10 +82,13 @@ cell_write(PG_FUNCTION_ARGS)
 	bytea	   *bytes = PG_GETARG_BYTEA_PP(3);
 	LlmqLive	live;
 	Buffer		buffer;
+	LlmqCellHeader *state;
 
 	llmq_live_open(&live, LLMQ_LIVE_COUNT, RowExclusiveLock);
-	memcpy((char *) lock_cell(&live, table, PG_GETARG_INT32(1), &buffer) + PG_GETARG_INT32(2), VARDATA_ANY(bytes),
-		   VARSIZE_ANY_EXHDR(bytes));
+	state = lock_cell(&live, table, PG_GETARG_INT32(1), &buffer);
+	memcpy((char *) state + PG_GETARG_INT32(2), VARDATA_ANY(bytes), VARSIZE_ANY_EXHDR(bytes));
+	if (PG_NARGS() > 4 && PG_GETARG_BOOL(4))
+		state->crc = llmq_cell_crc(state);
 	MarkBufferDirty(buffer);
 	UnlockReleaseBuffer(buffer);
 	llmq_live_close(&live);
