@@ -28,9 +28,9 @@ def refusals(calls):
 
 
 def least_used(service):
-    """Of every account's windows after the first: the share of the limit that was used, the smallest of all."""
-    shares = [window / limit["amount"] for account in service.report().values() for limit in account["limits"][:1]
-              for window in limit["windows"][1:service.windows + 1]]
+    """What an account's limit allows in the windows after the first: the share of it that was used, the smallest of all."""
+    shares = [sum(limit["windows"][1:service.windows + 1]) / service.windows / limit["amount"]
+              for account in service.report().values() for limit in account["limits"][:1]]
     return min(shares)
 
 
@@ -45,7 +45,7 @@ def known(service):
     beside = sorted(request["ended_us"] - request["started_us"] - sum(a["http_us"] for a in request["attempts"])
                     for request in requests if request["outcome"] == "ok" and request["picks"] == 1)
     return [at_most("429s of providers", refusals(calls), 0),
-            at_least("least used window of an account", least_used(service), 0.97),
+            at_least("least used limit of an account", least_used(service), 0.97),
             at_most("time beside the provider's, p95, ms", beside[len(beside) * 95 // 100] / 1000, 50),
             at_most("statements of a request without a retry", max(r["statements"] for r in requests
                                                                    if r["picks"] == 1 and r["outcome"] == "ok"), 2)]

@@ -14,8 +14,8 @@ BUILD = pathlib.Path(os.environ["LLMQ_RUN"]) / "scenarios"
 PROGRAMS = ROOT / "build" / "testing"
 DATABASE = "postgres"
 
-# A provider's minute, in milliseconds.
-WINDOW_MS = int(os.environ.get("SCENARIO_MINUTE_MS", 6000))
+# A provider's minute, in milliseconds; in proportion the 50 that calls may be late are no more than some 250 of a real one.
+WINDOW_MS = int(os.environ.get("SCENARIO_MINUTE_MS", 12000))
 
 BASES = {"openai": "/v1", "anthropic": "/v1", "gemini": "/v1beta"}
 
@@ -110,7 +110,7 @@ class Service:
         """A new extension: one model to a provider, the route `chat` over steps of providers, and for each account so
         many requests a window, `requests(account)`; None: no quota."""
         self.sql("DROP EXTENSION IF EXISTS llmquota CASCADE; CREATE EXTENSION llmquota")
-        # calls reach the simulator up to 50 ms late; the default would be a 24th of so short a minute
+        # calls reach the simulator up to 50 ms late; the default would be a 48th of so short a minute
         self.sql("UPDATE llmquota.setting SET value = '60' WHERE name = 'arrival_slack'")
         for api, base in BASES.items():
             self.sql("INSERT INTO llmquota.provider (provider, adapter, base_url) VALUES "

@@ -106,6 +106,12 @@ SELECT p.refusal->>'amount' AS amount, p.refusal->>'period' AS period
   FROM llmquota_pick('claude', input_tokens => 3500, max_output_tokens => 1) p;
 DELETE FROM llmquota.quota WHERE per = '1 hour';
 SELECT * FROM refused_by('claude', 3001);
+UPDATE llmquota.quota SET per = '1 minute';
+SELECT * FROM refused_by('claude', 4001);
+INSERT INTO llmquota.quota (scope, subject, metric, amount, per) VALUES ('account', 'b', 'output_tokens', 1000, '1 minute');
+SELECT answer('claude', '{"x-ratelimit-limit-output-tokens-day": "500"}'),
+	   answer('claude', '{"x-ratelimit-limit-output-tokens-minute": "600"}');
+SELECT refusal->>'amount' AS amount FROM llmquota_pick('claude', input_tokens => 1, max_output_tokens => 700);
 SELECT account, model, metric, period, configured, in_force FROM observed WHERE account = 'b';
 
 -- when nobody says it again more is tried, until the configured amount is back
