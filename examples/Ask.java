@@ -41,7 +41,7 @@ public class Ask {
     static HttpRequest request(ResultSet pick) throws SQLException {
         return HttpRequest.newBuilder(URI.create(pick.getString("base_url") + "/chat/completions"))
             .header("Authorization", "Bearer " + System.getenv(pick.getString("secret_ref")))
-            .header("Content-Type", "application/json").timeout(Duration.ofSeconds(30))
+            .header("Content-Type", "application/json").timeout(Duration.ofMillis(pick.getInt("timeout_ms")))
             .POST(HttpRequest.BodyPublishers.ofString(pick.getString("body"))).build();
     }
 

@@ -17,7 +17,7 @@ async function call(pick, question) {
     const headers = { Authorization: `Bearer ${process.env[pick.secret_ref]}`, 'Content-Type': 'application/json' };
     const body = JSON.stringify({ model: pick.provider_model, max_tokens: pick.max_output_tokens,
         messages: [{ role: 'user', content: question }] });
-    const signal = AbortSignal.timeout(30_000);
+    const signal = AbortSignal.timeout(pick.timeout_ms);
     try {
         const reply = await fetch(`${pick.base_url}/chat/completions`, { method: 'POST', headers, body, signal });
         return [reply.status, await reply.text()];

@@ -24,10 +24,11 @@ PATIENCE_MS = 20_000
 def call(pick, question):
     """Calls the provider: the HTTP status or None, and its body or what went wrong."""
     headers = {"Authorization": "Bearer " + os.environ[pick.secret_ref], "Content-Type": "application/json"}
+    url = pick.base_url + "/chat/completions"
     body = json.dumps({"model": pick.provider_model, "max_tokens": pick.max_output_tokens,
                        "messages": [{"role": "user", "content": question}]})
     try:
-        with urlopen(Request(pick.base_url + "/chat/completions", body.encode(), headers), timeout=30) as reply:
+        with urlopen(Request(url, body.encode(), headers), timeout=pick.timeout_ms / 1000) as reply:
             return reply.status, reply.read().decode()
     except HTTPError as error:
         return error.code, error.read().decode()

@@ -18,13 +18,14 @@
 
 SELECT pick.*, status = 'granted' AS granted, base_url || '/chat/completions' AS url,
        coalesce(retry_after_ms <= 20000, false) AS patient, retry_after_ms / 1000.0 AS wait_s,
+       timeout_ms / 1000.0 AS timeout_s,
        jsonb_build_object('model', provider_model, 'max_tokens', max_output_tokens,
            'messages', jsonb_build_array(jsonb_build_object('role', 'user', 'content', :'question'))) AS body
   FROM :next AS pick \gset
 
 \if :granted
     -- printf is the shell's own: the secret is not among the arguments of a program, where everybody could read it
-    \set curl 'curl -sS -m 30 -w "\\n%{http_code}"'
+    \set curl 'curl -sS -m ' :timeout_s ' -w "\\n%{http_code}"'
     \set reply `printf 'Authorization: Bearer %s' "$(printenv :'secret_ref')" | :curl -H @- --json :'body' :'url' 2>&1`
     SELECT split[1] AS body, nullif(split[2], '000')::int AS http_status, split[2] = '200' AS success
       FROM regexp_match(:'reply', '^(.*)\n(\d{3})$') AS split \gset
