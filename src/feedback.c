@@ -117,7 +117,8 @@ count(const Feedback *feedback, bool failed, const LlmqBreakerRule *rule)
 	const LlmqSlot *slot = feedback->slot;
 	LlmqServiceCall call = {
 		.provider = slot->provider,.account = slot->account,.model = slot->model,.failed = failed,
-		.timed_out = failed && feedback->diagnosis.kind == LLMQ_FAILURE_TIMEOUT,.now = feedback->evidence.now,.latency = slot->settlement.latency_ms * INT64CONST(1000),.rule = rule
+		.timed_out = failed && feedback->diagnosis.kind == LLMQ_FAILURE_TIMEOUT,.now = feedback->evidence.now,
+		.latency = slot->settlement.latency_ms * INT64CONST(1000),.rule = rule
 	};
 	LlmqPatient service = blamed(slot, LLMQ_BLAME_ACCOUNT_MODEL);
 	LlmqPatient provider = blamed(slot, LLMQ_BLAME_PROVIDER);
