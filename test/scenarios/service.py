@@ -110,8 +110,9 @@ class Service:
         """A new extension: one model to a provider, the route `chat` over steps of providers, and for each account so
         many requests a window, `requests(account)`; None: no quota."""
         self.sql("DROP EXTENSION IF EXISTS llmquota CASCADE; CREATE EXTENSION llmquota")
-        # calls reach the simulator up to 50 ms late; the default would be a 48th of so short a minute
-        self.sql("UPDATE llmquota.setting SET value = '60' WHERE name = 'arrival_slack'")
+        # calls reach the simulator up to 50 ms late, and later on a busy machine; the default would be a 48th of so short a
+        # minute
+        self.sql("UPDATE llmquota.setting SET value = '100' WHERE name = 'arrival_slack'")
         for api, base in BASES.items():
             self.sql("INSERT INTO llmquota.provider (provider, adapter, base_url) VALUES "
                      f"('{api}', '{api}', '{self.url}{base}');"
