@@ -9,6 +9,7 @@
  */
 #include "postgres.h"
 
+#include "inject.h"
 #include "name.h"
 #include "pick.h"
 
@@ -139,6 +140,8 @@ llmq_probes_claim(LlmqPick *pick, const LlmqAvoid *avoid)
 {
 	int64		until = pick->now + pick->ttl_ms * INT64CONST(1000);
 
+	if (avoid->nprobes > 0)
+		LLMQ_INJECT_GATE("probe");
 	for (int i = 0; i < avoid->nprobes; i++)
 	{
 		if (change_probe(pick, avoid, i, until))

@@ -6,7 +6,8 @@
  * whatever becomes of the caller's transaction. A limit, a lack of money or of capacity cools whoever it is the limit
  * of, for as long as the provider says or else as backing off asks. Errors, timeouts and cut connections happen, so
  * one alone keeps nobody away: they are counted, and the breaker opens when they are too many. A refused credential
- * disables its key. What the caller did wrong, or broke off, says nothing of anybody.
+ * disables its key. What the caller did wrong, or broke off, says nothing of anybody; if that was a probe, the next
+ * call may be one.
  */
 #include "postgres.h"
 
@@ -171,6 +172,20 @@ learn_from_success(const Feedback *feedback)
 	}
 }
 
+/* Neither broken nor well: whatever the call was a probe of, if that is still in trouble, needs another one. */
+static void
+give_back_probes(const Feedback *feedback)
+{
+	if (llmq_health_troubles() == 0)
+		return;
+	for (LlmqBlame blame = LLMQ_BLAME_KEY; blame <= LLMQ_BLAME_PROVIDER; blame++)
+	{
+		LlmqPatient who = blamed(feedback->slot, blame);
+
+		llmq_remedy_undecided(feedback->live, &who, &feedback->evidence);
+	}
+}
+
 /* What the answer says of the provider's limits holds whether the call succeeded or not. */
 static void
 learn_limits(const Feedback *feedback, const LlmqReport *report, LlmqCatalog *catalog)
@@ -185,7 +200,7 @@ learn_limits(const Feedback *feedback, const LlmqReport *report, LlmqCatalog *ca
 	llmq_limits_learn(&answer);
 }
 
-/* Learns from a call that has been settled just now. No lock may be held. */
+/* Learns from a call that has been settled just now; no report: it was not made. No lock may be held. */
 void
 llmq_feedback(LlmqLive *live, const LlmqLeaseId *id, const LlmqSlot *slot, const LlmqReport *report)
 {
@@ -209,5 +224,8 @@ llmq_feedback(LlmqLive *live, const LlmqLeaseId *id, const LlmqSlot *slot, const
 		feedback.evidence.failure = feedback.diagnosis.kind;
 		learn_from_failure(&feedback, catalog);
 	}
-	learn_limits(&feedback, report, catalog);
+	if (slot->settlement.outcome != LLMQ_OUTCOME_OK)
+		give_back_probes(&feedback);
+	if (report != NULL)
+		learn_limits(&feedback, report, catalog);
 }

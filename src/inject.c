@@ -12,6 +12,7 @@
 #include "access/xlog.h"
 #include "miscadmin.h"
 #include "storage/latch.h"
+#include "utils/fmgrprotos.h"
 #include "utils/guc.h"
 #include "utils/wait_event.h"
 
@@ -96,6 +97,16 @@ llmq_inject_hang(const char *point)
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();
 	}
+}
+
+/* Waits at the point that the test asked for while somebody has the advisory lock 0, as isolation tests can see. */
+void
+llmq_inject_gate(const char *point)
+{
+	if (!llmq_injected(point))
+		return;
+	(void) DirectFunctionCall1(pg_advisory_lock_int8, Int64GetDatum(0));
+	(void) DirectFunctionCall1(pg_advisory_unlock_int8, Int64GetDatum(0));
 }
 
 #endif							/* LLMQ_TESTING */

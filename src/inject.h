@@ -18,15 +18,18 @@ extern bool llmq_injected(const char *point);
 extern void llmq_inject_error(const char *point);
 extern void llmq_inject_crash(const char *point, XLogRecPtr lsn);
 extern void llmq_inject_hang(const char *point);
+extern void llmq_inject_gate(const char *point);
 
 #define LLMQ_INJECT_ERROR(point) llmq_inject_error(point)
 #define LLMQ_INJECT_CRASH(point, lsn) llmq_inject_crash(point, lsn)
 #define LLMQ_INJECT_HANG(point) llmq_inject_hang(point)
+#define LLMQ_INJECT_GATE(point) llmq_inject_gate(point)
 #define LLMQ_INJECTED(point) llmq_injected(point)
 #else
 #define LLMQ_INJECT_ERROR(point) ((void) 0)
 #define LLMQ_INJECT_CRASH(point, lsn) ((void) 0)
 #define LLMQ_INJECT_HANG(point) ((void) 0)
+#define LLMQ_INJECT_GATE(point) ((void) 0)
 #define LLMQ_INJECTED(point) false
 #endif
 

@@ -338,7 +338,7 @@ settle(const pg_uuid_t *uuid, Ending *ending, Settled *settled)
 	if (settle_in_slot(&id, ending, &slot, &standing))
 	{
 		write_ledger(standing, &id, &slot, ending->extra);
-		if (ending->report != NULL && standing != LLMQ_LEASE_OPEN)
+		if (standing != LLMQ_LEASE_OPEN)
 			learn(&id, &slot, ending->report);
 		/* the caller is told now, whatever becomes of a transaction that goes on */
 		if (IsTransactionBlock() || IsSubTransaction())

@@ -194,3 +194,30 @@ llmq_remedy_succeeded(LlmqLive *live, const LlmqPatient *who, const LlmqEvidence
 			(void) llmq_health_change(live, who, kind, edit_end, &remedy);
 	}
 }
+
+static void
+edit_undecided(LlmqHealthChange *change, void *argument)
+{
+	const Remedy *remedy = argument;
+	LlmqTrouble *trouble = &change->trouble;
+
+	if (!is_probe(trouble, remedy->evidence) || trouble->probe_until <= remedy->evidence->now)
+		return;
+	trouble->probe_until = 0;
+	change->silent = true;
+}
+
+/* A call has ended and says nothing of what it was a probe of: the next one may be its probe, at once. */
+void
+llmq_remedy_undecided(LlmqLive *live, const LlmqPatient *who, const LlmqEvidence *evidence)
+{
+	Remedy		remedy = {.evidence = evidence};
+
+	for (int kind = LLMQ_TROUBLE_OPEN; kind < LLMQ_TROUBLE_KINDS; kind++)
+	{
+		const LlmqTrouble *trouble = llmq_health_find(who, kind);
+
+		if (trouble != NULL && is_probe(trouble, evidence))
+			(void) llmq_health_change(live, who, kind, edit_undecided, &remedy);
+	}
+}

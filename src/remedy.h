@@ -25,5 +25,6 @@ extern void llmq_remedy_disable(LlmqLive *live, const LlmqPatient *who, const Ll
 extern void llmq_remedy_failed(LlmqLive *live, const LlmqPatient *who, const LlmqEvidence *evidence,
 							   const LlmqBreakerRule *rule);
 extern void llmq_remedy_succeeded(LlmqLive *live, const LlmqPatient *who, const LlmqEvidence *evidence);
+extern void llmq_remedy_undecided(LlmqLive *live, const LlmqPatient *who, const LlmqEvidence *evidence);
 
 #endif							/* LLMQ_REMEDY_H */
