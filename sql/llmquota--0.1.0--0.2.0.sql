@@ -514,6 +514,12 @@ BEGIN
 END
 $$;
 
+CREATE FUNCTION @extschema@.llmquota_apply_all_grants()
+RETURNS void
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'llmquota_apply_all_grants';
+COMMENT ON FUNCTION @extschema@.llmquota_apply_all_grants() IS 'internal: does what llmquota_apply_grants does for all roles of llmquota.role_grant, also in a script of the extension';
+
 CREATE OR REPLACE FUNCTION @extschema@.llmquota_check_rename(kind text, old_name text, new_name text)
 RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
@@ -898,18 +904,11 @@ REVOKE ALL ON FUNCTION
 	@extschema@.llmquota_key_state(text, text),
 	@extschema@.llmquota_observed_rows(),
 	@extschema@.llmquota_adopt_limits(text),
+	@extschema@.llmquota_apply_all_grants(),
 	@extschema@.llmquota_check_route_option()
 	FROM PUBLIC;
 
--- What is granted in here would be taken for the extension's own and not be dumped.
-DO $$
-BEGIN
-	IF EXISTS (SELECT FROM llmquota.role_grant) THEN
-		RAISE WARNING USING MESSAGE = 'roles of llmquota.role_grant have no privileges on what is new',
-			HINT = 'SELECT @extschema@.llmquota_apply_grants(role) FROM llmquota.role_grant GROUP BY role.';
-	END IF;
-END
-$$;
+SELECT @extschema@.llmquota_apply_all_grants();
 
 --
 -- Dump registration

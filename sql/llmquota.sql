@@ -1554,6 +1554,12 @@ END
 $$;
 COMMENT ON FUNCTION @extschema@.llmquota_apply_grants(text) IS 'internal: brings the privileges of a role in line with llmquota.role_grant';
 
+CREATE FUNCTION @extschema@.llmquota_apply_all_grants()
+RETURNS void
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'llmquota_apply_all_grants';
+COMMENT ON FUNCTION @extschema@.llmquota_apply_all_grants() IS 'internal: does what llmquota_apply_grants does for all roles of llmquota.role_grant, also in a script of the extension';
+
 -- Raises when the arguments of llmquota_grant and llmquota_revoke make no sense.
 CREATE FUNCTION @extschema@.llmquota_check_grant(role text, kind text, org text)
 RETURNS void
@@ -2641,6 +2647,7 @@ REVOKE ALL ON FUNCTION
 	@extschema@.llmquota_drop_history(timestamptz),
 	@extschema@.llmquota_apply_policies(text),
 	@extschema@.llmquota_apply_grants(text),
+	@extschema@.llmquota_apply_all_grants(),
 	@extschema@.llmquota_check_grant(text, text, text),
 	@extschema@.llmquota_grant(text, text, text),
 	@extschema@.llmquota_revoke(text, text, text),

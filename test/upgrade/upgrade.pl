@@ -128,6 +128,38 @@ sub settings_after
 
 is(settings_after("$install_old; ALTER EXTENSION llmquota UPDATE"), settings_after('CREATE EXTENSION llmquota'), 'and has the same settings');
 
+# Roles keep what llmquota.role_grant says: what was made anew, and what is new. A dump has that as theirs.
+$node->safe_psql('postgres', 'CREATE ROLE upgrade_app; CREATE ROLE upgrade_bound; CREATE ROLE upgrade_admin; CREATE ROLE upgrade_gone; CREATE ROLE upgrade_other');
+my $granted_before = qq{$install_old;
+	SELECT llmquota_grant('upgrade_app', 'app'), llmquota_grant('upgrade_bound', 'app', 'clinic-7'), llmquota_grant('upgrade_admin', 'admin'), llmquota_grant('upgrade_gone', 'app');
+	SELECT llmquota_revoke('upgrade_gone', 'app');
+	INSERT INTO llmquota.role_grant (role, kind) VALUES ('upgrade_dropped', 'app')};
+
+# The privileges that these roles have, and those of them that a dump has.
+sub privileges_after
+{
+	my ($statements) = @_;
+	members_after('llmquota', $statements);
+	my $privileges = $node->safe_psql('members', q{
+		SELECT p.oid::regprocedure || ' ' || r.rolname FROM pg_proc p, pg_roles r
+		 WHERE p.proname ~ '^llmquota_' AND r.rolname ~ '^upgrade_' AND has_function_privilege(r.oid, p.oid, 'EXECUTE')
+		UNION ALL
+		SELECT c.oid::regclass || ' ' || t || ' ' || r.rolname FROM pg_class c, pg_roles r, unnest('{SELECT,INSERT,UPDATE,DELETE}'::text[]) t
+		 WHERE c.relnamespace = 'llmquota'::regnamespace AND c.relkind IN ('r', 'v', 'p') AND r.rolname ~ '^upgrade_' AND has_table_privilege(r.oid, c.oid, t)
+		UNION ALL
+		SELECT polrelid::regclass || ' policy ' || polname FROM pg_policy
+		 ORDER BY 1});
+	my ($dump) = run_command([ 'pg_dump', '--schema-only', '-h', $node->host, '-p', $node->port, 'members' ]);
+	return ($privileges, join "\n", sort grep { /^(GRANT|CREATE POLICY) .*upgrade_/ } split /\n/, $dump);
+}
+
+my ($upgraded, $upgraded_dump) = privileges_after("$granted_before; ALTER EXTENSION llmquota UPDATE");
+my ($fresh_privileges, $fresh_dump) = privileges_after($granted_before =~ s/ VERSION '\Q$old\E'//r);
+like($upgraded, qr/^llmquota_pick\(.*\) upgrade_app$/m, 'after the upgrade a role that could pick can pick');
+unlike($upgraded, qr/upgrade_(gone|other)$/m, 'and one that could not cannot');
+is($upgraded, $fresh_privileges, 'all roles have the privileges of a fresh installation');
+is($upgraded_dump, $fresh_dump, 'and a dump has them');
+
 # Leases in flight, and sessions with either library
 sub session
 {
