@@ -30,10 +30,12 @@ SELECT timeout_ms AS elsewhere FROM llmquota_pick('slow', exclude => '{a}');
 -- the second call weighs a half: a mean of 16 seconds, and 9 off (a backend may go by what it has read for a second)
 SELECT call('uneven', 20000), call('uneven', 12000);
 DO $$
+DECLARE
+	pause CONSTANT double precision := 0.02;
 BEGIN
 	FOR i IN 1 .. 500 LOOP
 		EXIT WHEN timeout_ms('uneven') < 60000;
-		PERFORM pg_sleep(0.02);
+		PERFORM pg_sleep(pause);
 	END LOOP;
 END
 $$;
@@ -42,10 +44,12 @@ SELECT timeout_ms('uneven');
 SELECT call('given_up', 40000, 504) FROM generate_series(1, 2);
 SELECT llmquota_clear() >= 0 AS cleared;
 DO $$
+DECLARE
+	pause CONSTANT double precision := 0.02;
 BEGIN
 	FOR i IN 1 .. 500 LOOP
 		EXIT WHEN timeout_ms('given_up') > 16000;
-		PERFORM pg_sleep(0.02);
+		PERFORM pg_sleep(pause);
 	END LOOP;
 END
 $$;
