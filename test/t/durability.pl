@@ -15,11 +15,13 @@ my $node = new_node('primary',
 	init => { allows_streaming => 1 },
 	conf => [ "wal_writer_delay = '${wal_writer_delay}s'", 'wal_sender_timeout = 0', 'checkpoint_timeout = 1h' ]);
 
-# A session whose picks find every cell born, so that they write nothing but their charge.
+# A session whose picks find every cell born, pages with free slots among them, so that they write nothing but their
+# charge: a transaction that gave birth waits for the standby once more, when it commits.
 sub warm_session
 {
 	my $session = $node->background_psql('postgres', on_error_stop => 0);
 
+	$session->query_safe('SELECT count(llmquota_release(lease)) FROM llmquota.lease');
 	$session->query_safe("SELECT llmquota_release(lease) FROM llmquota_pick('large', 'clinic')") for 1 .. 20;
 	return $session;
 }
