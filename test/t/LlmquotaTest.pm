@@ -11,7 +11,7 @@ use Test::More;
 use Time::HiRes qw(time usleep);
 
 our @EXPORT =
-  qw(sql maintain_all new_node fixture crash poll in_flight disagreements agree verified amcheck state_of backend_pid
+  qw(sql maintain_all new_node fixture crash poll in_flight disagreements agree verified unsound amcheck state_of backend_pid
   ask sqlstate);
 
 # What SQL answers; it must succeed.
@@ -187,16 +187,24 @@ sub verified
 	return is(sql($node, 'SELECT * FROM llmquota_verify()'), '', "$what: llmquota_verify() finds nothing");
 }
 
+# What pg_amcheck finds wrong with heap and indexes of every table, each entry of the heap among them; '' if nothing.
+sub unsound
+{
+	my ($node) = @_;
+	my ($out, $err) = ('', '');
+	my @command = ('pg_amcheck', '--heapallindexed', '-h', $node->host, '-p', $node->port, '-d', 'postgres');
+
+	my $ok = IPC::Run::run(\@command, '>', \$out, '2>', \$err);
+	return $ok || $out . $err ne '' ? $out . $err : 'pg_amcheck failed';
+}
+
 # A test: heap and indexes of every table are sound, and the indexes have everything.
 sub amcheck
 {
 	my ($node, $what) = @_;
-	my ($out, $err) = ('', '');
-	my @command = ('pg_amcheck', '--heapallindexed', '-h', $node->host, '-p', $node->port, '-d', 'postgres');
 
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	my $ok = IPC::Run::run(\@command, '>', \$out, '2>', \$err);
-	return is(($ok ? '' : 'failed: ') . $out . $err, '', "$what: pg_amcheck finds nothing");
+	return is(unsound($node), '', "$what: pg_amcheck finds nothing");
 }
 
 # What pg_stat_activity says of a backend, for polling.

@@ -17,6 +17,9 @@ sub start_load
 	return LlmquotaLoad->start($node, clients => 4, orgs => 300);
 }
 
+# What REINDEX CONCURRENTLY leaves when a cell is born meanwhile: its entry may be there twice (doc/design.md, Known limits).
+my $twice = qr/^btree index "\S+":\n\s+ERROR:  item order invariant violated for index .*\n\s+DETAIL:  .*heap tid=(\(\S+\))\) .*heap tid=\1\) .*\n/m;
+
 # Ends a load; tests: its clients have seen no error, and everything they were told is so.
 sub check_load
 {
@@ -28,7 +31,9 @@ sub check_load
 	is(LlmquotaLoad::missing($known, $node), '', "$what: every charge and settlement is there");
 	agree($node, $what);
 	verified($node, $what);
-	amcheck($node, $what);
+	is(unsound($node) =~ s/$twice//gr, '', "$what: pg_amcheck finds no more than entries that are there twice");
+	sql($node, "REINDEX TABLE $_") for @tables;
+	amcheck($node, "$what, after REINDEX");
 	return;
 }
 
