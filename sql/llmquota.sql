@@ -53,13 +53,17 @@ CREATE TYPE llmquota.record_result AS (
 	status text,
 	usage_source text,
 	advice text,
-	retry_after_ms int
+	retry_after_ms int,
+	cost numeric,
+	currency text
 );
 COMMENT ON TYPE llmquota.record_result IS 'the answer of llmquota_record';
 COMMENT ON COLUMN llmquota.record_result.status IS 'settled, settled_late (the lease had expired), already_settled, or unknown_lease';
 COMMENT ON COLUMN llmquota.record_result.usage_source IS 'where the stored token figures come from: reported, reserved, late or recovered; NULL for an unknown lease';
 COMMENT ON COLUMN llmquota.record_result.advice IS 'what to do next: done, fallback (at once, with another candidate: llmquota_retry), retry (after retry_after_ms), or stop; NULL for a lease of which nothing is known any more';
 COMMENT ON COLUMN llmquota.record_result.retry_after_ms IS 'milliseconds to wait before the retry; NULL unless the advice is retry';
+COMMENT ON COLUMN llmquota.record_result.cost IS 'what the call cost, as llmquota.usage has it; NULL: nobody knows';
+COMMENT ON COLUMN llmquota.record_result.currency IS 'currency of the cost; NULL: no cost is known';
 
 CREATE TYPE llmquota.explain_result AS (
 	rank int,
@@ -209,6 +213,55 @@ COMMENT ON COLUMN llmquota.model.provider_model IS 'name of the model in request
 COMMENT ON COLUMN llmquota.model.family IS 'models of one family can be limited together; NULL: of no family';
 COMMENT ON COLUMN llmquota.model.default_output_tokens IS 'output tokens reserved for a pick that does not say how many';
 COMMENT ON COLUMN llmquota.model.enabled IS 'false: never picked';
+
+CREATE TABLE llmquota.price (
+	model text NOT NULL,
+	valid_from timestamptz NOT NULL DEFAULT '-infinity',
+	input numeric NOT NULL,
+	output numeric NOT NULL,
+	cached_input numeric,
+	cache_write numeric,
+	reasoning numeric,
+	currency text NOT NULL DEFAULT 'USD',
+	CONSTRAINT price_pkey PRIMARY KEY (model, valid_from),
+	CONSTRAINT price_model_fkey FOREIGN KEY (model) REFERENCES llmquota.model ON UPDATE CASCADE ON DELETE CASCADE,
+	CONSTRAINT price_valid_from_valid CHECK (valid_from OPERATOR(pg_catalog.<) 'infinity'),
+	CONSTRAINT price_input_valid CHECK (input OPERATOR(pg_catalog.>=) 0 AND input OPERATOR(pg_catalog.<=) 9000000000
+		AND input OPERATOR(pg_catalog.=) pg_catalog.round(input, 9)),
+	CONSTRAINT price_output_valid CHECK (output OPERATOR(pg_catalog.>=) 0 AND output OPERATOR(pg_catalog.<=) 9000000000
+		AND output OPERATOR(pg_catalog.=) pg_catalog.round(output, 9)),
+	CONSTRAINT price_cached_input_valid CHECK (cached_input OPERATOR(pg_catalog.>=) 0 AND cached_input OPERATOR(pg_catalog.<=) 9000000000
+		AND cached_input OPERATOR(pg_catalog.=) pg_catalog.round(cached_input, 9)),
+	CONSTRAINT price_cache_write_valid CHECK (cache_write OPERATOR(pg_catalog.>=) 0 AND cache_write OPERATOR(pg_catalog.<=) 9000000000
+		AND cache_write OPERATOR(pg_catalog.=) pg_catalog.round(cache_write, 9)),
+	CONSTRAINT price_reasoning_valid CHECK (reasoning OPERATOR(pg_catalog.>=) 0 AND reasoning OPERATOR(pg_catalog.<=) 9000000000
+		AND reasoning OPERATOR(pg_catalog.=) pg_catalog.round(reasoning, 9)),
+	CONSTRAINT price_currency_valid CHECK (currency OPERATOR(pg_catalog.~) '^[A-Z]{3}$')
+) USING heap;
+COMMENT ON TABLE llmquota.price IS 'what tokens of a model cost. A call has the price that was valid when it was picked; one of a model without a price has no cost';
+COMMENT ON COLUMN llmquota.price.model IS 'the model';
+COMMENT ON COLUMN llmquota.price.valid_from IS 'calls picked from then on have this price, until a later one is valid';
+COMMENT ON COLUMN llmquota.price.input IS 'for a million input tokens, up to 9000000000 with at most nine decimals, as the others; 0: free';
+COMMENT ON COLUMN llmquota.price.output IS 'for a million output tokens';
+COMMENT ON COLUMN llmquota.price.cached_input IS 'for a million input tokens that the provider reads from its cache; NULL: as input';
+COMMENT ON COLUMN llmquota.price.cache_write IS 'for a million input tokens that the provider writes to its cache; NULL: as input';
+COMMENT ON COLUMN llmquota.price.reasoning IS 'for a million output tokens spent on reasoning; NULL: as output';
+COMMENT ON COLUMN llmquota.price.currency IS 'currency of the price: three capital letters (ISO 4217)';
+
+CREATE TABLE llmquota.exchange_rate (
+	currency text NOT NULL,
+	valid_from timestamptz NOT NULL DEFAULT '-infinity',
+	rate numeric NOT NULL,
+	CONSTRAINT exchange_rate_pkey PRIMARY KEY (currency, valid_from),
+	CONSTRAINT exchange_rate_currency_valid CHECK (currency OPERATOR(pg_catalog.~) '^[A-Z]{3}$'),
+	CONSTRAINT exchange_rate_valid_from_valid CHECK (valid_from OPERATOR(pg_catalog.<) 'infinity'),
+	CONSTRAINT exchange_rate_rate_valid CHECK (rate OPERATOR(pg_catalog.>) 0 AND rate OPERATOR(pg_catalog.<=) 9000000
+		AND rate OPERATOR(pg_catalog.=) pg_catalog.round(rate, 12))
+) USING heap;
+COMMENT ON TABLE llmquota.exchange_rate IS 'what currencies are worth. The base currency (setting base_currency) is worth 1 and needs no row';
+COMMENT ON COLUMN llmquota.exchange_rate.currency IS 'the currency: three capital letters (ISO 4217)';
+COMMENT ON COLUMN llmquota.exchange_rate.valid_from IS 'for calls picked from then on, until a later rate is valid';
+COMMENT ON COLUMN llmquota.exchange_rate.rate IS 'units of the base currency for one unit of this one, above 0 to 9000000, with at most twelve decimals';
 
 CREATE TABLE llmquota.route (
 	route text NOT NULL,
@@ -438,7 +491,10 @@ CREATE TABLE llmquota.usage (
 	tags jsonb,
 	first_lease uuid,
 	retry_of uuid,
-	error_class text
+	error_class text,
+	cost numeric,
+	currency text,
+	cost_base numeric
 ) PARTITION BY RANGE (picked_at);
 COMMENT ON TABLE llmquota.usage IS 'the ledger: one row for every lease that ended, in partitions by UTC day of picked_at. A column is NULL when nothing was said or is known';
 COMMENT ON COLUMN llmquota.usage.lease IS 'the lease; unique together with picked_at';
@@ -470,6 +526,9 @@ COMMENT ON COLUMN llmquota.usage.tags IS 'whatever the application gave with the
 COMMENT ON COLUMN llmquota.usage.first_lease IS 'the lease of the first attempt at the request, which all its attempts have in common; NULL: not known';
 COMMENT ON COLUMN llmquota.usage.retry_of IS 'the lease of the attempt that failed before; NULL: a first attempt';
 COMMENT ON COLUMN llmquota.usage.error_class IS 'what kind of failure it was: rate, quota_day, quota_month, billing, overloaded, server, timeout, cancelled, network, auth, forbidden, bad_request, content or not_found; NULL: none, or nobody recorded it';
+COMMENT ON COLUMN llmquota.usage.cost IS 'what the call cost: as recorded, else its tokens (those that were reserved, where no better are known) by the price of its model when it was picked; NULL: nobody knows';
+COMMENT ON COLUMN llmquota.usage.currency IS 'currency of the cost; NULL: no cost is known';
+COMMENT ON COLUMN llmquota.usage.cost_base IS 'the cost in the base currency, by the rate of when it was picked; NULL: no cost or no rate is known';
 
 CREATE TABLE llmquota.usage_default PARTITION OF llmquota.usage DEFAULT;
 COMMENT ON TABLE llmquota.usage_default IS 'ledger rows of days without a partition of their own, until llmquota_maintain makes one';
@@ -777,11 +836,12 @@ CREATE FUNCTION @extschema@.llmquota_record(
 	latency_ms int DEFAULT NULL,
 	tags jsonb DEFAULT NULL,
 	usage jsonb DEFAULT NULL,
-	headers jsonb DEFAULT NULL)
+	headers jsonb DEFAULT NULL,
+	cost numeric DEFAULT NULL)
 RETURNS llmquota.record_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'llmquota_record';
-COMMENT ON FUNCTION @extschema@.llmquota_record(uuid, bigint, bigint, bigint, bigint, bigint, int, text, int, jsonb, jsonb, jsonb) IS
+COMMENT ON FUNCTION @extschema@.llmquota_record(uuid, bigint, bigint, bigint, bigint, bigint, int, text, int, jsonb, jsonb, jsonb, numeric) IS
 'Says how the call of a lease ended and what it used: settles the lease exactly once, corrects what the pick reserved, and writes the row of the ledger. NULL for any argument but lease means: not known';
 
 CREATE FUNCTION @extschema@.llmquota_retry(
@@ -796,11 +856,12 @@ CREATE FUNCTION @extschema@.llmquota_retry(
 	latency_ms int DEFAULT NULL,
 	tags jsonb DEFAULT NULL,
 	usage jsonb DEFAULT NULL,
-	headers jsonb DEFAULT NULL)
+	headers jsonb DEFAULT NULL,
+	cost numeric DEFAULT NULL)
 RETURNS llmquota.pick_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'llmquota_retry';
-COMMENT ON FUNCTION @extschema@.llmquota_retry(uuid, bigint, bigint, bigint, bigint, bigint, int, text, int, jsonb, jsonb, jsonb) IS
+COMMENT ON FUNCTION @extschema@.llmquota_retry(uuid, bigint, bigint, bigint, bigint, bigint, int, text, int, jsonb, jsonb, jsonb, numeric) IS
 'Records that the call of a lease failed, as llmquota_record with the same arguments, and asks for the next attempt at the request, as llmquota_pick with the arguments of the first pick and retry_of: never again for what has failed. Call it as SELECT * FROM llmquota_retry(...). NULL for any argument but lease means: not known; http_status or error has to be given';
 
 CREATE FUNCTION @extschema@.llmquota_release(lease uuid)
@@ -1478,8 +1539,8 @@ LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 AS $$
 DECLARE
 	calls CONSTANT pg_catalog.text := '@extschema@.llmquota_pick(pg_catalog.text, pg_catalog.text, bigint, bigint, pg_catalog.text, pg_catalog.text[], pg_catalog.text, pg_catalog.text, int, pg_catalog.text, pg_catalog.uuid), '
-		'@extschema@.llmquota_record(pg_catalog.uuid, bigint, bigint, bigint, bigint, bigint, int, pg_catalog.text, int, pg_catalog.jsonb, pg_catalog.jsonb, pg_catalog.jsonb), '
-		'@extschema@.llmquota_retry(pg_catalog.uuid, bigint, bigint, bigint, bigint, bigint, int, pg_catalog.text, int, pg_catalog.jsonb, pg_catalog.jsonb, pg_catalog.jsonb), '
+		'@extschema@.llmquota_record(pg_catalog.uuid, bigint, bigint, bigint, bigint, bigint, int, pg_catalog.text, int, pg_catalog.jsonb, pg_catalog.jsonb, pg_catalog.jsonb, pg_catalog.numeric), '
+		'@extschema@.llmquota_retry(pg_catalog.uuid, bigint, bigint, bigint, bigint, bigint, int, pg_catalog.text, int, pg_catalog.jsonb, pg_catalog.jsonb, pg_catalog.jsonb, pg_catalog.numeric), '
 		'@extschema@.llmquota_explain, '
 		'@extschema@.llmquota_release(pg_catalog.uuid), '
 		'@extschema@.llmquota_renew(pg_catalog.uuid, int), '
@@ -1503,7 +1564,7 @@ DECLARE
 		'@extschema@.llmquota_worker_rows(), '
 		'@extschema@.llmquota_names_valid(pg_catalog.text[]), '
 		'@extschema@.llmquota_zone_exists(pg_catalog.text)';
-	configuration CONSTANT pg_catalog.text := 'llmquota.provider, llmquota.account, llmquota.key, llmquota.model, llmquota.route, llmquota.route_option, llmquota.org, llmquota.quota, llmquota.setting';
+	configuration CONSTANT pg_catalog.text := 'llmquota.provider, llmquota.account, llmquota.key, llmquota.model, llmquota.price, llmquota.exchange_rate, llmquota.route, llmquota.route_option, llmquota.org, llmquota.quota, llmquota.setting';
 	spend CONSTANT pg_catalog.text := 'llmquota.usage, llmquota.usage_hourly, llmquota.refusal_hourly';
 	histograms CONSTANT pg_catalog.text := '@extschema@.llmquota_percentile(bigint[], float8), '
 		'@extschema@.llmquota_histogram(int, bigint), '
@@ -2046,6 +2107,7 @@ BEGIN
 	  FROM (VALUES
 			('arrival_slack', '^[0-9]{1,9}$', 0, 10000),
 			('auth_probe_after', '^[0-9]{1,10}$', 1000, 2764800000),
+			('base_currency', '^[A-Z]{3}$', NULL, NULL),
 			('default_input_tokens', '^[0-9]{1,9}$', 0, 100000000),
 			('event_retention', '^[0-9]{1,9}$', 1, 36500),
 			('lease_ttl', '^[0-9]{1,9}$', 1000, 86400000),
@@ -2073,7 +2135,8 @@ BEGIN
 	IF NOT valid THEN
 		RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
 			MESSAGE = pg_catalog.format('invalid value for setting "%s": "%s"', NEW.name, NEW.value),
-			HINT = CASE WHEN known.lowest IS NULL THEN 'Use allow or refuse.'
+			HINT = CASE WHEN known.name OPERATOR(pg_catalog.=) 'base_currency' THEN 'Use three capital letters.'
+						WHEN known.lowest IS NULL THEN 'Use allow or refuse.'
 						ELSE pg_catalog.format('Use a number from %s to %s.', known.lowest, known.highest) END;
 	END IF;
 	IF TG_OP OPERATOR(pg_catalog.=) 'INSERT' THEN
@@ -2387,7 +2450,7 @@ DECLARE
 	target pg_catalog.text;
 	key_columns pg_catalog.text;
 BEGIN
-	FOREACH target IN ARRAY '{provider,account,key,model,route,route_option,org,quota,setting,role_grant,alias}'::pg_catalog.text[] LOOP
+	FOREACH target IN ARRAY '{provider,account,key,model,price,exchange_rate,route,route_option,org,quota,setting,role_grant,alias}'::pg_catalog.text[] LOOP
 		EXECUTE pg_catalog.format('CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE ON llmquota.%I '
 			'FOR EACH ROW EXECUTE FUNCTION @extschema@.llmquota_config_changed()', target);
 		EXECUTE pg_catalog.format('CREATE TRIGGER config_truncated AFTER TRUNCATE ON llmquota.%I '
@@ -2398,6 +2461,7 @@ BEGIN
 	FOR target, key_columns IN
 		SELECT t.name, t.key_columns
 		  FROM (VALUES ('provider', 'provider'), ('account', 'account'), ('key', 'key'), ('model', 'model'), ('org', 'org'),
+					   ('price', 'model, valid_from'), ('exchange_rate', 'currency, valid_from'),
 					   ('route', 'route, org, step, model'), ('route_option', 'route, org'), ('quota', 'id'), ('setting', 'name'),
 					   ('role_grant', 'role, kind, org')) AS t (name, key_columns)
 	LOOP
@@ -2429,6 +2493,7 @@ $$;
 INSERT INTO llmquota.setting (name, value, unit, description) VALUES
 	('auth_probe_after', '3600000', 'ms', 'after how long a key that was disabled because its credential was refused lets one call through to see'),
 	('arrival_slack', '250', 'ms', 'how much longer a charge counts against a limit of a provider, account or key: a call arrives later than it is counted'),
+	('base_currency', 'USD', 'ISO 4217', 'the currency of llmquota.usage.cost_base, which llmquota.exchange_rate counts in'),
 	('default_input_tokens', '1000', 'tokens', 'input tokens reserved for a pick that does not say how many, of a model of which no call has said how many it had'),
 	('event_retention', '90', 'days', 'how long llmquota.event keeps a row'),
 	('lease_ttl', '120000', 'ms', 'how long a lease lives that is not recorded, released or renewed'),
@@ -2576,7 +2641,7 @@ SELECT u.lease, u.picked_at, u.recorded_at, u.recorded_in, u.reserved_input, u.r
 	   u.latency_ms, u.status, COALESCE(o.now_called, u.org) AS org, COALESCE(m.now_called, u.model) AS model,
 	   COALESCE(k.now_called, u.key) AS key, COALESCE(a.now_called, u.account) AS account, u.provider, u.route,
 	   u.usage_source, u.session, u.request_id, u.error, u.tags, u.first_lease, u.retry_of,
-	   u.error_class
+	   u.error_class, u.cost, u.currency, u.cost_base
   FROM llmquota.usage u
   LEFT JOIN llmquota.former_name o ON o.kind OPERATOR(pg_catalog.=) 'org' AND o.name OPERATOR(pg_catalog.=) u.org
 		AND u.recorded_at OPERATOR(pg_catalog.>=) o.since AND u.picked_at OPERATOR(pg_catalog.>=) o.picked_from AND u.picked_at OPERATOR(pg_catalog.<) o.until
@@ -2612,8 +2677,8 @@ REVOKE ALL ON TYPE llmquota.pick_result, llmquota.explain_result, llmquota.recor
 REVOKE ALL ON FUNCTION
 	@extschema@.llmquota_pick(text, text, bigint, bigint, text, text[], text, text, int, text, uuid),
 	@extschema@.llmquota_estimate_tokens(text, text),
-	@extschema@.llmquota_record(uuid, bigint, bigint, bigint, bigint, bigint, int, text, int, jsonb, jsonb, jsonb),
-	@extschema@.llmquota_retry(uuid, bigint, bigint, bigint, bigint, bigint, int, text, int, jsonb, jsonb, jsonb),
+	@extschema@.llmquota_record(uuid, bigint, bigint, bigint, bigint, bigint, int, text, int, jsonb, jsonb, jsonb, numeric),
+	@extschema@.llmquota_retry(uuid, bigint, bigint, bigint, bigint, bigint, int, text, int, jsonb, jsonb, jsonb, numeric),
 	@extschema@.llmquota_release(uuid),
 	@extschema@.llmquota_renew(uuid, int),
 	@extschema@.llmquota_maintain(),
@@ -2686,6 +2751,8 @@ SELECT pg_catalog.pg_extension_config_dump('llmquota.account', '');
 SELECT pg_catalog.pg_extension_config_dump('llmquota.key', '');
 SELECT pg_catalog.pg_extension_config_dump('llmquota.model', '');
 SELECT pg_catalog.pg_extension_config_dump('llmquota.route', '');
+SELECT pg_catalog.pg_extension_config_dump('llmquota.price', '');
+SELECT pg_catalog.pg_extension_config_dump('llmquota.exchange_rate', '');
 SELECT pg_catalog.pg_extension_config_dump('llmquota.route_option', '');
 SELECT pg_catalog.pg_extension_config_dump('llmquota.org', '');
 SELECT pg_catalog.pg_extension_config_dump('llmquota.quota', '');

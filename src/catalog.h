@@ -163,6 +163,7 @@ typedef struct LlmqModel
 	int32		default_output_tokens;
 	LlmqNameRef ref;
 	bool		enabled;
+	struct LlmqDated *tariffs;	/* see price.h */
 	struct LlmqPool *pools;		/* by owner, built when first asked for */
 	struct LlmqRoute *route;	/* of this model alone */
 } LlmqModel;
@@ -234,6 +235,9 @@ typedef struct LlmqRoleGrant
 	bool		admin;
 } LlmqRoleGrant;
 
+/* A currency as ISO 4217 has it, and its end. */
+#define LLMQ_CURRENCY_SIZE 4
+
 typedef struct LlmqSettings
 {
 	int64		arrival_slack;	/* microseconds */
@@ -247,6 +251,7 @@ typedef struct LlmqSettings
 	int32		usage_retention_days;
 	double		refusal_spread;
 	bool		unknown_org_refused;
+	char		base_currency[LLMQ_CURRENCY_SIZE];
 } LlmqSettings;
 
 typedef struct LlmqCatalog
@@ -261,6 +266,7 @@ typedef struct LlmqCatalog
 	struct names_hash *keys;	/* by name; NULL until one is asked for */
 	LlmqQuota  *quotas[LLMQ_SCOPE_COUNT][LLMQ_PART_COUNT];
 	LlmqRoleGrant *role_grants;
+	struct LlmqDated *rates;	/* of all currencies, see price.h */
 	struct names_hash *providers;
 	struct names_hash *accounts;
 	struct names_hash *models;

@@ -23,6 +23,7 @@
 
 #include "catalog_row.h"
 #include "name.h"
+#include "price.h"
 
 /* So many names are compared in less time than one is looked up. */
 #define ACCOUNTS_TO_COMPARE 8
@@ -358,6 +359,8 @@ read_setting(LlmqRow *row)
 		settings->arrival_slack = pg_strtoint64(setting) * 1000;
 	else if (strcmp(name, "auth_probe_after") == 0)
 		settings->auth_probe_after = pg_strtoint64(setting) * 1000;
+	else if (strcmp(name, "base_currency") == 0)
+		strlcpy(settings->base_currency, setting, LLMQ_CURRENCY_SIZE);
 	else if (strcmp(name, "observed_limit_ttl") == 0)
 		settings->observed_limit_ttl = pg_strtoint64(setting) * 1000;
 	else if (strcmp(name, "lease_ttl") == 0)
@@ -416,6 +419,7 @@ static const LlmqSettings default_settings = {
 	.partitions_ahead = 7,
 	.refusal_spread = 0.25,
 	.usage_retention_days = 400,
+	.base_currency = "USD",
 };
 
 /* An empty catalog in its context. */
@@ -482,6 +486,7 @@ llmq_catalog_load(MemoryContext context)
 	llmq_catalog_read(catalog, LLMQ_REL_ACCOUNT, snapshot, read_account);
 	llmq_catalog_read(catalog, LLMQ_REL_KEY, snapshot, read_key);
 	llmq_catalog_read(catalog, LLMQ_REL_MODEL, snapshot, read_model);
+	llmq_prices_load(catalog, snapshot);
 	llmq_routes_load(catalog, snapshot);
 	llmq_catalog_read(catalog, LLMQ_REL_ORG, snapshot, read_org);
 	llmq_catalog_read(catalog, LLMQ_REL_QUOTA, snapshot, read_quota);

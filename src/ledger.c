@@ -33,6 +33,7 @@
 #include "inject.h"
 #include "ledger.h"
 #include "name.h"
+#include "price.h"
 #include "relation.h"
 #include "row.h"
 #include "stored.h"
@@ -43,7 +44,8 @@ enum
 	COL_LEASE, COL_PICKED_AT, COL_RECORDED_AT, COL_RECORDED_IN, COL_RESERVED_INPUT, COL_RESERVED_OUTPUT, COL_INPUT,
 	COL_OUTPUT, COL_CACHED, COL_CACHE_WRITE, COL_REASONING, COL_ATTEMPT, COL_HTTP_STATUS, COL_LATENCY, COL_STATUS,
 	COL_ORG, COL_MODEL, COL_KEY, COL_ACCOUNT, COL_PROVIDER, COL_ROUTE, COL_USAGE_SOURCE, COL_SESSION, COL_REQUEST_ID,
-	COL_ERROR, COL_TAGS, COL_FIRST_LEASE, COL_RETRY_OF, COL_ERROR_CLASS, NCOLUMNS
+	COL_ERROR, COL_TAGS, COL_FIRST_LEASE, COL_RETRY_OF, COL_ERROR_CLASS, COL_COST, COL_CURRENCY,
+	COL_COST_BASE, NCOLUMNS
 };
 
 static const char *const outcome_texts[] = {NULL, "ok", "error", "expired", "released"};
@@ -181,10 +183,37 @@ extra_columns(const LlmqLedgerExtra *extra, Datum *values, bool *nulls)
 	values[COL_TAGS] = PointerGetDatum(extra->tags);
 }
 
+/* What a settled lease cost. */
+void
+llmq_ledger_cost(const LlmqSlot *slot, const LlmqLedgerExtra *extra, LlmqCost *cost)
+{
+	LlmqPricedCall call = {
+		.model = llmq_name_text(slot->model),.picked_at = slot->granted_at,.reserved_input = slot->reserved_input,
+		.reserved_output = slot->reserved_output,.settlement = &slot->settlement,.cost_given = extra->cost_given,
+		.cost = extra->cost
+	};
+
+	llmq_cost_of(llmq_catalog(), &call, cost);
+}
+
+static void
+cost_columns(const LlmqCost *cost, Datum *values, bool *nulls)
+{
+	nulls[COL_COST] = !cost->known;
+	nulls[COL_COST_BASE] = !cost->base_known;
+	llmq_put_text(values, nulls, COL_CURRENCY, cost->known ? cost->currency : NULL);
+	if (cost->known)
+		values[COL_COST] = NumericGetDatum(llmq_money_numeric(cost->amount));
+	if (cost->base_known)
+		values[COL_COST_BASE] = NumericGetDatum(llmq_money_numeric(cost->base));
+}
+
 /* A whole row. Slot and uuid must live as long as the values. */
 static void
 row_columns(const LlmqSlot *slot, const pg_uuid_t *uuid, const LlmqLedgerExtra *extra, Datum *values, bool *nulls)
 {
+	LlmqCost	cost;
+
 	memset(nulls, 0, sizeof(bool) * NCOLUMNS);
 	values[COL_LEASE] = UUIDPGetDatum(uuid);
 	values[COL_PICKED_AT] = TimestampTzGetDatum(slot->granted_at);
@@ -202,6 +231,8 @@ row_columns(const LlmqSlot *slot, const pg_uuid_t *uuid, const LlmqLedgerExtra *
 	set_int(values, nulls, COL_RESERVED_OUTPUT, slot->reserved_output, true);
 	extra_columns(extra, values, nulls);
 	settlement_columns(&slot->settlement, values, nulls);
+	llmq_ledger_cost(slot, extra, &cost);
+	cost_columns(&cost, values, nulls);
 	set_lease(values, nulls, COL_FIRST_LEASE, &slot->history.first_lease);
 	set_lease(values, nulls, COL_RETRY_OF, &slot->history.retry_of);
 	values[COL_RECORDED_IN] = Int64GetDatum((int64) U64FromFullTransactionId(GetTopFullTransactionId()));
@@ -319,6 +350,19 @@ column_text(const FoundRow *found, int number)
 	return isnull ? "" : TextDatumGetCString(value);
 }
 
+/* The cost, copied; NULL when it is not known, or the SQL is of a version without it. */
+static Numeric
+column_cost(const FoundRow *found)
+{
+	bool		isnull;
+	Datum		value;
+
+	if (COL_COST >= RelationGetNumberOfAttributes(found->leaf))
+		return NULL;
+	value = column(found, COL_COST, &isnull);
+	return isnull ? NULL : DatumGetNumericCopy(value);
+}
+
 /* As with the configuration, the scan sees everything and so takes no predicate locks for a SERIALIZABLE caller. */
 static void
 find_row(const LlmqLeaseId *id, LOCKMODE lockmode, FoundRow *found)
@@ -367,6 +411,8 @@ llmq_ledger_find(const LlmqLeaseId *id, LlmqLedgerRow *row)
 		row->key = column_text(&found, COL_KEY);
 		row->status = column_text(&found, COL_STATUS);
 		row->usage_source = column_text(&found, COL_USAGE_SOURCE);
+		row->cost = column_cost(&found);
+		row->currency = row->cost == NULL ? NULL : column_text(&found, COL_CURRENCY);
 		row->picked_at = DatumGetTimestampTz(column(&found, COL_PICKED_AT, &isnull));
 		row->reserved_input = DatumGetInt32(column(&found, COL_RESERVED_INPUT, &isnull));
 		row->reserved_output = DatumGetInt32(column(&found, COL_RESERVED_OUTPUT, &isnull));
@@ -382,6 +428,8 @@ replace_columns(TupleTableSlot *row, const LlmqSettlement *settlement, const Llm
 	int			natts = row->tts_tupleDescriptor->natts;
 	Datum		values[NCOLUMNS];
 	bool		nulls[NCOLUMNS];
+	LlmqPricedCall call = {.settlement = settlement,.cost_given = extra->cost_given,.cost = extra->cost};
+	LlmqCost	cost;
 
 	slot_getallattrs(row);
 	memcpy(values, row->tts_values, sizeof(Datum) * Min(natts, NCOLUMNS));
@@ -389,6 +437,12 @@ replace_columns(TupleTableSlot *row, const LlmqSettlement *settlement, const Llm
 	values[COL_RECORDED_AT] = TimestampTzGetDatum(GetCurrentTimestamp());
 	settlement_columns(settlement, values, nulls);
 	extra_columns(extra, values, nulls);
+	call.model = nulls[COL_MODEL] ? NULL : TextDatumGetCString(values[COL_MODEL]);
+	call.picked_at = DatumGetTimestampTz(values[COL_PICKED_AT]);
+	call.reserved_input = nulls[COL_RESERVED_INPUT] ? 0 : DatumGetInt32(values[COL_RESERVED_INPUT]);
+	call.reserved_output = nulls[COL_RESERVED_OUTPUT] ? 0 : DatumGetInt32(values[COL_RESERVED_OUTPUT]);
+	llmq_cost_of(llmq_catalog(), &call, &cost);
+	cost_columns(&cost, values, nulls);
 	memcpy(row->tts_values, values, sizeof(Datum) * Min(natts, NCOLUMNS));
 	memcpy(row->tts_isnull, nulls, sizeof(bool) * Min(natts, NCOLUMNS));
 }

@@ -6,14 +6,18 @@
 #define LLMQ_LEDGER_H
 
 #include "utils/jsonb.h"
+#include "utils/numeric.h"
 
 #include "lease.h"
+#include "price.h"
 
 /* What the ledger holds and the slot does not. */
 typedef struct LlmqLedgerExtra
 {
 	const char *error;			/* excerpt, or NULL */
 	Jsonb	   *tags;			/* or NULL */
+	bool		cost_given;		/* by the caller */
+	int64		cost;
 } LlmqLedgerExtra;
 
 /* What is asked of a row that is there. */
@@ -26,6 +30,8 @@ typedef struct LlmqLedgerRow
 	char	   *key;
 	char	   *status;
 	char	   *usage_source;
+	Numeric		cost;			/* NULL: not known */
+	char	   *currency;		/* likewise */
 	TimestampTz picked_at;
 	int32		reserved_input;
 	int32		reserved_output;
@@ -33,6 +39,7 @@ typedef struct LlmqLedgerRow
 
 extern const char *llmq_usage_source_text(LlmqUsageSource source);
 extern const char *llmq_outcome_text(LlmqOutcome outcome);
+extern void llmq_ledger_cost(const LlmqSlot *slot, const LlmqLedgerExtra *extra, LlmqCost *cost);
 extern void llmq_ledger_insert(const LlmqLeaseId *id, const LlmqSlot *slot, const LlmqLedgerExtra *extra);
 extern bool llmq_ledger_find(const LlmqLeaseId *id, LlmqLedgerRow *row);
 extern bool llmq_ledger_correct(const LlmqLeaseId *id, const LlmqSettlement *settlement, const LlmqLedgerExtra *extra,

@@ -48,13 +48,13 @@ PG_FUNCTION_INFO_V1(llmquota_renew);
 /* Arguments of llmquota_record(), behind the lease and five figures; only ever appended. */
 enum
 {
-	ARG_HTTP_STATUS = 6, ARG_ERROR, ARG_LATENCY, ARG_TAGS, ARG_USAGE, ARG_HEADERS
+	ARG_HTTP_STATUS = 6, ARG_ERROR, ARG_LATENCY, ARG_TAGS, ARG_USAGE, ARG_HEADERS, ARG_COST
 };
 
 /* Columns of llmquota.record_result, in their order. */
 enum
 {
-	RECORD_STATUS, RECORD_USAGE_SOURCE, RECORD_ADVICE, RECORD_RETRY_AFTER, RECORD_NCOLUMNS
+	RECORD_STATUS, RECORD_USAGE_SOURCE, RECORD_ADVICE, RECORD_RETRY_AFTER, RECORD_COST, RECORD_CURRENCY, RECORD_NCOLUMNS
 };
 
 /* What came of an attempt to settle. */
@@ -64,6 +64,8 @@ typedef struct Settled
 	const char *usage_source;
 	const char *advice;			/* NULL: nothing is known of the lease */
 	int32		retry_after_ms; /* 0: not to be waited for */
+	Numeric		cost;			/* NULL: not known */
+	const char *currency;
 } Settled;
 
 /* What is said of the end of a lease. */
@@ -118,10 +120,31 @@ read_settlement(FunctionCallInfo fcinfo, LlmqSettlement *settlement)
 		settlement->source = LLMQ_USAGE_RESERVED;
 }
 
+/* The cost as the caller knows it. */
+static void
+read_cost(FunctionCallInfo fcinfo, LlmqLedgerExtra *extra)
+{
+	extra->cost_given = llmq_arg_given(fcinfo, ARG_COST);
+	if (!extra->cost_given)
+		return;
+	if (!llmq_money_read(PG_GETARG_NUMERIC(ARG_COST), &extra->cost))
+		ereport(ERROR,
+				(errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
+				 errmsg("cost is too large, or has more than %d decimals", LLMQ_MONEY_DECIMALS),
+				 errhint("Pass an amount of the currency of the model's price, rounded to %d decimals.",
+						 LLMQ_MONEY_DECIMALS)));
+	if (extra->cost < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("cost must not be negative"),
+				 errhint("Pass NULL when the tokens say what the call cost, 0 when it was free.")));
+}
+
 /* Everything beside figures that goes into the ledger. */
 static void
 read_extra(FunctionCallInfo fcinfo, const LlmqReport *report, LlmqLedgerExtra *extra)
 {
+	read_cost(fcinfo, extra);
 	extra->error = NULL;
 	if (report->error != NULL)
 	{
@@ -286,6 +309,18 @@ learn(const LlmqLeaseId *id, const LlmqSlot *slot, const LlmqReport *report)
 	llmq_live_close(&live);
 }
 
+/* What the ledger says that the lease cost. */
+static void
+answer_cost(const LlmqLeaseId *id, Settled *settled)
+{
+	LlmqLedgerRow row;
+
+	if (!llmq_ledger_find(id, &row))
+		return;
+	settled->cost = row.cost;
+	settled->currency = row.currency;
+}
+
 /* What the caller should do next, now that the call has ended as this record says. */
 static void
 advise(const LlmqSlot *slot, const Ending *ending, Settled *settled)
@@ -318,6 +353,25 @@ advise(const LlmqSlot *slot, const Ending *ending, Settled *settled)
 	settled->advice = llmq_advice_text(llmq_advise(&situation, &settled->retry_after_ms));
 }
 
+/* Writes the ledger row of a lease that was settled in its slot, learns from it, and says what came of it. */
+static void
+complete(LlmqLeaseStanding standing, const LlmqLeaseId *id, const LlmqSlot *slot, const Ending *ending, Settled *settled)
+{
+	LlmqCost	cost;
+
+	write_ledger(standing, id, slot, ending->extra);
+	if (standing != LLMQ_LEASE_OPEN)
+		learn(id, slot, ending->report);
+	/* the caller is told now, whatever becomes of a transaction that goes on */
+	if (IsTransactionBlock() || IsSubTransaction())
+		llmq_cell_make_durable(XactLastRecEnd);
+	settled->status = ending->settlement.source == LLMQ_USAGE_LATE ? "settled_late" : "settled";
+	settled->usage_source = llmq_usage_source_text(ending->settlement.source);
+	llmq_ledger_cost(slot, ending->extra, &cost);
+	settled->cost = cost.known ? llmq_money_numeric(cost.amount) : NULL;
+	settled->currency = pstrdup(cost.currency);
+}
+
 /*
  * Settles a lease and writes its ledger row. A record may come after expiry, and is then settled late; a release may
  * not.
@@ -333,25 +387,22 @@ settle(const pg_uuid_t *uuid, Ending *ending, Settled *settled)
 	settled->usage_source = NULL;
 	settled->advice = NULL;
 	settled->retry_after_ms = 0;
+	settled->cost = NULL;
 	if (!llmq_lease_parse(uuid, &id))
 		return;
 	if (settle_in_slot(&id, ending, &slot, &standing))
-	{
-		write_ledger(standing, &id, &slot, ending->extra);
-		if (standing != LLMQ_LEASE_OPEN)
-			learn(&id, &slot, ending->report);
-		/* the caller is told now, whatever becomes of a transaction that goes on */
-		if (IsTransactionBlock() || IsSubTransaction())
-			llmq_cell_make_durable(XactLastRecEnd);
-		settled->status = ending->settlement.source == LLMQ_USAGE_LATE ? "settled_late" : "settled";
-		settled->usage_source = llmq_usage_source_text(ending->settlement.source);
-	}
+		complete(standing, &id, &slot, ending, settled);
 	else if (standing == LLMQ_LEASE_UNKNOWN)
+	{
 		settle_in_ledger(&id, &ending->settlement, ending, settled);
+		if (strcmp(settled->status, "unknown_lease") != 0)
+			answer_cost(&id, settled);
+	}
 	else
 	{
 		settled->status = "already_settled";
 		settled->usage_source = llmq_usage_source_text(slot.settlement.source);
+		answer_cost(&id, settled);
 		if (ending->report != NULL)
 			llmq_report_diagnose(ending->report, llmq_name_text(slot.provider), &ending->settlement);
 	}
@@ -404,6 +455,9 @@ llmquota_record(PG_FUNCTION_ARGS)
 	llmq_put_text(values, nulls, RECORD_ADVICE, settled.advice);
 	values[RECORD_RETRY_AFTER] = Int32GetDatum(settled.retry_after_ms);
 	nulls[RECORD_RETRY_AFTER] = settled.retry_after_ms == 0;
+	values[RECORD_COST] = NumericGetDatum(settled.cost);
+	nulls[RECORD_COST] = settled.cost == NULL;
+	llmq_put_text(values, nulls, RECORD_CURRENCY, settled.cost == NULL ? NULL : settled.currency);
 	llmq_put_text(values, nulls, RECORD_USAGE_SOURCE, settled.usage_source);
 	llmq_worker_look(DT_NOEND);
 	PG_RETURN_DATUM(llmq_result_row(fcinfo, values, nulls, lengthof(values)));

@@ -53,7 +53,7 @@ DELETE FROM llmquota.key;
 ROLLBACK;
 SELECT * FROM changes();
 DELETE FROM llmquota.key;
-TRUNCATE llmquota.route, llmquota.model, llmquota.quota;
+TRUNCATE llmquota.route, llmquota.price, llmquota.model, llmquota.quota;
 SELECT relation, action, item - 'id' AS item, old_values - 'id' - 'timezone' AS old_values, new_values FROM changes();
 
 -- who it was: the one who is logged in, and as whom

@@ -1,0 +1,64 @@
+/*
+ * price.h
+ *	  What calls cost, by the prices and exchange rates of the configuration.
+ */
+#ifndef LLMQ_PRICE_H
+#define LLMQ_PRICE_H
+
+#include "utils/numeric.h"
+#include "utils/snapshot.h"
+
+#include "lease.h"
+#include "money.h"
+
+/* Something that is valid from some time on, in a list, the latest first. */
+typedef struct LlmqDated
+{
+	struct LlmqDated *next;
+	int64		valid_from;
+} LlmqDated;
+
+/* What a model's tokens cost. */
+typedef struct LlmqTariff
+{
+	LlmqDated	dated;
+	LlmqPrice	price;
+	char		currency[LLMQ_CURRENCY_SIZE];
+} LlmqTariff;
+
+/* What a currency is worth, in the base currency. */
+typedef struct LlmqExchangeRate
+{
+	LlmqDated	dated;
+	int64		rate;
+	char		currency[LLMQ_CURRENCY_SIZE];
+} LlmqExchangeRate;
+
+/* The cost of a call. */
+typedef struct LlmqCost
+{
+	bool		known;			/* so are amount and currency */
+	bool		base_known;
+	int64		amount;
+	int64		base;			/* the same in the base currency */
+	char		currency[LLMQ_CURRENCY_SIZE];
+} LlmqCost;
+
+/* A call whose cost is asked for. */
+typedef struct LlmqPricedCall
+{
+	const char *model;			/* NULL: not known */
+	int64		picked_at;
+	int32		reserved_input;
+	int32		reserved_output;
+	const LlmqSettlement *settlement;
+	bool		cost_given;
+	int64		cost;			/* as recorded */
+} LlmqPricedCall;
+
+extern void llmq_prices_load(LlmqCatalog *catalog, Snapshot snapshot);
+extern void llmq_cost_of(const LlmqCatalog *catalog, const LlmqPricedCall *call, LlmqCost *cost);
+extern Numeric llmq_money_numeric(int64 money);
+extern bool llmq_money_read(Numeric amount, int64 *money);
+
+#endif							/* LLMQ_PRICE_H */
