@@ -558,6 +558,7 @@ CREATE TABLE llmquota.usage_hourly (
 	output_tokens bigint NOT NULL,
 	reasoning_tokens bigint NOT NULL,
 	latency bigint[] NOT NULL,
+	cost_base numeric NOT NULL DEFAULT 0,
 	CONSTRAINT usage_hourly_unique UNIQUE NULLS NOT DISTINCT (org, hour, model, key)
 ) WITH (fillfactor = 50);
 CREATE INDEX usage_hourly_hour ON llmquota.usage_hourly USING brin (hour) WITH (pages_per_range = 8, autosummarize = on);
@@ -578,6 +579,7 @@ COMMENT ON COLUMN llmquota.usage_hourly.cache_write_tokens IS 'input tokens amon
 COMMENT ON COLUMN llmquota.usage_hourly.output_tokens IS 'output tokens, where they are known';
 COMMENT ON COLUMN llmquota.usage_hourly.reasoning_tokens IS 'output tokens among them spent on reasoning, where they are known';
 COMMENT ON COLUMN llmquota.usage_hourly.latency IS 'histogram of the latencies that were reported, for llmquota_percentile and llmquota_histogram_sum; empty: none was';
+COMMENT ON COLUMN llmquota.usage_hourly.cost_base IS 'what the calls cost in the base currency, where that is known';
 
 CREATE TABLE llmquota.usage_rollup (
 	leaf oid NOT NULL,
@@ -602,7 +604,8 @@ CREATE TABLE llmquota.usage_undone (
 	cache_write_tokens bigint,
 	output_tokens bigint,
 	reasoning_tokens bigint,
-	latency_ms int
+	latency_ms int,
+	cost_base numeric
 );
 COMMENT ON TABLE llmquota.usage_undone IS 'rows of the ledger that were changed or deleted, as they had been, until llmquota.usage_hourly no longer counts them';
 COMMENT ON COLUMN llmquota.usage_undone.leaf IS 'the partition that the row was in; all other columns are as they were in it';
@@ -619,6 +622,7 @@ COMMENT ON COLUMN llmquota.usage_undone.cache_write_tokens IS 'its cache-write t
 COMMENT ON COLUMN llmquota.usage_undone.output_tokens IS 'its output tokens; NULL: not known';
 COMMENT ON COLUMN llmquota.usage_undone.reasoning_tokens IS 'its reasoning tokens; NULL: not known';
 COMMENT ON COLUMN llmquota.usage_undone.latency_ms IS 'its latency; NULL: not known';
+COMMENT ON COLUMN llmquota.usage_undone.cost_base IS 'its cost in the base currency; NULL: not known';
 
 --
 -- Tables: refusals. Maintenance writes them from llmquota.refusal_page.
@@ -1170,9 +1174,10 @@ LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_
 AS $$
 BEGIN
 	INSERT INTO llmquota.usage_undone (leaf, recorded_in, org, model, key, picked_at, status, attempt, input_tokens,
-									   cached_tokens, cache_write_tokens, output_tokens, reasoning_tokens, latency_ms)
+									   cached_tokens, cache_write_tokens, output_tokens, reasoning_tokens, latency_ms,
+									   cost_base)
 	VALUES (TG_RELID, OLD.recorded_in, OLD.org, OLD.model, OLD.key, OLD.picked_at, OLD.status, OLD.attempt, OLD.input_tokens,
-			OLD.cached_tokens, OLD.cache_write_tokens, OLD.output_tokens, OLD.reasoning_tokens, OLD.latency_ms);
+			OLD.cached_tokens, OLD.cache_write_tokens, OLD.output_tokens, OLD.reasoning_tokens, OLD.latency_ms, OLD.cost_base);
 	RETURN NULL;
 END
 $$;
@@ -1225,7 +1230,8 @@ BEGIN ATOMIC
 		cache_write_tokens = h.cache_write_tokens OPERATOR(pg_catalog.+) EXCLUDED.cache_write_tokens,
 		output_tokens = h.output_tokens OPERATOR(pg_catalog.+) EXCLUDED.output_tokens,
 		reasoning_tokens = h.reasoning_tokens OPERATOR(pg_catalog.+) EXCLUDED.reasoning_tokens,
-		latency = @extschema@.llmquota_histogram_trim(@extschema@.llmquota_histogram_add(h.latency, EXCLUDED.latency));
+		latency = @extschema@.llmquota_histogram_trim(@extschema@.llmquota_histogram_add(h.latency, EXCLUDED.latency)),
+		cost_base = h.cost_base OPERATOR(pg_catalog.+) EXCLUDED.cost_base;
 END;
 COMMENT ON FUNCTION @extschema@.llmquota_add_hours(llmquota.usage_hourly[]) IS 'internal: adds to the rows of llmquota.usage_hourly';
 
@@ -1262,12 +1268,12 @@ BEGIN
 		'	DELETE FROM llmquota.usage_undone g WHERE g.leaf OPERATOR(pg_catalog.=) $3 RETURNING g.*'
 		'), change AS ('
 		'	SELECT 1::pg_catalog.int8 AS sign, u.org, u.model, u.key, u.picked_at, u.status, u.attempt, u.input_tokens,'
-		'		   u.cached_tokens, u.cache_write_tokens, u.output_tokens, u.reasoning_tokens, u.latency_ms'
+		'		   u.cached_tokens, u.cache_write_tokens, u.output_tokens, u.reasoning_tokens, u.latency_ms, u.cost_base'
 		'	  FROM %s u'
 		'	 WHERE %s AND u.recorded_in OPERATOR(pg_catalog.<) pg_catalog.txid_snapshot_xmax($2)'
 		'	UNION ALL'
 		'	SELECT (-1)::pg_catalog.int8, g.org, g.model, g.key, g.picked_at, g.status, g.attempt, g.input_tokens,'
-		'		   g.cached_tokens, g.cache_write_tokens, g.output_tokens, g.reasoning_tokens, g.latency_ms'
+		'		   g.cached_tokens, g.cache_write_tokens, g.output_tokens, g.reasoning_tokens, g.latency_ms, g.cost_base'
 		'	  FROM gone g'
 		'	 WHERE pg_catalog.txid_visible_in_snapshot(g.recorded_in, $1)'
 		'), by_hour AS ('
@@ -1283,7 +1289,8 @@ BEGIN
 		'		   COALESCE(pg_catalog.sum(c.sign OPERATOR(pg_catalog.*) c.cache_write_tokens), 0)::pg_catalog.int8,'
 		'		   COALESCE(pg_catalog.sum(c.sign OPERATOR(pg_catalog.*) c.output_tokens), 0)::pg_catalog.int8,'
 		'		   COALESCE(pg_catalog.sum(c.sign OPERATOR(pg_catalog.*) c.reasoning_tokens), 0)::pg_catalog.int8,'
-		'		   @extschema@.llmquota_histogram(c.latency_ms, c.sign)'
+		'		   @extschema@.llmquota_histogram(c.latency_ms, c.sign),'
+		'		   COALESCE(pg_catalog.sum(c.sign::pg_catalog.numeric OPERATOR(pg_catalog.*) c.cost_base), 0)'
 		'	  FROM change c'
 		'	 GROUP BY c.org, c.model, c.key, pg_catalog.date_trunc(''hour'', c.picked_at, ''UTC'')'
 		')'

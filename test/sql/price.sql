@@ -106,4 +106,25 @@ SELECT status, cost, currency FROM llmquota_record(:'lease', cost => 1.50);
 INSERT INTO llmquota.price (model, input, output) VALUES ('plain', 9000000000, 9000000000);
 SELECT * FROM recorded('plain', 1000000, 0);
 SELECT * FROM recorded('plain', 1000000, 1000000);
+
+-- by hours, in the base currency; what was corrected is taken off
+SELECT work_left FROM llmquota_maintain();
+SELECT sum(h.cost_base) = (SELECT sum(cost_base) FROM llmquota.usage) AS equal, sum(h.cost_base) > 0 AS some FROM llmquota.usage_hourly h;
+UPDATE llmquota.usage SET cost_base = 1 WHERE org = 'late';
+DELETE FROM llmquota.usage WHERE cost_base > 1000;
+SELECT work_left FROM llmquota_maintain();
+SELECT sum(h.cost_base) = (SELECT sum(cost_base) FROM llmquota.usage) AS equal, sum(h.cost_base) > 0 AS some FROM llmquota.usage_hourly h;
+
+-- a recorded cost is lost with its transaction and comes with the record that is repeated; one by tokens comes back by itself
+SELECT lease FROM llmquota_pick('m', 'undone', 1, 1) \gset
+BEGIN;
+SELECT status, cost FROM llmquota_record(:'lease', 1000, 100, cost => 7);
+ROLLBACK;
+SELECT status, cost FROM llmquota_record(:'lease', 1000, 100, cost => 7);
+SELECT lease FROM llmquota_pick('m', 'recovered', 1, 1) \gset
+BEGIN;
+SELECT status, cost FROM llmquota_record(:'lease', 1000, 100);
+ROLLBACK;
+SELECT work_left FROM llmquota_maintain();
+SELECT org, usage_source, cost, cost_base FROM llmquota.usage WHERE org IN ('undone', 'recovered') ORDER BY org;
 SELECT * FROM llmquota_verify();
