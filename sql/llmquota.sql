@@ -2500,7 +2500,7 @@ $$;
 INSERT INTO llmquota.setting (name, value, unit, description) VALUES
 	('auth_probe_after', '3600000', 'ms', 'after how long a key that was disabled because its credential was refused lets one call through to see'),
 	('arrival_slack', '250', 'ms', 'how much longer a charge counts against a limit of a provider, account or key: a call arrives later than it is counted'),
-	('base_currency', 'USD', 'ISO 4217', 'the currency of llmquota.usage.cost_base, which llmquota.exchange_rate counts in'),
+	('base_currency', 'USD', NULL, 'the currency of llmquota.usage.cost_base, which llmquota.exchange_rate counts in'),
 	('default_input_tokens', '1000', 'tokens', 'input tokens reserved for a pick that does not say how many, of a model of which no call has said how many it had'),
 	('event_retention', '90', 'days', 'how long llmquota.event keeps a row'),
 	('lease_ttl', '120000', 'ms', 'how long a lease lives that is not recorded, released or renewed'),
