@@ -46,6 +46,40 @@ ALTER TABLE llmquota.key
 ALTER TABLE llmquota.route
 	ADD COLUMN weight int NOT NULL DEFAULT 1,
 	ADD CONSTRAINT route_weight_valid CHECK (weight OPERATOR(pg_catalog.>=) 0 AND weight OPERATOR(pg_catalog.<=) 1000000);
+CREATE TABLE llmquota.price (
+	model text NOT NULL,
+	valid_from timestamptz NOT NULL DEFAULT '-infinity',
+	input numeric NOT NULL,
+	output numeric NOT NULL,
+	cached_input numeric,
+	cache_write numeric,
+	reasoning numeric,
+	currency text NOT NULL DEFAULT 'USD',
+	CONSTRAINT price_pkey PRIMARY KEY (model, valid_from),
+	CONSTRAINT price_model_fkey FOREIGN KEY (model) REFERENCES llmquota.model ON UPDATE CASCADE ON DELETE CASCADE,
+	CONSTRAINT price_valid_from_valid CHECK (valid_from OPERATOR(pg_catalog.<) 'infinity'),
+	CONSTRAINT price_input_valid CHECK (input OPERATOR(pg_catalog.>=) 0 AND input OPERATOR(pg_catalog.<=) 9000000000
+		AND input OPERATOR(pg_catalog.=) pg_catalog.round(input, 9)),
+	CONSTRAINT price_output_valid CHECK (output OPERATOR(pg_catalog.>=) 0 AND output OPERATOR(pg_catalog.<=) 9000000000
+		AND output OPERATOR(pg_catalog.=) pg_catalog.round(output, 9)),
+	CONSTRAINT price_cached_input_valid CHECK (cached_input OPERATOR(pg_catalog.>=) 0 AND cached_input OPERATOR(pg_catalog.<=) 9000000000
+		AND cached_input OPERATOR(pg_catalog.=) pg_catalog.round(cached_input, 9)),
+	CONSTRAINT price_cache_write_valid CHECK (cache_write OPERATOR(pg_catalog.>=) 0 AND cache_write OPERATOR(pg_catalog.<=) 9000000000
+		AND cache_write OPERATOR(pg_catalog.=) pg_catalog.round(cache_write, 9)),
+	CONSTRAINT price_reasoning_valid CHECK (reasoning OPERATOR(pg_catalog.>=) 0 AND reasoning OPERATOR(pg_catalog.<=) 9000000000
+		AND reasoning OPERATOR(pg_catalog.=) pg_catalog.round(reasoning, 9)),
+	CONSTRAINT price_currency_valid CHECK (currency OPERATOR(pg_catalog.~) '^[A-Z]{3}$')
+) USING heap;
+CREATE TABLE llmquota.exchange_rate (
+	currency text NOT NULL,
+	valid_from timestamptz NOT NULL DEFAULT '-infinity',
+	rate numeric NOT NULL,
+	CONSTRAINT exchange_rate_pkey PRIMARY KEY (currency, valid_from),
+	CONSTRAINT exchange_rate_currency_valid CHECK (currency OPERATOR(pg_catalog.~) '^[A-Z]{3}$'),
+	CONSTRAINT exchange_rate_valid_from_valid CHECK (valid_from OPERATOR(pg_catalog.<) 'infinity'),
+	CONSTRAINT exchange_rate_rate_valid CHECK (rate OPERATOR(pg_catalog.>) 0 AND rate OPERATOR(pg_catalog.<=) 9000000
+		AND rate OPERATOR(pg_catalog.=) pg_catalog.round(rate, 12))
+) USING heap;
 CREATE TABLE llmquota.route_option (
 	route text NOT NULL,
 	org text NOT NULL DEFAULT '',
@@ -63,7 +97,14 @@ CREATE TABLE llmquota.route_option (
 ALTER TABLE llmquota.usage
 	ADD COLUMN first_lease uuid,
 	ADD COLUMN retry_of uuid,
-	ADD COLUMN error_class text;
+	ADD COLUMN error_class text,
+	ADD COLUMN cost numeric,
+	ADD COLUMN currency text,
+	ADD COLUMN cost_base numeric;
+-- its argument is of the type of the table's rows; it comes again below
+DROP FUNCTION @extschema@.llmquota_add_hours;
+ALTER TABLE llmquota.usage_hourly ADD COLUMN cost_base numeric NOT NULL DEFAULT 0;
+ALTER TABLE llmquota.usage_undone ADD COLUMN cost_base numeric;
 CREATE TABLE llmquota.event (
 	event_at timestamptz NOT NULL,
 	number bigint NOT NULL,
@@ -91,7 +132,8 @@ CREATE INDEX health_key ON llmquota.health (kind, subject, part);
 CREATE INDEX health_id ON llmquota.health (id);
 
 ALTER TYPE llmquota.pick_result ADD ATTRIBUTE timeout_ms int;
-ALTER TYPE llmquota.record_result ADD ATTRIBUTE advice text, ADD ATTRIBUTE retry_after_ms int;
+ALTER TYPE llmquota.record_result ADD ATTRIBUTE advice text, ADD ATTRIBUTE retry_after_ms int,
+	ADD ATTRIBUTE cost numeric, ADD ATTRIBUTE currency text;
 
 --
 -- Functions, views and comments, in the order of the script of 0.2.0
@@ -102,6 +144,8 @@ COMMENT ON COLUMN llmquota.pick_result.timeout_ms IS 'milliseconds to wait for t
 
 COMMENT ON COLUMN llmquota.record_result.advice IS 'what to do next: done, fallback (at once, with another candidate: llmquota_retry), retry (after retry_after_ms), or stop; NULL for a lease of which nothing is known any more';
 COMMENT ON COLUMN llmquota.record_result.retry_after_ms IS 'milliseconds to wait before the retry; NULL unless the advice is retry';
+COMMENT ON COLUMN llmquota.record_result.cost IS 'what the call cost, as llmquota.usage has it; NULL: nobody knows';
+COMMENT ON COLUMN llmquota.record_result.currency IS 'currency of the cost; NULL: no cost is known';
 
 COMMENT ON TYPE llmquota.explain_result IS 'the answer of llmquota_explain: what a pick would find at one candidate';
 COMMENT ON COLUMN llmquota.explain_result.rank IS 'the order in which a pick asks: steps, their models, own accounts before shared ones, tiers, and in a tier the better score first (strategies of routes other than least_used have an order of their own in a tier)';
@@ -137,6 +181,21 @@ COMMENT ON COLUMN llmquota.key.weight IS 'its share of the picks of its tier, re
 
 COMMENT ON COLUMN llmquota.route.weight IS 'its share of the picks of its step, relative to the weights of the other models there; 0: only when no other admits';
 
+COMMENT ON TABLE llmquota.price IS 'what tokens of a model cost. A call has the price that was valid when it was picked; one of a model without a price has no cost';
+COMMENT ON COLUMN llmquota.price.model IS 'the model';
+COMMENT ON COLUMN llmquota.price.valid_from IS 'calls picked from then on have this price, until a later one is valid';
+COMMENT ON COLUMN llmquota.price.input IS 'for a million input tokens, up to 9000000000 with at most nine decimals, as the others; 0: free';
+COMMENT ON COLUMN llmquota.price.output IS 'for a million output tokens';
+COMMENT ON COLUMN llmquota.price.cached_input IS 'for a million input tokens that the provider reads from its cache; NULL: as input';
+COMMENT ON COLUMN llmquota.price.cache_write IS 'for a million input tokens that the provider writes to its cache; NULL: as input';
+COMMENT ON COLUMN llmquota.price.reasoning IS 'for a million output tokens spent on reasoning; NULL: as output';
+COMMENT ON COLUMN llmquota.price.currency IS 'currency of the price: three capital letters (ISO 4217)';
+
+COMMENT ON TABLE llmquota.exchange_rate IS 'what currencies are worth. The base currency (setting base_currency) is worth 1 and needs no row';
+COMMENT ON COLUMN llmquota.exchange_rate.currency IS 'the currency: three capital letters (ISO 4217)';
+COMMENT ON COLUMN llmquota.exchange_rate.valid_from IS 'for calls picked from then on, until a later rate is valid';
+COMMENT ON COLUMN llmquota.exchange_rate.rate IS 'units of the base currency for one unit of this one, above 0 to 9000000, with at most twelve decimals';
+
 COMMENT ON TABLE llmquota.route_option IS 'how a route chooses and tries again. A route, or model asked for by its name, without a row has the defaults of this table';
 COMMENT ON COLUMN llmquota.route_option.route IS 'the route, or the model where there is no route of that name';
 COMMENT ON COLUMN llmquota.route_option.org IS 'the org for whose picks the row holds, in place of the common one; empty: the common one';
@@ -149,6 +208,11 @@ COMMENT ON COLUMN llmquota.route_option.params IS 'what the strategy goes by: {"
 COMMENT ON COLUMN llmquota.usage.first_lease IS 'the lease of the first attempt at the request, which all its attempts have in common; NULL: not known';
 COMMENT ON COLUMN llmquota.usage.retry_of IS 'the lease of the attempt that failed before; NULL: a first attempt';
 COMMENT ON COLUMN llmquota.usage.error_class IS 'what kind of failure it was: rate, quota_day, quota_month, billing, overloaded, server, timeout, cancelled, network, auth, forbidden, bad_request, content or not_found; NULL: none, or nobody recorded it';
+COMMENT ON COLUMN llmquota.usage.cost IS 'what the call cost: as recorded, else its tokens (those that were reserved, where no better are known) by the price of its model when it was picked; NULL: nobody knows';
+COMMENT ON COLUMN llmquota.usage.currency IS 'currency of the cost; NULL: no cost is known';
+COMMENT ON COLUMN llmquota.usage.cost_base IS 'the cost in the base currency, by the rate of when it was picked; NULL: no cost or no rate is known';
+COMMENT ON COLUMN llmquota.usage_hourly.cost_base IS 'what the calls cost in the base currency, where that is known';
+COMMENT ON COLUMN llmquota.usage_undone.cost_base IS 'its cost in the base currency; NULL: not known';
 
 COMMENT ON TABLE llmquota.event IS 'who was cooled, opened, disabled, and when that ended, as of the last maintenance; kept for the setting event_retention';
 COMMENT ON COLUMN llmquota.event.event_at IS 'when it happened';
@@ -213,11 +277,12 @@ CREATE FUNCTION @extschema@.llmquota_record(
 	latency_ms int DEFAULT NULL,
 	tags jsonb DEFAULT NULL,
 	usage jsonb DEFAULT NULL,
-	headers jsonb DEFAULT NULL)
+	headers jsonb DEFAULT NULL,
+	cost numeric DEFAULT NULL)
 RETURNS llmquota.record_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'llmquota_record';
-COMMENT ON FUNCTION @extschema@.llmquota_record(uuid, bigint, bigint, bigint, bigint, bigint, int, text, int, jsonb, jsonb, jsonb) IS
+COMMENT ON FUNCTION @extschema@.llmquota_record(uuid, bigint, bigint, bigint, bigint, bigint, int, text, int, jsonb, jsonb, jsonb, numeric) IS
 'Says how the call of a lease ended and what it used: settles the lease exactly once, corrects what the pick reserved, and writes the row of the ledger. NULL for any argument but lease means: not known';
 
 CREATE FUNCTION @extschema@.llmquota_retry(
@@ -232,11 +297,12 @@ CREATE FUNCTION @extschema@.llmquota_retry(
 	latency_ms int DEFAULT NULL,
 	tags jsonb DEFAULT NULL,
 	usage jsonb DEFAULT NULL,
-	headers jsonb DEFAULT NULL)
+	headers jsonb DEFAULT NULL,
+	cost numeric DEFAULT NULL)
 RETURNS llmquota.pick_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'llmquota_retry';
-COMMENT ON FUNCTION @extschema@.llmquota_retry(uuid, bigint, bigint, bigint, bigint, bigint, int, text, int, jsonb, jsonb, jsonb) IS
+COMMENT ON FUNCTION @extschema@.llmquota_retry(uuid, bigint, bigint, bigint, bigint, bigint, int, text, int, jsonb, jsonb, jsonb, numeric) IS
 'Records that the call of a lease failed, as llmquota_record with the same arguments, and asks for the next attempt at the request, as llmquota_pick with the arguments of the first pick and retry_of: never again for what has failed. Call it as SELECT * FROM llmquota_retry(...). NULL for any argument but lease means: not known; http_status or error has to be given';
 
 CREATE FUNCTION @extschema@.llmquota_estimate_tokens(prompt text, model text DEFAULT NULL)
@@ -394,6 +460,115 @@ BEGIN ATOMIC
 END;
 COMMENT ON FUNCTION @extschema@.llmquota_keep_events(timestamptz) IS 'internal, a step of llmquota_maintain: writes events into llmquota.event; answers how many. It goes on past the deadline, because there are never many';
 
+CREATE OR REPLACE FUNCTION @extschema@.llmquota_keep_undone()
+RETURNS trigger
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	INSERT INTO llmquota.usage_undone (leaf, recorded_in, org, model, key, picked_at, status, attempt, input_tokens,
+									   cached_tokens, cache_write_tokens, output_tokens, reasoning_tokens, latency_ms,
+									   cost_base)
+	VALUES (TG_RELID, OLD.recorded_in, OLD.org, OLD.model, OLD.key, OLD.picked_at, OLD.status, OLD.attempt, OLD.input_tokens,
+			OLD.cached_tokens, OLD.cache_write_tokens, OLD.output_tokens, OLD.reasoning_tokens, OLD.latency_ms, OLD.cost_base);
+	RETURN NULL;
+END
+$$;
+
+CREATE FUNCTION @extschema@.llmquota_add_hours(changes llmquota.usage_hourly[])
+RETURNS void
+LANGUAGE sql VOLATILE PARALLEL UNSAFE
+BEGIN ATOMIC
+	INSERT INTO llmquota.usage_hourly AS h
+	SELECT c.* FROM pg_catalog.unnest(changes) c
+	ON CONFLICT (org, hour, model, key) DO UPDATE SET
+		calls = h.calls OPERATOR(pg_catalog.+) EXCLUDED.calls,
+		ok = h.ok OPERATOR(pg_catalog.+) EXCLUDED.ok,
+		error = h.error OPERATOR(pg_catalog.+) EXCLUDED.error,
+		expired = h.expired OPERATOR(pg_catalog.+) EXCLUDED.expired,
+		released = h.released OPERATOR(pg_catalog.+) EXCLUDED.released,
+		later_attempts = h.later_attempts OPERATOR(pg_catalog.+) EXCLUDED.later_attempts,
+		input_tokens = h.input_tokens OPERATOR(pg_catalog.+) EXCLUDED.input_tokens,
+		cached_tokens = h.cached_tokens OPERATOR(pg_catalog.+) EXCLUDED.cached_tokens,
+		cache_write_tokens = h.cache_write_tokens OPERATOR(pg_catalog.+) EXCLUDED.cache_write_tokens,
+		output_tokens = h.output_tokens OPERATOR(pg_catalog.+) EXCLUDED.output_tokens,
+		reasoning_tokens = h.reasoning_tokens OPERATOR(pg_catalog.+) EXCLUDED.reasoning_tokens,
+		latency = @extschema@.llmquota_histogram_trim(@extschema@.llmquota_histogram_add(h.latency, EXCLUDED.latency)),
+		cost_base = h.cost_base OPERATOR(pg_catalog.+) EXCLUDED.cost_base;
+END;
+
+CREATE OR REPLACE FUNCTION @extschema@.llmquota_roll_up_leaf(leaf oid)
+RETURNS bigint
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET enable_seqscan = off SET jit = off
+AS $$
+DECLARE
+	at_once CONSTANT pg_catalog.int8 := 100000;
+	uncounted CONSTANT pg_catalog.text :=
+		'u.recorded_in OPERATOR(pg_catalog.>=) COALESCE(pg_catalog.txid_snapshot_xmin($1), 0) '
+		'AND pg_catalog.txid_visible_in_snapshot(u.recorded_in, $2) '
+		'AND pg_catalog.txid_visible_in_snapshot(u.recorded_in, $1) IS NOT TRUE';
+	before CONSTANT pg_catalog.txid_snapshot := (SELECT r.counted FROM llmquota.usage_rollup r WHERE r.leaf OPERATOR(pg_catalog.=) $1);
+	after pg_catalog.txid_snapshot := @extschema@.llmquota_snapshot_before(pg_catalog.txid_current_snapshot(), pg_catalog.txid_snapshot_xmax(pg_catalog.txid_current_snapshot()));
+	undone CONSTANT boolean := EXISTS (SELECT FROM llmquota.usage_undone g WHERE g.leaf OPERATOR(pg_catalog.=) $1);
+	first pg_catalog.int8;
+	changed record;
+BEGIN
+	EXECUTE pg_catalog.format('SELECT u.recorded_in FROM %s u WHERE %s LIMIT 1', $1::pg_catalog.regclass, uncounted)
+	   INTO first USING before, after;
+	IF first IS NULL AND NOT undone AND before IS NOT NULL THEN
+		RETURN 0;
+	END IF;
+	IF first IS NOT NULL THEN
+		after := @extschema@.llmquota_snapshot_before(after, first OPERATOR(pg_catalog.+) at_once);
+	END IF;
+
+	EXECUTE pg_catalog.format(
+		'WITH gone AS ('
+		'	DELETE FROM llmquota.usage_undone g WHERE g.leaf OPERATOR(pg_catalog.=) $3 RETURNING g.*'
+		'), change AS ('
+		'	SELECT 1::pg_catalog.int8 AS sign, u.org, u.model, u.key, u.picked_at, u.status, u.attempt, u.input_tokens,'
+		'		   u.cached_tokens, u.cache_write_tokens, u.output_tokens, u.reasoning_tokens, u.latency_ms, u.cost_base'
+		'	  FROM %s u'
+		'	 WHERE %s AND u.recorded_in OPERATOR(pg_catalog.<) pg_catalog.txid_snapshot_xmax($2)'
+		'	UNION ALL'
+		'	SELECT (-1)::pg_catalog.int8, g.org, g.model, g.key, g.picked_at, g.status, g.attempt, g.input_tokens,'
+		'		   g.cached_tokens, g.cache_write_tokens, g.output_tokens, g.reasoning_tokens, g.latency_ms, g.cost_base'
+		'	  FROM gone g'
+		'	 WHERE pg_catalog.txid_visible_in_snapshot(g.recorded_in, $1)'
+		'), by_hour AS ('
+		'	SELECT c.org, c.model, c.key, pg_catalog.date_trunc(''hour'', c.picked_at, ''UTC'') AS hour,'
+		'		   pg_catalog.sum(c.sign)::pg_catalog.int8,'
+		'		   COALESCE(pg_catalog.sum(c.sign) FILTER (WHERE c.status OPERATOR(pg_catalog.=) ''ok''), 0)::pg_catalog.int8,'
+		'		   COALESCE(pg_catalog.sum(c.sign) FILTER (WHERE c.status OPERATOR(pg_catalog.=) ''error''), 0)::pg_catalog.int8,'
+		'		   COALESCE(pg_catalog.sum(c.sign) FILTER (WHERE c.status OPERATOR(pg_catalog.=) ''expired''), 0)::pg_catalog.int8,'
+		'		   COALESCE(pg_catalog.sum(c.sign) FILTER (WHERE c.status OPERATOR(pg_catalog.=) ''released''), 0)::pg_catalog.int8,'
+		'		   COALESCE(pg_catalog.sum(c.sign) FILTER (WHERE c.attempt OPERATOR(pg_catalog.>) 1), 0)::pg_catalog.int8,'
+		'		   COALESCE(pg_catalog.sum(c.sign OPERATOR(pg_catalog.*) c.input_tokens), 0)::pg_catalog.int8,'
+		'		   COALESCE(pg_catalog.sum(c.sign OPERATOR(pg_catalog.*) c.cached_tokens), 0)::pg_catalog.int8,'
+		'		   COALESCE(pg_catalog.sum(c.sign OPERATOR(pg_catalog.*) c.cache_write_tokens), 0)::pg_catalog.int8,'
+		'		   COALESCE(pg_catalog.sum(c.sign OPERATOR(pg_catalog.*) c.output_tokens), 0)::pg_catalog.int8,'
+		'		   COALESCE(pg_catalog.sum(c.sign OPERATOR(pg_catalog.*) c.reasoning_tokens), 0)::pg_catalog.int8,'
+		'		   @extschema@.llmquota_histogram(c.latency_ms, c.sign),'
+		'		   COALESCE(pg_catalog.sum(c.sign::pg_catalog.numeric OPERATOR(pg_catalog.*) c.cost_base), 0)'
+		'	  FROM change c'
+		'	 GROUP BY c.org, c.model, c.key, pg_catalog.date_trunc(''hour'', c.picked_at, ''UTC'')'
+		')'
+		'SELECT (SELECT pg_catalog.count(*) FROM change) AS rows,'
+		'	   pg_catalog.array_agg(ROW(h.*)::llmquota.usage_hourly) AS hours,'
+		'	   pg_catalog.min(h.hour) AS earliest, pg_catalog.max(h.hour) AS latest'
+		'  FROM by_hour h', $1::pg_catalog.regclass, uncounted)
+	   INTO changed USING before, after, $1;
+	PERFORM @extschema@.llmquota_add_hours(changed.hours);
+	IF undone THEN
+		DELETE FROM llmquota.usage_hourly h
+		 WHERE h.calls OPERATOR(pg_catalog.=) 0
+		   AND h.hour OPERATOR(pg_catalog.>=) changed.earliest AND h.hour OPERATOR(pg_catalog.<=) changed.latest;
+	END IF;
+	DELETE FROM llmquota.usage_rollup r WHERE r.leaf OPERATOR(pg_catalog.=) $1;
+	INSERT INTO llmquota.usage_rollup (leaf, counted) VALUES ($1, after);
+	RETURN changed.rows;
+END
+$$;
+
 CREATE OR REPLACE FUNCTION @extschema@.llmquota_drop_history(deadline timestamptz)
 RETURNS bigint
 LANGUAGE sql VOLATILE PARALLEL UNSAFE
@@ -439,8 +614,8 @@ LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 AS $$
 DECLARE
 	calls CONSTANT pg_catalog.text := '@extschema@.llmquota_pick(pg_catalog.text, pg_catalog.text, bigint, bigint, pg_catalog.text, pg_catalog.text[], pg_catalog.text, pg_catalog.text, int, pg_catalog.text, pg_catalog.uuid), '
-		'@extschema@.llmquota_record(pg_catalog.uuid, bigint, bigint, bigint, bigint, bigint, int, pg_catalog.text, int, pg_catalog.jsonb, pg_catalog.jsonb, pg_catalog.jsonb), '
-		'@extschema@.llmquota_retry(pg_catalog.uuid, bigint, bigint, bigint, bigint, bigint, int, pg_catalog.text, int, pg_catalog.jsonb, pg_catalog.jsonb, pg_catalog.jsonb), '
+		'@extschema@.llmquota_record(pg_catalog.uuid, bigint, bigint, bigint, bigint, bigint, int, pg_catalog.text, int, pg_catalog.jsonb, pg_catalog.jsonb, pg_catalog.jsonb, pg_catalog.numeric), '
+		'@extschema@.llmquota_retry(pg_catalog.uuid, bigint, bigint, bigint, bigint, bigint, int, pg_catalog.text, int, pg_catalog.jsonb, pg_catalog.jsonb, pg_catalog.jsonb, pg_catalog.numeric), '
 		'@extschema@.llmquota_explain, '
 		'@extschema@.llmquota_release(pg_catalog.uuid), '
 		'@extschema@.llmquota_renew(pg_catalog.uuid, int), '
@@ -464,7 +639,7 @@ DECLARE
 		'@extschema@.llmquota_worker_rows(), '
 		'@extschema@.llmquota_names_valid(pg_catalog.text[]), '
 		'@extschema@.llmquota_zone_exists(pg_catalog.text)';
-	configuration CONSTANT pg_catalog.text := 'llmquota.provider, llmquota.account, llmquota.key, llmquota.model, llmquota.route, llmquota.route_option, llmquota.org, llmquota.quota, llmquota.setting';
+	configuration CONSTANT pg_catalog.text := 'llmquota.provider, llmquota.account, llmquota.key, llmquota.model, llmquota.price, llmquota.exchange_rate, llmquota.route, llmquota.route_option, llmquota.org, llmquota.quota, llmquota.setting';
 	spend CONSTANT pg_catalog.text := 'llmquota.usage, llmquota.usage_hourly, llmquota.refusal_hourly';
 	histograms CONSTANT pg_catalog.text := '@extschema@.llmquota_percentile(bigint[], float8), '
 		'@extschema@.llmquota_histogram(int, bigint), '
@@ -684,6 +859,7 @@ BEGIN
 	  FROM (VALUES
 			('arrival_slack', '^[0-9]{1,9}$', 0, 10000),
 			('auth_probe_after', '^[0-9]{1,10}$', 1000, 2764800000),
+			('base_currency', '^[A-Z]{3}$', NULL, NULL),
 			('default_input_tokens', '^[0-9]{1,9}$', 0, 100000000),
 			('event_retention', '^[0-9]{1,9}$', 1, 36500),
 			('lease_ttl', '^[0-9]{1,9}$', 1000, 86400000),
@@ -711,7 +887,8 @@ BEGIN
 	IF NOT valid THEN
 		RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
 			MESSAGE = pg_catalog.format('invalid value for setting "%s": "%s"', NEW.name, NEW.value),
-			HINT = CASE WHEN known.lowest IS NULL THEN 'Use allow or refuse.'
+			HINT = CASE WHEN known.name OPERATOR(pg_catalog.=) 'base_currency' THEN 'Use three capital letters.'
+						WHEN known.lowest IS NULL THEN 'Use allow or refuse.'
 						ELSE pg_catalog.format('Use a number from %s to %s.', known.lowest, known.highest) END;
 	END IF;
 	IF TG_OP OPERATOR(pg_catalog.=) 'INSERT' THEN
@@ -813,7 +990,7 @@ SELECT u.lease, u.picked_at, u.recorded_at, u.recorded_in, u.reserved_input, u.r
 	   u.latency_ms, u.status, COALESCE(o.now_called, u.org) AS org, COALESCE(m.now_called, u.model) AS model,
 	   COALESCE(k.now_called, u.key) AS key, COALESCE(a.now_called, u.account) AS account, u.provider, u.route,
 	   u.usage_source, u.session, u.request_id, u.error, u.tags, u.first_lease, u.retry_of,
-	   u.error_class
+	   u.error_class, u.cost, u.currency, u.cost_base
   FROM llmquota.usage u
   LEFT JOIN llmquota.former_name o ON o.kind OPERATOR(pg_catalog.=) 'org' AND o.name OPERATOR(pg_catalog.=) u.org
 		AND u.recorded_at OPERATOR(pg_catalog.>=) o.since AND u.picked_at OPERATOR(pg_catalog.>=) o.picked_from AND u.picked_at OPERATOR(pg_catalog.<) o.until
@@ -861,6 +1038,36 @@ CREATE TRIGGER log_truncate BEFORE TRUNCATE ON llmquota.route_option
 ALTER TABLE llmquota.route_option ENABLE ALWAYS TRIGGER config_changed, ENABLE ALWAYS TRIGGER config_truncated,
 	ENABLE ALWAYS TRIGGER log_insert, ENABLE ALWAYS TRIGGER log_update, ENABLE ALWAYS TRIGGER log_delete,
 	ENABLE ALWAYS TRIGGER log_truncate;
+CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE ON llmquota.exchange_rate
+	FOR EACH ROW EXECUTE FUNCTION @extschema@.llmquota_config_changed();
+CREATE TRIGGER config_truncated AFTER TRUNCATE ON llmquota.exchange_rate
+	FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.llmquota_config_changed();
+CREATE TRIGGER log_insert AFTER INSERT ON llmquota.exchange_rate REFERENCING NEW TABLE AS new_rows
+	FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.llmquota_log_change(currency, valid_from);
+CREATE TRIGGER log_update AFTER UPDATE ON llmquota.exchange_rate REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows
+	FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.llmquota_log_change(currency, valid_from);
+CREATE TRIGGER log_delete AFTER DELETE ON llmquota.exchange_rate REFERENCING OLD TABLE AS old_rows
+	FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.llmquota_log_change(currency, valid_from);
+CREATE TRIGGER log_truncate BEFORE TRUNCATE ON llmquota.exchange_rate
+	FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.llmquota_log_change(currency, valid_from);
+ALTER TABLE llmquota.exchange_rate ENABLE ALWAYS TRIGGER config_changed, ENABLE ALWAYS TRIGGER config_truncated,
+	ENABLE ALWAYS TRIGGER log_insert, ENABLE ALWAYS TRIGGER log_update, ENABLE ALWAYS TRIGGER log_delete,
+	ENABLE ALWAYS TRIGGER log_truncate;
+CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE ON llmquota.price
+	FOR EACH ROW EXECUTE FUNCTION @extschema@.llmquota_config_changed();
+CREATE TRIGGER config_truncated AFTER TRUNCATE ON llmquota.price
+	FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.llmquota_config_changed();
+CREATE TRIGGER log_insert AFTER INSERT ON llmquota.price REFERENCING NEW TABLE AS new_rows
+	FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.llmquota_log_change(model, valid_from);
+CREATE TRIGGER log_update AFTER UPDATE ON llmquota.price REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows
+	FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.llmquota_log_change(model, valid_from);
+CREATE TRIGGER log_delete AFTER DELETE ON llmquota.price REFERENCING OLD TABLE AS old_rows
+	FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.llmquota_log_change(model, valid_from);
+CREATE TRIGGER log_truncate BEFORE TRUNCATE ON llmquota.price
+	FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.llmquota_log_change(model, valid_from);
+ALTER TABLE llmquota.price ENABLE ALWAYS TRIGGER config_changed, ENABLE ALWAYS TRIGGER config_truncated,
+	ENABLE ALWAYS TRIGGER log_insert, ENABLE ALWAYS TRIGGER log_update, ENABLE ALWAYS TRIGGER log_delete,
+	ENABLE ALWAYS TRIGGER log_truncate;
 
 -- What every live table has.
 CREATE TRIGGER refuse_write BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON llmquota.health
@@ -873,6 +1080,7 @@ ALTER TABLE llmquota.health ENABLE ALWAYS TRIGGER refuse_write;
 
 INSERT INTO llmquota.setting (name, value, unit, description) VALUES
 	('auth_probe_after', '3600000', 'ms', 'after how long a key that was disabled because its credential was refused lets one call through to see'),
+	('base_currency', 'USD', NULL, 'the currency of llmquota.usage.cost_base, which llmquota.exchange_rate counts in'),
 	('event_retention', '90', 'days', 'how long llmquota.event keeps a row'),
 	('observed_limit_ttl', '3600000', 'ms', 'how long a limit that a provider was seen to have below the configured one holds before more is tried');
 
@@ -886,14 +1094,15 @@ UPDATE llmquota.setting s SET description = 'by how much of the wait retry_after
 -- Grants
 --
 
-REVOKE ALL ON llmquota.route_option, llmquota.event, llmquota.health, llmquota.key_status, llmquota.observed_limit FROM PUBLIC;
+REVOKE ALL ON llmquota.price, llmquota.exchange_rate, llmquota.route_option, llmquota.event, llmquota.health, llmquota.key_status, llmquota.observed_limit FROM PUBLIC;
 REVOKE ALL ON TYPE llmquota.explain_result FROM PUBLIC;
 REVOKE ALL ON FUNCTION
 	@extschema@.llmquota_pick(text, text, bigint, bigint, text, text[], text, text, int, text, uuid),
 	@extschema@.llmquota_estimate_tokens(text, text),
-	@extschema@.llmquota_record(uuid, bigint, bigint, bigint, bigint, bigint, int, text, int, jsonb, jsonb, jsonb),
-	@extschema@.llmquota_retry(uuid, bigint, bigint, bigint, bigint, bigint, int, text, int, jsonb, jsonb, jsonb),
+	@extschema@.llmquota_record(uuid, bigint, bigint, bigint, bigint, bigint, int, text, int, jsonb, jsonb, jsonb, numeric),
+	@extschema@.llmquota_retry(uuid, bigint, bigint, bigint, bigint, bigint, int, text, int, jsonb, jsonb, jsonb, numeric),
 	@extschema@.llmquota_maintain(),
+	@extschema@.llmquota_add_hours(llmquota.usage_hourly[]),
 	@extschema@.llmquota_disable(text, text),
 	@extschema@.llmquota_enable(text),
 	@extschema@.llmquota_cool(text, text, int, text, text),
@@ -914,5 +1123,7 @@ SELECT @extschema@.llmquota_apply_all_grants();
 -- Dump registration
 --
 
+SELECT pg_catalog.pg_extension_config_dump('llmquota.price', '');
+SELECT pg_catalog.pg_extension_config_dump('llmquota.exchange_rate', '');
 SELECT pg_catalog.pg_extension_config_dump('llmquota.route_option', '');
 SELECT pg_catalog.pg_extension_config_dump('llmquota.event', '');
