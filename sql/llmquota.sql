@@ -1227,12 +1227,13 @@ BEGIN
 		'	 GROUP BY c.org, c.model, c.key, pg_catalog.date_trunc(''hour'', c.picked_at, ''UTC'')'
 		')'
 		'SELECT (SELECT pg_catalog.count(*) FROM change) AS rows,'
+		'	   EXISTS (SELECT FROM gone) AS undone,'
 		'	   pg_catalog.array_agg(ROW(h.*)::llmquota.usage_hourly) AS hours,'
 		'	   pg_catalog.min(h.hour) AS earliest, pg_catalog.max(h.hour) AS latest'
 		'  FROM by_hour h', $1::pg_catalog.regclass, uncounted)
 	   INTO changed USING before, after, $1;
 	PERFORM @extschema@.llmquota_add_hours(changed.hours);
-	IF undone THEN
+	IF changed.undone THEN
 		DELETE FROM llmquota.usage_hourly h
 		 WHERE h.calls OPERATOR(pg_catalog.=) 0
 		   AND h.hour OPERATOR(pg_catalog.>=) changed.earliest AND h.hour OPERATOR(pg_catalog.<=) changed.latest;
