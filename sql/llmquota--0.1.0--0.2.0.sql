@@ -139,7 +139,7 @@ ALTER TYPE llmquota.record_result ADD ATTRIBUTE advice text, ADD ATTRIBUTE retry
 -- Functions, views and comments, in the order of the script of 0.2.0
 --
 COMMENT ON COLUMN llmquota.pick_result.status IS 'granted, or why not: rate_limited, over_capacity, unavailable, too_large, no_route, disabled, no_lease_slot, attempts_exhausted';
-COMMENT ON COLUMN llmquota.pick_result.refusal IS 'the limit that refused: scope, subject, model, metric, period, amount, used, requested, quota, retry_at; or the trouble: scope, subject, model, trouble, failure, retry_at; of a retry also tried: the attempts before it, each with model, error_class, http_status. NULL when granted';
+COMMENT ON COLUMN llmquota.pick_result.refusal IS 'the limit that refused: scope, subject, model, metric, period, amount, used, requested, quota, retry_at; or the trouble: scope, subject, model, trouble, failure, retry_at; of a retry also tried: the attempts before it, each with model, error_class, http_status. Where neither refused: the disabled org''s scope and subject, the route that nothing serves, the setting max_leases and its amount, or how many names were excluded. NULL when granted';
 COMMENT ON COLUMN llmquota.pick_result.timeout_ms IS 'milliseconds to wait for the provider''s answer before the call is given up, by the attempt and by how long calls of the model at the account take, within the route''s deadline; NULL unless granted';
 
 COMMENT ON COLUMN llmquota.record_result.advice IS 'what to do next: done, fallback (at once, with another candidate: llmquota_retry), retry (after retry_after_ms), or stop; NULL for a lease of which nothing is known any more';

@@ -46,7 +46,7 @@ COMMENT ON COLUMN llmquota.pick_result.max_output_tokens IS 'output tokens reser
 COMMENT ON COLUMN llmquota.pick_result.granted_at IS 'the time of the pick; NULL unless granted';
 COMMENT ON COLUMN llmquota.pick_result.expires_at IS 'when the lease expires unless it is recorded, released or renewed before; NULL unless granted';
 COMMENT ON COLUMN llmquota.pick_result.retry_after_ms IS 'milliseconds to wait before asking again; NULL when granted, and when asking again cannot help';
-COMMENT ON COLUMN llmquota.pick_result.refusal IS 'the limit that refused: scope, subject, model, metric, period, amount, used, requested, quota, retry_at; or the trouble: scope, subject, model, trouble, failure, retry_at; of a retry also tried: the attempts before it, each with model, error_class, http_status. NULL when granted';
+COMMENT ON COLUMN llmquota.pick_result.refusal IS 'the limit that refused: scope, subject, model, metric, period, amount, used, requested, quota, retry_at; or the trouble: scope, subject, model, trouble, failure, retry_at; of a retry also tried: the attempts before it, each with model, error_class, http_status. Where neither refused: the disabled org''s scope and subject, the route that nothing serves, the setting max_leases and its amount, or how many names were excluded. NULL when granted';
 COMMENT ON COLUMN llmquota.pick_result.timeout_ms IS 'milliseconds to wait for the provider''s answer before the call is given up, by the attempt and by how long calls of the model at the account take, within the route''s deadline; NULL unless granted';
 
 CREATE TYPE llmquota.record_result AS (
@@ -1295,12 +1295,13 @@ BEGIN
 		'	 GROUP BY c.org, c.model, c.key, pg_catalog.date_trunc(''hour'', c.picked_at, ''UTC'')'
 		')'
 		'SELECT (SELECT pg_catalog.count(*) FROM change) AS rows,'
+		'	   EXISTS (SELECT FROM gone) AS undone,'
 		'	   pg_catalog.array_agg(ROW(h.*)::llmquota.usage_hourly) AS hours,'
 		'	   pg_catalog.min(h.hour) AS earliest, pg_catalog.max(h.hour) AS latest'
 		'  FROM by_hour h', $1::pg_catalog.regclass, uncounted)
 	   INTO changed USING before, after, $1;
 	PERFORM @extschema@.llmquota_add_hours(changed.hours);
-	IF undone THEN
+	IF changed.undone THEN
 		DELETE FROM llmquota.usage_hourly h
 		 WHERE h.calls OPERATOR(pg_catalog.=) 0
 		   AND h.hour OPERATOR(pg_catalog.>=) changed.earliest AND h.hour OPERATOR(pg_catalog.<=) changed.latest;

@@ -172,9 +172,9 @@ learn_from_success(const Feedback *feedback)
 	}
 }
 
-/* Neither broken nor well: whatever the call was a probe of, if that is still in trouble, needs another one. */
+/* Says until when the call is the probe of whatever it is one of; 0: it is no more. */
 static void
-give_back_probes(const Feedback *feedback)
+set_probes(const Feedback *feedback, int64 until)
 {
 	if (llmq_health_troubles() == 0)
 		return;
@@ -182,7 +182,7 @@ give_back_probes(const Feedback *feedback)
 	{
 		LlmqPatient who = blamed(feedback->slot, blame);
 
-		llmq_remedy_undecided(feedback->live, &who, &feedback->evidence);
+		llmq_remedy_probing(feedback->live, &who, &feedback->evidence, until);
 	}
 }
 
@@ -224,8 +224,23 @@ llmq_feedback(LlmqLive *live, const LlmqLeaseId *id, const LlmqSlot *slot, const
 		feedback.evidence.failure = feedback.diagnosis.kind;
 		learn_from_failure(&feedback, catalog);
 	}
+	/* whatever it was a probe of, and is neither well now nor in trouble anew, needs another one */
 	if (slot->settlement.outcome != LLMQ_OUTCOME_OK)
-		give_back_probes(&feedback);
+		set_probes(&feedback, 0);
 	if (report != NULL)
 		learn_limits(&feedback, report, catalog);
+}
+
+/* A call takes longer than was thought: if it is a probe, there is no other for so long. No lock may be held. */
+void
+llmq_feedback_renewed(LlmqLive *live, const LlmqSlot *slot)
+{
+	Feedback	feedback = {.live = live,.slot = slot};
+
+	if (!llmq_live_has(live, LLMQ_LIVE_HEALTH))
+		return;
+	feedback.evidence.granted_at = slot->granted_at;
+	feedback.evidence.now = GetCurrentTimestamp();
+	llmq_health_look(live);
+	set_probes(&feedback, slot->expires_at);
 }

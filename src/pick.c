@@ -274,7 +274,7 @@ refusal_columns(const LlmqPick *pick, Datum *values, bool *nulls)
 	values[COL_RETRY_AFTER] = Int32GetDatum(retry_ms);
 	nulls[COL_RETRY_AFTER] = retry_ms < 0;
 	values[COL_REFUSAL] = llmq_refusal_jsonb(pick);
-	nulls[COL_REFUSAL] = values[COL_REFUSAL] == (Datum) 0;
+	nulls[COL_REFUSAL] = false;
 }
 
 /* Looks for a candidate and charges it; counts the refusal when there is none. */

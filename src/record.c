@@ -519,6 +519,8 @@ llmquota_renew(PG_FUNCTION_ARGS)
 			break;
 		renewed = llmq_lease_extend(&live, &id, ttl_ms * INT64CONST(1000), &slot);
 	}
+	if (renewed)
+		llmq_feedback_renewed(&live, &slot);
 	llmq_live_close(&live);
 	if (!renewed)
 		PG_RETURN_NULL();

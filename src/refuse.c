@@ -297,18 +297,43 @@ push_tried(JsonbParseState **state, const LlmqPick *pick)
 	pushJsonbValue(state, WJB_END_ARRAY, NULL);
 }
 
-/* What refused, as jsonb; 0 when nothing did, and nothing was tried before. */
+/* Where neither limit nor trouble refused: what about the call, or the configuration, did. */
+static void
+push_circumstance(JsonbParseState **state, const LlmqPick *pick)
+{
+	switch (llmq_refusal_status(pick))
+	{
+		case LLMQ_REFUSED_DISABLED:
+			push_text(state, "scope", scope_texts[LLMQ_SCOPE_ORG]);
+			push_text(state, "subject", pick->org->subject.name);
+			break;
+		case LLMQ_REFUSED_NO_ROUTE:
+			push_text(state, "route", pick->route->name);
+			break;
+		case LLMQ_REFUSED_NO_LEASE_SLOT:
+			push_text(state, "setting", "max_leases");
+			push_number(state, "amount", pick->catalog->settings.max_leases);
+			break;
+		case LLMQ_REFUSED_UNAVAILABLE:
+			push_number(state, "excluded", pick->nexclude);
+			break;
+		default:
+			break;
+	}
+}
+
+/* What refused, as jsonb. */
 Datum
 llmq_refusal_jsonb(const LlmqPick *pick)
 {
 	JsonbParseState *state = NULL;
 
-	if (!has_reason(pick) && pick->retry == NULL)
-		return (Datum) 0;
 	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
-	if (has_reason(pick) && pick->refusal.cause.kind != LLMQ_TROUBLE_NONE)
+	if (!has_reason(pick))
+		push_circumstance(&state, pick);
+	else if (pick->refusal.cause.kind != LLMQ_TROUBLE_NONE)
 		push_trouble(&state, pick);
-	else if (has_reason(pick))
+	else
 		push_quota(&state, pick);
 	if (pick->retry != NULL)
 		push_tried(&state, pick);

@@ -196,28 +196,28 @@ llmq_remedy_succeeded(LlmqLive *live, const LlmqPatient *who, const LlmqEvidence
 }
 
 static void
-edit_undecided(LlmqHealthChange *change, void *argument)
+edit_probing(LlmqHealthChange *change, void *argument)
 {
 	const Remedy *remedy = argument;
 	LlmqTrouble *trouble = &change->trouble;
 
 	if (!is_probe(trouble, remedy->evidence) || trouble->probe_until <= remedy->evidence->now)
 		return;
-	trouble->probe_until = 0;
+	trouble->probe_until = remedy->until;
 	change->silent = true;
 }
 
-/* A call has ended and says nothing of what it was a probe of: the next one may be its probe, at once. */
+/* Until when a call is the probe of whatever it is one of; 0: it has ended and shows nothing, the next one may be. */
 void
-llmq_remedy_undecided(LlmqLive *live, const LlmqPatient *who, const LlmqEvidence *evidence)
+llmq_remedy_probing(LlmqLive *live, const LlmqPatient *who, const LlmqEvidence *evidence, int64 until)
 {
-	Remedy		remedy = {.evidence = evidence};
+	Remedy		remedy = {.evidence = evidence,.until = until};
 
 	for (int kind = LLMQ_TROUBLE_OPEN; kind < LLMQ_TROUBLE_KINDS; kind++)
 	{
 		const LlmqTrouble *trouble = llmq_health_find(who, kind);
 
 		if (trouble != NULL && is_probe(trouble, evidence))
-			(void) llmq_health_change(live, who, kind, edit_undecided, &remedy);
+			(void) llmq_health_change(live, who, kind, edit_probing, &remedy);
 	}
 }

@@ -25,6 +25,6 @@ extern void llmq_remedy_disable(LlmqLive *live, const LlmqPatient *who, const Ll
 extern void llmq_remedy_failed(LlmqLive *live, const LlmqPatient *who, const LlmqEvidence *evidence,
 							   const LlmqBreakerRule *rule);
 extern void llmq_remedy_succeeded(LlmqLive *live, const LlmqPatient *who, const LlmqEvidence *evidence);
-extern void llmq_remedy_undecided(LlmqLive *live, const LlmqPatient *who, const LlmqEvidence *evidence);
+extern void llmq_remedy_probing(LlmqLive *live, const LlmqPatient *who, const LlmqEvidence *evidence, int64 until);
 
 #endif							/* LLMQ_REMEDY_H */

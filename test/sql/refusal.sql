@@ -9,7 +9,7 @@ INSERT INTO llmquota.key (key, account) VALUES ('a-1', 'a'), ('b-1', 'b');
 INSERT INTO llmquota.org (org, enabled) VALUES ('closed', false);
 CREATE FUNCTION release_all() RETURNS bigint LANGUAGE sql AS $$ SELECT count(llmquota_release(lease)) FROM llmquota.lease $$;
 
--- no_lease_slot: the bound on leases is reached; there is no limit to name
+-- no_lease_slot: the bound on leases is reached
 UPDATE llmquota.setting SET value = '8' WHERE name = 'max_leases';
 SELECT count(*) FROM generate_series(1, 8) n, llmquota_pick('m', request_id => n::text) p WHERE p.status = 'granted';
 SELECT status, lease, key, model, granted_at, retry_after_ms > 0 AS retry, refusal FROM llmquota_pick('m');
