@@ -495,6 +495,7 @@ BEGIN ATOMIC
 		latency = @extschema@.llmquota_histogram_trim(@extschema@.llmquota_histogram_add(h.latency, EXCLUDED.latency)),
 		cost_base = h.cost_base OPERATOR(pg_catalog.+) EXCLUDED.cost_base;
 END;
+COMMENT ON FUNCTION @extschema@.llmquota_add_hours(llmquota.usage_hourly[]) IS 'internal: adds to the rows of llmquota.usage_hourly';
 
 CREATE OR REPLACE FUNCTION @extschema@.llmquota_roll_up_leaf(leaf oid)
 RETURNS bigint
@@ -553,12 +554,13 @@ BEGIN
 		'	 GROUP BY c.org, c.model, c.key, pg_catalog.date_trunc(''hour'', c.picked_at, ''UTC'')'
 		')'
 		'SELECT (SELECT pg_catalog.count(*) FROM change) AS rows,'
+		'	   EXISTS (SELECT FROM gone) AS undone,'
 		'	   pg_catalog.array_agg(ROW(h.*)::llmquota.usage_hourly) AS hours,'
 		'	   pg_catalog.min(h.hour) AS earliest, pg_catalog.max(h.hour) AS latest'
 		'  FROM by_hour h', $1::pg_catalog.regclass, uncounted)
 	   INTO changed USING before, after, $1;
 	PERFORM @extschema@.llmquota_add_hours(changed.hours);
-	IF undone THEN
+	IF changed.undone THEN
 		DELETE FROM llmquota.usage_hourly h
 		 WHERE h.calls OPERATOR(pg_catalog.=) 0
 		   AND h.hour OPERATOR(pg_catalog.>=) changed.earliest AND h.hour OPERATOR(pg_catalog.<=) changed.latest;
