@@ -34,6 +34,7 @@
 #include "name.h"
 #include "relation.h"
 #include "row.h"
+#include "stored.h"
 
 /* Columns of llmquota.usage, in their order. */
 enum
@@ -50,14 +51,14 @@ static const char *const source_texts[] = {NULL, "reported", "reserved", "late",
 const char *
 llmq_usage_source_text(LlmqUsageSource source)
 {
-	return source_texts[source];
+	return LLMQ_STORED_TEXT(source_texts, source);
 }
 
 /* How the ledger calls an outcome. */
 const char *
 llmq_outcome_text(LlmqOutcome outcome)
 {
-	return outcome_texts[outcome];
+	return LLMQ_STORED_TEXT(outcome_texts, outcome);
 }
 
 /* The name of a day's leaf, palloc'd. */
@@ -155,7 +156,7 @@ settlement_columns(const LlmqSettlement *settlement, Datum *values, bool *nulls)
 	set_tokens(values, nulls, COL_CACHE_WRITE, settlement->cache_write);
 	set_tokens(values, nulls, COL_OUTPUT, settlement->output);
 	set_tokens(values, nulls, COL_REASONING, settlement->reasoning);
-	llmq_put_text(values, nulls, COL_USAGE_SOURCE, source_texts[settlement->source]);
+	llmq_put_text(values, nulls, COL_USAGE_SOURCE, llmq_usage_source_text(settlement->source));
 	set_int(values, nulls, COL_LATENCY, settlement->latency_ms, settlement->latency_ms >= 0);
 }
 

@@ -351,10 +351,15 @@ put_entry(ReturnSetInfo *result, const LlmqRefusalEntry *entry)
 	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
 }
 
-/* May an entry be taken into history? Nobody has, or whoever did has failed. */
+/*
+ * May an entry be taken into history? Nobody has, or whoever did has failed; and it is not of a later version, which
+ * knows what to call it.
+ */
 static bool
 is_due(const LlmqRefusalEntry *entry, const Ends *ends)
 {
+	if (entry->status >= LLMQ_REFUSAL_STATUSES || entry->metric > LLMQ_METRIC_CONCURRENCY)
+		return false;
 	return entry->drained_by == 0 || end_of(ends, entry->drained_by) == LLMQ_XACT_FAILED;
 }
 

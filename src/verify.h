@@ -14,10 +14,11 @@
 #include "lease.h"
 #include "meter.h"
 
-/* What is wrong with a state. */
+/* What is wrong with a state; or what is not known of it: a later version of the library may have written that. */
 typedef struct LlmqFault
 {
 	const char *problem;
+	bool		unknown;
 	char		expected[24];
 	char		found[24];
 } LlmqFault;
@@ -82,6 +83,7 @@ extern const char *llmq_verify_subject(const LlmqVerify *verify, const LlmqVerif
 
 /* verify_cell.c */
 extern bool llmq_cell_fault(LlmqLiveTable table, const LlmqCellHeader *state, Size size, int32 id, LlmqFault *found);
+extern void llmq_fault_if_unknown(LlmqFault *found, const char *problem, int64 most, int64 number);
 
 /* verify_copy.c */
 extern void llmq_verify_read_ahead(LlmqVerify *verify);

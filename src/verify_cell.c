@@ -20,6 +20,7 @@ static bool
 fault(LlmqFault *fault, const char *problem, int64 expected, int64 found)
 {
 	fault->problem = problem;
+	fault->unknown = false;
 	snprintf(fault->expected, sizeof(fault->expected), INT64_FORMAT, expected);
 	snprintf(fault->found, sizeof(fault->found), INT64_FORMAT, found);
 	return true;
@@ -29,9 +30,18 @@ static bool
 fault_hex(LlmqFault *fault, const char *problem, uint32 expected, uint32 found)
 {
 	fault->problem = problem;
+	fault->unknown = false;
 	snprintf(fault->expected, sizeof(fault->expected), "%08x", expected);
 	snprintf(fault->found, sizeof(fault->found), "%08x", found);
 	return true;
+}
+
+/* Notes a stored number beyond those that this version knows: no damage, so the check goes on. */
+void
+llmq_fault_if_unknown(LlmqFault *found, const char *problem, int64 most, int64 number)
+{
+	if (number > most && !found->unknown)
+		found->unknown = fault(found, problem, most, number);
 }
 
 /* The header, and with it the checksum over everything. */
@@ -76,8 +86,7 @@ buckets_fault(const LlmqWindow *window, LlmqFault *found)
 static bool
 window_fault(const LlmqMeterState *meter, const LlmqWindow *window, LlmqFault *found)
 {
-	if (window->metric > LLMQ_METRIC_CONCURRENCY)
-		return fault(found, "metric", LLMQ_METRIC_CONCURRENCY, window->metric);
+	llmq_fault_if_unknown(found, "metric", LLMQ_METRIC_CONCURRENCY, window->metric);
 	if (window->unit > LLMQ_CALENDAR_YEAR)
 		return fault(found, "calendar unit", LLMQ_CALENDAR_YEAR, window->unit);
 	if (window->since > meter->generation)
@@ -131,10 +140,8 @@ slot_fault(const LlmqSlot *slot, LlmqFault *found)
 		return fault(found, "charged meters of a lease", (1 << slot->nmeters) - 1, slot->charged);
 	if (slot->session_length > LLMQ_MAX_LABEL || slot->request_id_length > LLMQ_MAX_LABEL)
 		return fault(found, "length of a label", LLMQ_MAX_LABEL, Max(slot->session_length, slot->request_id_length));
-	if (slot->settlement.outcome > LLMQ_OUTCOME_RELEASED)
-		return fault(found, "outcome", LLMQ_OUTCOME_RELEASED, slot->settlement.outcome);
-	if (slot->settlement.source > LLMQ_USAGE_RECOVERED)
-		return fault(found, "usage source", LLMQ_USAGE_RECOVERED, slot->settlement.source);
+	llmq_fault_if_unknown(found, "outcome", LLMQ_OUTCOME_RELEASED, slot->settlement.outcome);
+	llmq_fault_if_unknown(found, "usage source", LLMQ_USAGE_RECOVERED, slot->settlement.source);
 	return false;
 }
 
@@ -170,8 +177,7 @@ refusal_page_fault(const LlmqRefusalPage *page, LlmqFault *found)
 		size = TYPEALIGN(sizeof(int64), size);
 		if (entry->size != size || page->used - at < (uint32) size)
 			return fault(found, "size of an entry", size, entry->size);
-		if (entry->status >= LLMQ_REFUSAL_STATUSES)
-			return fault(found, "status of a refusal", LLMQ_REFUSAL_STATUSES - 1, entry->status);
+		llmq_fault_if_unknown(found, "status of a refusal", LLMQ_REFUSAL_STATUSES - 1, entry->status);
 		at += size;
 	}
 	return false;
@@ -179,7 +185,7 @@ refusal_page_fault(const LlmqRefusalPage *page, LlmqFault *found)
 
 /*
  * Is anything wrong with the state of the cell `id`, which has `size` bytes, 8-aligned? Says what in `found`, the first
- * thing only.
+ * thing only; or, when nothing is wrong, what is not known of it. `found` says nothing yet.
  */
 bool
 llmq_cell_fault(LlmqLiveTable table, const LlmqCellHeader *state, Size size, int32 id, LlmqFault *found)

@@ -167,6 +167,8 @@ check_row(LlmqVerify *verify, LlmqLiveTable table, LlmqVerifyCell *cell)
 				   state != NULL && llmq_repair_note_cell(verify, table, cell, size));
 		return;
 	}
+	if (fault.unknown)
+		report_row(verify, table, cell, &fault, false);
 	cell->state = state;
 	if ((state->flags & (LLMQ_CELL_BORN | LLMQ_CELL_MOVED)) != LLMQ_CELL_BORN)
 		return;

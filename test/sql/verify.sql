@@ -4,7 +4,7 @@
 \pset null -
 LOAD 'llmquota';
 CREATE FUNCTION cell_fault(live_table int, image bytea, id int) RETURNS text LANGUAGE c STRICT AS 'cell_test', 'cell_fault';
-CREATE FUNCTION cell_write(live_table int, id int, at int, bytes bytea) RETURNS void LANGUAGE c STRICT AS 'cell_test', 'cell_write';
+CREATE FUNCTION cell_write(live_table int, id int, at int, bytes bytea, sealed boolean DEFAULT false) RETURNS void LANGUAGE c STRICT AS 'cell_test', 'cell_write';
 CREATE FUNCTION window_add(meter int, quota bigint, amount bigint) RETURNS void LANGUAGE c STRICT AS 'cell_test', 'window_add';
 
 INSERT INTO llmquota.provider (provider, adapter) VALUES ('p', 'openai');

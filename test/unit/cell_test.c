@@ -30,7 +30,7 @@ cell_fault(PG_FUNCTION_ARGS)
 	bytea	   *image = PG_GETARG_BYTEA_PP(1);
 	Size		size = VARSIZE_ANY_EXHDR(image);
 	LlmqCellHeader *copy = palloc(Max(size, sizeof(LlmqCellHeader)));
-	LlmqFault	fault;
+	LlmqFault	fault = {0};
 
 	memcpy(copy, VARDATA_ANY(image), size);
 	if (!llmq_cell_fault((LlmqLiveTable) PG_GETARG_INT32(0), copy, size, PG_GETARG_INT32(2), &fault))
@@ -55,7 +55,7 @@ lock_cell(LlmqLive *live, LlmqLiveTable table, int32 id, Buffer *buffer)
 	return state;
 }
 
-/* cell_write(live_table int, id int, at int, bytes bytea): damages a cell in its page, checksum and all */
+/* cell_write(live_table int, id int, at int, bytes bytea, sealed bool): damages a cell in its page; the checksum holds? */
 Datum
 cell_write(PG_FUNCTION_ARGS)
 {
@@ -63,10 +63,13 @@ cell_write(PG_FUNCTION_ARGS)
 	bytea	   *bytes = PG_GETARG_BYTEA_PP(3);
 	LlmqLive	live;
 	Buffer		buffer;
+	LlmqCellHeader *state;
 
 	llmq_live_open(&live, LLMQ_LIVE_COUNT, RowExclusiveLock);
-	memcpy((char *) lock_cell(&live, table, PG_GETARG_INT32(1), &buffer) + PG_GETARG_INT32(2), VARDATA_ANY(bytes),
-		   VARSIZE_ANY_EXHDR(bytes));
+	state = lock_cell(&live, table, PG_GETARG_INT32(1), &buffer);
+	memcpy((char *) state + PG_GETARG_INT32(2), VARDATA_ANY(bytes), VARSIZE_ANY_EXHDR(bytes));
+	if (PG_NARGS() > 4 && PG_GETARG_BOOL(4))
+		state->crc = llmq_cell_crc(state);
 	MarkBufferDirty(buffer);
 	UnlockReleaseBuffer(buffer);
 	llmq_live_close(&live);
