@@ -106,7 +106,7 @@ sub at_once
 	return join '', sort @answers;
 }
 
-# All are told the same limit: it is learned once, and they get that many calls and no more between them
+# All are told the same limit: it is learned once, and holds for every pick that begins then
 sql($node, answer('o', 'limit-requests-day' => 100));
 my $loop = q{DO $$
 	DECLARE
@@ -123,8 +123,10 @@ my $loop = q{DO $$
 	END $$};
 is(at_once($loop), '', "$clients clients are told of a limit at once");
 is(sql($node, q{SELECT advertised, in_force FROM llmquota.observed_limit WHERE model = 'o'}), '60|60', '... it is known, once');
-is(sql($node, q{SELECT count(*) FROM llmquota.usage WHERE model = 'o' AND status = 'ok'}), 60,
-	'... and as many calls were made as it allows');
+# a pick of each of the others may have begun before the first one was told
+my $made = sql($node, q{SELECT count(*) FROM llmquota.usage WHERE model = 'o' AND status = 'ok'});
+cmp_ok($made, '>=', 60, '... as many calls were made as it allows');
+cmp_ok($made, '<', 60 + $clients, '... and those that had begun by then');
 
 # All are told that less remains than the meter has left: somebody else uses the same limit. It is charged once. (Windows
 # that maintenance has not completed yet are left alone.)
