@@ -18,15 +18,13 @@
 static void
 read_learned(LlmqLive *live, LlmqMeters *meters, LlmqAccount *account)
 {
-	int32		account_id = llmq_name_find(&account->subject.ref);
-	int32		model_id = llmq_name_find(unconstify(LlmqNameRef *, &meters->model->ref));
-	LlmqService service;
+	LlmqNameRef *model = unconstify(LlmqNameRef *, &meters->model->ref);
+	LlmqService service = {0};
 
 	if (meters->learned == NULL)
 		meters->learned = MemoryContextAlloc(account->subject.context, sizeof(service.learned));
-	memset(meters->learned, 0, sizeof(service.learned));
-	if (account_id != 0 && model_id != 0 && llmq_service_read(live, account_id, model_id, &service))
-		memcpy(meters->learned, service.learned, sizeof(service.learned));
+	(void) llmq_service_find(live, &account->subject.ref, model, &service);
+	memcpy(meters->learned, service.learned, sizeof(service.learned));
 	meters->limits = llmq_health_limits();
 }
 

@@ -20,6 +20,7 @@
 
 #include "excess.h"
 #include "meter.h"
+#include "settle.h"
 
 /* What this transaction owes when it commits, in its own memory. */
 typedef struct Owed
@@ -160,6 +161,7 @@ llmq_charge_excess(const LlmqLedgerRow *row, const LlmqSettlement *settlement)
 {
 	static bool registered = false;
 	MemoryContext caller = MemoryContextSwitchTo(TopTransactionContext);
+	LlmqSlot	slot = {.reserved_input = row->reserved_input,.reserved_output = row->reserved_output};
 	Owed	   *debt = palloc(sizeof(Owed));
 
 	if (!registered)
@@ -173,13 +175,8 @@ llmq_charge_excess(const LlmqLedgerRow *row, const LlmqSettlement *settlement)
 	debt->row.org = pstrdup(row->org);
 	debt->row.model = pstrdup(row->model);
 	debt->row.key = pstrdup(row->key);
-	debt->reserved = (LlmqUse) {.input = row->reserved_input,.output = row->reserved_output,.request = true};
-	debt->used = debt->reserved;
-	if (settlement->input != LLMQ_NO_TOKENS)
-		debt->used.input = settlement->input;
-	if (settlement->output != LLMQ_NO_TOKENS)
-		debt->used.output = settlement->output;
-	debt->used.cached = Max(settlement->cached, 0);
+	debt->reserved = llmq_use_reserved(&slot);
+	debt->used = llmq_use_settled(&slot, settlement);
 	debt->next = owed;
 	owed = debt;
 	MemoryContextSwitchTo(caller);

@@ -68,7 +68,7 @@ add_meters(Granting *granting, LlmqMeters *meters)
 	}
 }
 
-/* Every meter that the call is charged to. */
+/* Every meter that the call is charged to. The look that chose the key has told the account's what is learned. */
 static void
 collect_meters(Granting *granting, LlmqKey *key)
 {
@@ -79,13 +79,7 @@ collect_meters(Granting *granting, LlmqKey *key)
 	};
 
 	for (Size i = 0; i < lengthof(subjects); i++)
-	{
-		LlmqMeters *meters = llmq_plan_meters(pick->catalog, subjects[i], pick->model);
-
-		if (subjects[i]->scope == LLMQ_SCOPE_ACCOUNT)
-			llmq_limits_apply(&pick->live, meters, key->account);
-		add_meters(granting, meters);
-	}
+		add_meters(granting, llmq_plan_meters(pick->catalog, subjects[i], pick->model));
 }
 
 /* The ids of everything the lease will name; new names are created here, before any lock. */

@@ -132,6 +132,18 @@ resolve(LlmqCatalog *catalog, const LlmqTried *tried, LlmqFailedAttempt *failed)
 		failed->model = llmq_catalog_model(catalog, name);
 }
 
+/* What all the attempts in a history used; how many these are. */
+static int
+resolve_all(LlmqCatalog *catalog, const LlmqHistory *history, LlmqFailedAttempt failed[LLMQ_MAX_TRIED])
+{
+	int			n = 0;
+
+	for (int i = 0; i < LLMQ_MAX_TRIED; i++)
+		if (history->tried[i].kind == LLMQ_TRIED_ATTEMPT)
+			resolve(catalog, &history->tried[i], &failed[n++]);
+	return n;
+}
+
 /* Adds the attempt that failed last to those that its slot knows of. */
 static void
 add_attempt(LlmqHistory *history, const LlmqSlot *slot)
@@ -158,9 +170,7 @@ continue_history(LlmqPick *pick, LlmqRetry *retry)
 	history->retry_of = retry->uuid;
 	history->terms &= LLMQ_TERM_TOO_MANY;
 	add_attempt(history, slot);
-	for (int i = 0; i < LLMQ_MAX_TRIED; i++)
-		if (history->tried[i].kind == LLMQ_TRIED_ATTEMPT)
-			resolve(pick->catalog, &history->tried[i], &retry->failed[retry->nfailed++]);
+	retry->nfailed = resolve_all(pick->catalog, history, retry->failed);
 	retry->deadline = slot->granted_at + slot->history.deadline_ms * INT64CONST(1000);
 	retry->ask_again_at = slot->settled_at + (BACKOFF << Min(slot->attempt - 1, BACKOFF_DOUBLINGS));
 	pick->attempt = slot->attempt + 1 + slot->retries;
@@ -269,28 +279,32 @@ bar_by(const LlmqFailedAttempt *failed, const LlmqKey *key, const LlmqModel *mod
 	return barred ? BAR_FOR_GOOD : BAR_NONE;
 }
 
+/* What all of them say: the most that one does. */
+static Bar
+bar_by_all(const LlmqFailedAttempt *failed, int n, const LlmqKey *key, const LlmqModel *model)
+{
+	Bar			bar = BAR_NONE;
+
+	for (int i = 0; i < n; i++)
+		bar = Max(bar, bar_by(&failed[i], key, model));
+	return bar;
+}
+
 /* The attempts that have failed when this one has; how many. */
 int
 llmq_history_failed(LlmqCatalog *catalog, const LlmqSlot *slot, LlmqFailedAttempt failed[LLMQ_MAX_TRIED])
 {
 	LlmqHistory history = slot->history;
-	int			n = 0;
 
 	add_attempt(&history, slot);
-	for (int i = 0; i < LLMQ_MAX_TRIED; i++)
-		if (history.tried[i].kind == LLMQ_TRIED_ATTEMPT)
-			resolve(catalog, &history.tried[i], &failed[n++]);
-	return n;
+	return resolve_all(catalog, &history, failed);
 }
 
 /* Does any of them keep the request from a candidate? */
 bool
 llmq_history_is_barred(const LlmqFailedAttempt *failed, int n, const LlmqKey *key, const LlmqModel *model)
 {
-	for (int i = 0; i < n; i++)
-		if (bar_by(&failed[i], key, model) != BAR_NONE)
-			return true;
-	return false;
+	return bar_by_all(failed, n, key, model) != BAR_NONE;
 }
 
 /* Has the first pick excluded the candidate? */
@@ -307,12 +321,11 @@ bool
 llmq_history_bars(const LlmqPick *pick, const LlmqKey *key)
 {
 	LlmqRetry  *retry = pick->retry;
-	Bar			bar = BAR_NONE;
+	Bar			bar;
 
 	if (retry == NULL)
 		return false;
-	for (int i = 0; i < retry->nfailed; i++)
-		bar = Max(bar, bar_by(&retry->failed[i], key, pick->model));
+	bar = bar_by_all(retry->failed, retry->nfailed, key, pick->model);
 	if (bar != BAR_NONE)
 		retry->barred = true;
 	retry->barred_model = retry->barred_model || bar == BAR_MODEL;

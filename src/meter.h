@@ -151,6 +151,7 @@ extern int64 llmq_meter_catch_up(const LlmqMeter *meter, LlmqMeterState *state, 
 								 int64 granted_at);
 
 /* meter_cell.c */
+extern const char *llmq_scope_name(LlmqScope scope);
 extern const char *llmq_scope_text(char letter);
 extern const char *llmq_metric_text(LlmqMetric metric);
 extern bool llmq_scope_of(char letter, LlmqScope *scope);

@@ -12,6 +12,7 @@
 
 #include "meter.h"
 #include "name.h"
+#include "stored.h"
 
 /* How often a meter's name may be retired while it is being created. */
 #define MAX_NAMELESS 100
@@ -44,9 +45,16 @@ llmq_metric_text(LlmqMetric metric)
 {
 	static const char *const texts[] = {"requests", "input_tokens", "output_tokens", "tokens", "concurrency"};
 
-	return texts[metric];
+	return LLMQ_STORED_TEXT(texts, metric);
 }
 
+const char *
+llmq_scope_name(LlmqScope scope)
+{
+	return scope_texts[scope];
+}
+
+/* The same by its letter. */
 const char *
 llmq_scope_text(char letter)
 {

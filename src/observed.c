@@ -13,9 +13,11 @@
 #include "utils/timestamp.h"
 
 #include "catalog.h"
+#include "meter.h"
 #include "name.h"
 #include "row.h"
 #include "service.h"
+#include "stored.h"
 
 PG_FUNCTION_INFO_V1(llmquota_observed_rows);
 
@@ -78,15 +80,14 @@ put_effect(const Walk *walk, const LlmqLearned *learned, const LlmqLimit *limit,
 static void
 put_learned(const Walk *walk, const LlmqLearned *learned, const char *account, const char *model)
 {
-	static const char *const metrics[] = {"requests", "input_tokens", "output_tokens", "tokens", "concurrency"};
 	static const char *const periods[] = {"unknown", "second", "minute", "hour", "day", "month"};
 	Datum		values[NCOLUMNS];
 	bool		nulls[NCOLUMNS] = {false};
 
 	llmq_put_text(values, nulls, COL_ACCOUNT, account);
 	llmq_put_text(values, nulls, COL_MODEL, model);
-	llmq_put_text(values, nulls, COL_METRIC, metrics[learned->metric]);
-	llmq_put_text(values, nulls, COL_PERIOD, periods[learned->span]);
+	llmq_put_text(values, nulls, COL_METRIC, llmq_metric_text((LlmqMetric) learned->metric));
+	llmq_put_text(values, nulls, COL_PERIOD, LLMQ_STORED_TEXT(periods, learned->span));
 	put_amount(values, nulls, COL_ADVERTISED, learned->amount);
 	llmq_put_text(values, nulls, COL_SOURCE, learned->named ? "refusal" : "headers");
 	values[COL_OBSERVED_AT] = TimestampTzGetDatum(learned->observed_at);

@@ -3,9 +3,8 @@
  *	  What a backend remembers of how long calls of a model at an account take.
  *
  * Records keep it in the service cell (service.h); a pick that has read it goes by that for a while, for it changes
- * slowly. That nobody has called yet is looked up again as soon as
- * this backend has recorded a call. It lives as long as the
- * configuration in memory. Nothing here may be called while a page is locked.
+ * slowly. That nobody has called yet is looked up again as soon as this backend has recorded a call. It lives as long
+ * as the configuration in memory. Nothing here may be called while a page is locked.
  */
 #include "postgres.h"
 
@@ -44,15 +43,10 @@ llmq_pace(LlmqLive *live, LlmqAccount *account, LlmqModel *model, int64 now, int
 {
 	LlmqPace   *pace = find(account, model);
 	LlmqService service = {0};
-	int32		account_id;
-	int32		model_id;
 
 	if (is_good(pace, now, age))
 		return pace;
-	account_id = llmq_name_find(&account->subject.ref);
-	model_id = llmq_name_find(&model->ref);
-	if (account_id == 0 || model_id == 0 || !llmq_service_read(live, account_id, model_id, &service))
-		service.latency = service.deviation = service.called_at = 0;
+	(void) llmq_service_find(live, &account->subject.ref, &model->ref, &service);
 	pace->latency = service.latency;
 	pace->deviation = service.deviation;
 	pace->called_at = service.called_at;

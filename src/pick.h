@@ -182,14 +182,13 @@ extern int32 llmq_history_deadline_ms(const LlmqPick *pick, int attempt, int64 g
 extern bool llmq_history_bars(const LlmqPick *pick, const LlmqKey *key);
 extern bool llmq_history_same_model(LlmqPick *pick);
 extern bool llmq_history_waits(const LlmqPick *pick, LlmqVerdict *verdict);
-
-/* retry.c */
 extern int	llmq_history_failed(LlmqCatalog *catalog, const LlmqSlot *slot, LlmqFailedAttempt failed[LLMQ_MAX_TRIED]);
 extern bool llmq_history_is_barred(const LlmqFailedAttempt *failed, int n, const LlmqKey *key, const LlmqModel *model);
 
 /* alternative.c */
 extern bool llmq_alternative(LlmqLive *live, const LlmqSlot *slot);
 
+/* retry.c */
 extern LlmqRetry *llmq_retry_find(const pg_uuid_t *lease);
 extern void llmq_retry_check_org(const LlmqRetry *retry, const LlmqPick *pick);
 

@@ -201,17 +201,17 @@ write_ledger(LlmqLeaseStanding standing, const LlmqLeaseId *id, const LlmqSlot *
  * there, and what exceeds the reservation is charged.
  */
 static void
-settle_in_ledger(const LlmqLeaseId *id, const LlmqSettlement *settlement, const Ending *ending, Settled *settled)
+settle_in_ledger(const LlmqLeaseId *id, const Ending *ending, Settled *settled)
 {
-	LlmqSettlement late = *settlement;
+	LlmqSettlement late = ending->settlement;
 	LlmqLedgerRow row;
 
 	if (!llmq_ledger_find(id, &row) || !llmq_record_may_settle(row.org))
 		return;
 	settled->status = "already_settled";
 	settled->usage_source = row.usage_source;
-	settled->advice = llmq_advice_text(settlement->outcome == LLMQ_OUTCOME_OK ? LLMQ_ADVICE_DONE : LLMQ_ADVICE_STOP);
-	if (strcmp(row.status, "expired") != 0 || settlement->outcome == LLMQ_OUTCOME_RELEASED)
+	settled->advice = llmq_advice_text(late.outcome == LLMQ_OUTCOME_OK ? LLMQ_ADVICE_DONE : LLMQ_ADVICE_STOP);
+	if (strcmp(row.status, "expired") != 0 || late.outcome == LLMQ_OUTCOME_RELEASED)
 		return;
 	late.source = LLMQ_USAGE_LATE;
 	llmq_report_diagnose(ending->report, row.provider, &late);
@@ -321,12 +321,11 @@ answer_cost(const LlmqLeaseId *id, Settled *settled)
 	settled->currency = row.currency;
 }
 
-/* What the caller should do next, now that the call has ended as this record says. */
+/* What the caller should do next, now that the call has failed as this record says. */
 static void
 advise(const LlmqSlot *slot, const Ending *ending, Settled *settled)
 {
 	const LlmqDiagnosis *diagnosis = &ending->report->diagnosis;
-	LlmqSettlement how = ending->settlement;
 	TimestampTz now = ending->report->diagnosed_at;
 	LlmqSlot	ended = *slot;
 	LlmqLive	live;
@@ -336,10 +335,7 @@ advise(const LlmqSlot *slot, const Ending *ending, Settled *settled)
 		.random = pg_prng_double(&pg_global_prng_state)
 	};
 
-	settled->advice = llmq_advice_text(LLMQ_ADVICE_DONE);
-	if (how.outcome != LLMQ_OUTCOME_ERROR)
-		return;
-	ended.settlement = how;
+	ended.settlement = ending->settlement;
 	if (diagnosis->until_kind == LLMQ_UNTIL_TIME)
 		situation.named = Max(diagnosis->until - now, 0);
 	else if (diagnosis->until_kind != LLMQ_UNTIL_NONE)
@@ -394,7 +390,7 @@ settle(const pg_uuid_t *uuid, Ending *ending, Settled *settled)
 		complete(standing, &id, &slot, ending, settled);
 	else if (standing == LLMQ_LEASE_UNKNOWN)
 	{
-		settle_in_ledger(&id, &ending->settlement, ending, settled);
+		settle_in_ledger(&id, ending, settled);
 		if (strcmp(settled->status, "unknown_lease") != 0)
 			answer_cost(&id, settled);
 	}
@@ -406,8 +402,12 @@ settle(const pg_uuid_t *uuid, Ending *ending, Settled *settled)
 		if (ending->report != NULL)
 			llmq_report_diagnose(ending->report, llmq_name_text(slot.provider), &ending->settlement);
 	}
-	if (ending->report != NULL && standing != LLMQ_LEASE_UNKNOWN)
+	if (ending->report == NULL || standing == LLMQ_LEASE_UNKNOWN)
+		return;
+	if (ending->settlement.outcome == LLMQ_OUTCOME_ERROR)
 		advise(&slot, ending, settled);
+	else
+		settled->advice = llmq_advice_text(LLMQ_ADVICE_DONE);
 }
 
 /* The lease argument, which must be given. */

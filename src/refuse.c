@@ -24,8 +24,6 @@
 #define RETRY_CONFIGURATION 30000
 #define RETRY_SLOT 1000
 
-static const char *const scope_texts[] = {"global", "provider", "account", "key", "org"};
-
 /* Over all candidates the refusal that ends first is the one to report; one that never ends is the last resort. */
 void
 llmq_refusal_note(LlmqPick *pick, const LlmqVerdict *verdict)
@@ -198,7 +196,7 @@ retry_at_text(int64 retry_at)
 static void
 push_limit(JsonbParseState **state, const LlmqRefusalLimit *limit)
 {
-	push_text(state, "scope", scope_texts[limit->scope]);
+	push_text(state, "scope", llmq_scope_name(limit->scope));
 	push_text(state, "subject", limit->subject);
 	push_text(state, "model", limit->model);
 	if (limit->family != NULL)
@@ -227,15 +225,14 @@ llmq_refusal_limit_jsonb(const LlmqRefusalLimit *limit)
 static void
 push_trouble(JsonbParseState **state, const LlmqPick *pick)
 {
-	static const char *const kinds[] = {"none", "cooling", "open", "disabled"};
 	const LlmqCause *cause = &pick->refusal.cause;
 	const LlmqSubject *subject = cause->subject;
 
-	push_text(state, "scope", subject == NULL ? "model" : scope_texts[subject->scope]);
+	push_text(state, "scope", subject == NULL ? "model" : llmq_scope_name(subject->scope));
 	if (subject != NULL && (!is_shared(subject) || llmq_role_is_admin(pick->catalog)))
 		push_text(state, "subject", subject->name);
 	push_text(state, "model", cause->model == NULL ? NULL : cause->model->name);
-	push_text(state, "trouble", kinds[cause->kind]);
+	push_text(state, "trouble", llmq_trouble_text((LlmqTroubleKind) cause->kind));
 	push_text(state, "failure", cause->failure == LLMQ_FAILURE_NONE ? NULL : llmq_failure_name(cause->failure));
 	push_text(state, "retry_at", retry_at_text(pick->refusal.when));
 }
@@ -304,7 +301,7 @@ push_circumstance(JsonbParseState **state, const LlmqPick *pick)
 	switch (llmq_refusal_status(pick))
 	{
 		case LLMQ_REFUSED_DISABLED:
-			push_text(state, "scope", scope_texts[LLMQ_SCOPE_ORG]);
+			push_text(state, "scope", llmq_scope_name(LLMQ_SCOPE_ORG));
 			push_text(state, "subject", pick->org->subject.name);
 			break;
 		case LLMQ_REFUSED_NO_ROUTE:

@@ -126,3 +126,13 @@ llmq_service_read(LlmqLive *live, int32 account, int32 model, LlmqService *servi
 
 	return id != 0 && llmq_cell_copy(live, LLMQ_LIVE_HEALTH, id, service, sizeof(LlmqService));
 }
+
+/* The same by their names. */
+bool
+llmq_service_find(LlmqLive *live, LlmqNameRef *account, LlmqNameRef *model, LlmqService *service)
+{
+	int32		account_id = llmq_name_find(account);
+	int32		model_id = llmq_name_find(model);
+
+	return account_id != 0 && model_id != 0 && llmq_service_read(live, account_id, model_id, service);
+}

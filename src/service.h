@@ -8,6 +8,7 @@
 #include "breaker.h"
 #include "cell.h"
 #include "learned.h"
+#include "name.h"
 
 /* The state of a cell of llmquota.health of the kinds 's' and 'p'. Fixed-width types, no padding. */
 typedef struct LlmqService
@@ -44,6 +45,7 @@ typedef struct LlmqServiceCall
 extern uint64 llmq_service_noted(void);
 extern void llmq_service_note(LlmqLive *live, LlmqServiceCall *call);
 extern int32 llmq_service_id(LlmqLive *live, int32 account, int32 model, bool create);
+extern bool llmq_service_find(LlmqLive *live, LlmqNameRef *account, LlmqNameRef *model, LlmqService *service);
 extern bool llmq_service_read(LlmqLive *live, int32 account, int32 model, LlmqService *service);
 
 #endif							/* LLMQ_SERVICE_H */

@@ -84,6 +84,7 @@ extern const char *llmq_verify_subject(const LlmqVerify *verify, const LlmqVerif
 
 /* verify_cell.c */
 extern bool llmq_cell_fault(LlmqLiveTable table, const LlmqCellHeader *state, Size size, int32 id, LlmqFault *found);
+extern bool llmq_fault(LlmqFault *fault, const char *problem, int64 expected, int64 found);
 extern void llmq_fault_if_unknown(LlmqFault *found, const char *problem, int64 most, int64 number);
 
 /* verify_health.c */

@@ -21,8 +21,8 @@
 #include "verify.h"
 
 /* Says what is wrong; true, so that a check can return it. */
-static bool
-fault(LlmqFault *fault, const char *problem, int64 expected, int64 found)
+bool
+llmq_fault(LlmqFault *fault, const char *problem, int64 expected, int64 found)
 {
 	fault->problem = problem;
 	fault->unknown = false;
@@ -46,7 +46,7 @@ void
 llmq_fault_if_unknown(LlmqFault *found, const char *problem, int64 most, int64 number)
 {
 	if (number > most && !found->unknown)
-		found->unknown = fault(found, problem, most, number);
+		found->unknown = llmq_fault(found, problem, most, number);
 }
 
 /* The header, and with it the checksum over everything. */
@@ -54,19 +54,19 @@ static bool
 header_fault(LlmqLiveTable table, const LlmqCellHeader *state, Size size, int32 id, LlmqFault *found)
 {
 	if (size < sizeof(LlmqCellHeader))
-		return fault(found, "length", sizeof(LlmqCellHeader), size);
+		return llmq_fault(found, "length", sizeof(LlmqCellHeader), size);
 	if (state->magic != llmq_cell_magic(table))
 		return fault_hex(found, "magic", llmq_cell_magic(table), state->magic);
 	if (state->version != LLMQ_CELL_VERSION)
-		return fault(found, "layout version", LLMQ_CELL_VERSION, state->version);
+		return llmq_fault(found, "layout version", LLMQ_CELL_VERSION, state->version);
 	if (state->length != size)
-		return fault(found, "length", size, state->length);
+		return llmq_fault(found, "length", size, state->length);
 	if (!llmq_cell_crc_holds(state))
 		return fault_hex(found, "checksum", llmq_cell_crc(state), state->crc);
 	if (state->id != id)
-		return fault(found, "id", id, state->id);
+		return llmq_fault(found, "id", id, state->id);
 	if (state->reserved != 0)
-		return fault(found, "reserved bytes", 0, state->reserved);
+		return llmq_fault(found, "reserved bytes", 0, state->reserved);
 	return false;
 }
 
@@ -79,12 +79,12 @@ buckets_fault(const LlmqWindow *window, LlmqFault *found)
 	for (int i = 0; i < LLMQ_BUCKETS; i++)
 	{
 		if (window->bucket[i] < 0)
-			return fault(found, "bucket", 0, window->bucket[i]);
+			return llmq_fault(found, "bucket", 0, window->bucket[i]);
 		if (pg_add_s64_overflow(sum, window->bucket[i], &sum))
-			return fault(found, "sum of buckets", PG_INT64_MAX, window->bucket[i]);
+			return llmq_fault(found, "sum of buckets", PG_INT64_MAX, window->bucket[i]);
 	}
 	if (sum != window->sum)
-		return fault(found, "sum of buckets", sum, window->sum);
+		return llmq_fault(found, "sum of buckets", sum, window->sum);
 	return false;
 }
 
@@ -93,15 +93,15 @@ window_fault(const LlmqMeterState *meter, const LlmqWindow *window, LlmqFault *f
 {
 	llmq_fault_if_unknown(found, "metric", LLMQ_METRIC_CONCURRENCY, window->metric);
 	if (window->unit > LLMQ_CALENDAR_YEAR)
-		return fault(found, "calendar unit", LLMQ_CALENDAR_YEAR, window->unit);
+		return llmq_fault(found, "calendar unit", LLMQ_CALENDAR_YEAR, window->unit);
 	if (window->since > meter->generation)
-		return fault(found, "generation of a window", meter->generation, window->since);
+		return llmq_fault(found, "generation of a window", meter->generation, window->since);
 	if (window->rebased > meter->generation)
-		return fault(found, "generation of a window", meter->generation, window->rebased);
+		return llmq_fault(found, "generation of a window", meter->generation, window->rebased);
 	if (window->kind != LLMQ_WINDOW_CONCURRENCY && window->span < 1)
-		return fault(found, "length of a window", 1, window->span);
+		return llmq_fault(found, "length of a window", 1, window->span);
 	if (window->sum < 0)
-		return fault(found, "sum", 0, window->sum);
+		return llmq_fault(found, "sum", 0, window->sum);
 	return window->kind == LLMQ_WINDOW_SLIDING && buckets_fault(window, found);
 }
 
@@ -112,21 +112,21 @@ meter_fault(const LlmqMeterState *meter, LlmqFault *found)
 	int			at = 0;
 
 	if (meter->cell.length < LLMQ_METER_HEAD_SIZE)
-		return fault(found, "length", LLMQ_METER_HEAD_SIZE, meter->cell.length);
+		return llmq_fault(found, "length", LLMQ_METER_HEAD_SIZE, meter->cell.length);
 	if (meter->room != meter->cell.length - LLMQ_METER_HEAD_SIZE)
-		return fault(found, "room", meter->cell.length - LLMQ_METER_HEAD_SIZE, meter->room);
+		return llmq_fault(found, "room", meter->cell.length - LLMQ_METER_HEAD_SIZE, meter->room);
 	if (meter->used > meter->room)
-		return fault(found, "used bytes", meter->room, meter->used);
+		return llmq_fault(found, "used bytes", meter->room, meter->used);
 	while (at < meter->used)
 	{
 		const LlmqWindow *window = (const LlmqWindow *) (meter->windows + at);
 
 		if (meter->used - at < (int) LLMQ_WINDOW_HEAD_SIZE)
-			return fault(found, "used bytes", at, meter->used);
+			return llmq_fault(found, "used bytes", at, meter->used);
 		if (window->kind < LLMQ_WINDOW_SLIDING || window->kind > LLMQ_WINDOW_CONCURRENCY)
-			return fault(found, "kind of a window", LLMQ_WINDOW_SLIDING, window->kind);
+			return llmq_fault(found, "kind of a window", LLMQ_WINDOW_SLIDING, window->kind);
 		if (meter->used - at < llmq_window_size(window->kind))
-			return fault(found, "used bytes", at + llmq_window_size(window->kind), meter->used);
+			return llmq_fault(found, "used bytes", at + llmq_window_size(window->kind), meter->used);
 		if (window_fault(meter, window, found))
 			return true;
 		at += llmq_window_size(window->kind);
@@ -138,13 +138,14 @@ static bool
 slot_fault(const LlmqSlot *slot, LlmqFault *found)
 {
 	if (slot->state > LLMQ_SLOT_SETTLED)
-		return fault(found, "state of a slot", LLMQ_SLOT_SETTLED, slot->state);
+		return llmq_fault(found, "state of a slot", LLMQ_SLOT_SETTLED, slot->state);
 	if (slot->nmeters > LLMQ_MAX_METERS)
-		return fault(found, "meters of a lease", LLMQ_MAX_METERS, slot->nmeters);
+		return llmq_fault(found, "meters of a lease", LLMQ_MAX_METERS, slot->nmeters);
 	if (slot->charged >> slot->nmeters != 0)
-		return fault(found, "charged meters of a lease", (1 << slot->nmeters) - 1, slot->charged);
+		return llmq_fault(found, "charged meters of a lease", (1 << slot->nmeters) - 1, slot->charged);
 	if (slot->session_length > LLMQ_MAX_LABEL || slot->request_id_length > LLMQ_MAX_LABEL)
-		return fault(found, "length of a label", LLMQ_MAX_LABEL, Max(slot->session_length, slot->request_id_length));
+		return llmq_fault(found, "length of a label", LLMQ_MAX_LABEL,
+						  Max(slot->session_length, slot->request_id_length));
 	llmq_fault_if_unknown(found, "outcome", LLMQ_OUTCOME_RELEASED, slot->settlement.outcome);
 	llmq_fault_if_unknown(found, "usage source", LLMQ_USAGE_RECOVERED, slot->settlement.source);
 	llmq_fault_if_unknown(found, "failure", LLMQ_FAILURE_NOT_FOUND, slot->settlement.failure);
@@ -155,7 +156,7 @@ static bool
 lease_page_fault(const LlmqLeasePage *page, LlmqFault *found)
 {
 	if (page->cell.length != sizeof(LlmqLeasePage))
-		return fault(found, "length", sizeof(LlmqLeasePage), page->cell.length);
+		return llmq_fault(found, "length", sizeof(LlmqLeasePage), page->cell.length);
 	for (int i = 0; i < LLMQ_SLOTS; i++)
 		if (slot_fault(&page->slot[i], found))
 			return true;
@@ -168,21 +169,21 @@ refusal_page_fault(const LlmqRefusalPage *page, LlmqFault *found)
 	uint32		at = 0;
 
 	if (page->cell.length != sizeof(LlmqRefusalPage))
-		return fault(found, "length", sizeof(LlmqRefusalPage), page->cell.length);
+		return llmq_fault(found, "length", sizeof(LlmqRefusalPage), page->cell.length);
 	if (page->used > LLMQ_REFUSAL_ROOM)
-		return fault(found, "used bytes", LLMQ_REFUSAL_ROOM, page->used);
+		return llmq_fault(found, "used bytes", LLMQ_REFUSAL_ROOM, page->used);
 	while (at < page->used)
 	{
 		const LlmqRefusalEntry *entry = (const LlmqRefusalEntry *) (page->entries + at);
 		int			size = offsetof(LlmqRefusalEntry, text);
 
 		if (page->used - at < (uint32) size)
-			return fault(found, "used bytes", at, page->used);
+			return llmq_fault(found, "used bytes", at, page->used);
 		for (int i = 0; i < LLMQ_REFUSAL_TEXTS; i++)
 			size += entry->length[i];
 		size = TYPEALIGN(sizeof(int64), size);
 		if (entry->size != size || page->used - at < (uint32) size)
-			return fault(found, "size of an entry", size, entry->size);
+			return llmq_fault(found, "size of an entry", size, entry->size);
 		llmq_fault_if_unknown(found, "status of a refusal", LLMQ_REFUSAL_STATUSES - 1, entry->status);
 		at += size;
 	}
@@ -205,7 +206,7 @@ llmq_cell_fault(LlmqLiveTable table, const LlmqCellHeader *state, Size size, int
 		case LLMQ_LIVE_HEALTH:
 			if (size != sizeof(LlmqHealthBoard) && size != sizeof(LlmqHealthEvents) && size != sizeof(LlmqService) &&
 				size != sizeof(LlmqModelTokens) && size != sizeof(LlmqTurns))
-				found->unknown = fault(found, "length", sizeof(LlmqHealthBoard), size);
+				found->unknown = llmq_fault(found, "length", sizeof(LlmqHealthBoard), size);
 			if (size == sizeof(LlmqHealthBoard))
 				return llmq_board_fault((const LlmqHealthBoard *) state, found);
 			if (size == sizeof(LlmqHealthEvents))
@@ -216,7 +217,7 @@ llmq_cell_fault(LlmqLiveTable table, const LlmqCellHeader *state, Size size, int
 		case LLMQ_LIVE_NAME:
 			/* those of the tally and the worker are longer */
 			if (size < sizeof(LlmqNameState))
-				return fault(found, "length", sizeof(LlmqNameState), size);
+				return llmq_fault(found, "length", sizeof(LlmqNameState), size);
 			break;
 		case LLMQ_LIVE_REFUSAL:
 			return refusal_page_fault((const LlmqRefusalPage *) state, found);

@@ -10,16 +10,6 @@
 #include "health.h"
 #include "verify.h"
 
-static bool
-fault(LlmqFault *fault, const char *problem, int64 expected, int64 found)
-{
-	fault->problem = problem;
-	fault->unknown = false;
-	snprintf(fault->expected, sizeof(fault->expected), INT64_FORMAT, expected);
-	snprintf(fault->found, sizeof(fault->found), INT64_FORMAT, found);
-	return true;
-}
-
 /* Whom a trouble is about: a scope there is, a subject, and a part only where there is one. */
 static bool
 patient_fault(const LlmqPatient *who, LlmqFault *found)
@@ -29,11 +19,11 @@ patient_fault(const LlmqPatient *who, LlmqFault *found)
 	};
 
 	if (who->scope <= 0 || who->scope > PG_INT8_MAX || strchr(scopes, who->scope) == NULL)
-		return fault(found, "scope of a trouble", LLMQ_HEALTH_KEY, who->scope);
+		return llmq_fault(found, "scope of a trouble", LLMQ_HEALTH_KEY, who->scope);
 	if (who->subject < 1)
-		return fault(found, "subject of a trouble", 1, who->subject);
+		return llmq_fault(found, "subject of a trouble", 1, who->subject);
 	if ((who->part != 0) != (who->scope == LLMQ_HEALTH_SERVICE))
-		return fault(found, "part of a trouble", 0, who->part);
+		return llmq_fault(found, "part of a trouble", 0, who->part);
 	return false;
 }
 
@@ -43,11 +33,11 @@ trouble_fault(const LlmqTrouble *trouble, LlmqFault *found)
 	if (patient_fault(&trouble->patient, found))
 		return true;
 	if (trouble->kind == LLMQ_TROUBLE_NONE)
-		return fault(found, "kind of a trouble", LLMQ_TROUBLE_COOLING, trouble->kind);
+		return llmq_fault(found, "kind of a trouble", LLMQ_TROUBLE_COOLING, trouble->kind);
 	llmq_fault_if_unknown(found, "kind of a trouble", LLMQ_TROUBLE_KINDS - 1, trouble->kind);
 	llmq_fault_if_unknown(found, "failure of a trouble", LLMQ_FAILURE_NOT_FOUND, trouble->failure);
 	if (memchr(trouble->reason, '\0', LLMQ_MAX_REASON) == NULL)
-		return fault(found, "reason of a trouble", LLMQ_MAX_REASON - 1, LLMQ_MAX_REASON);
+		return llmq_fault(found, "reason of a trouble", LLMQ_MAX_REASON - 1, LLMQ_MAX_REASON);
 	return false;
 }
 
@@ -77,9 +67,9 @@ bool
 llmq_board_fault(const LlmqHealthBoard *board, LlmqFault *found)
 {
 	if (board->events < 0 || board->kept < 0 || board->kept > board->events)
-		return fault(found, "number of an event", board->events, board->kept);
+		return llmq_fault(found, "number of an event", board->events, board->kept);
 	if (board->keeping < board->kept || board->keeping > board->events)
-		return fault(found, "number of an event", board->events, board->keeping);
+		return llmq_fault(found, "number of an event", board->events, board->keeping);
 	for (int place = 0; place < LLMQ_TROUBLES_PER_BOARD; place++)
 	{
 		if (is_free(&board->trouble[place]))
@@ -87,7 +77,7 @@ llmq_board_fault(const LlmqHealthBoard *board, LlmqFault *found)
 		if (trouble_fault(&board->trouble[place], found))
 			return true;
 		if (is_double(board, place))
-			return fault(found, "place of a trouble", -1, place);
+			return llmq_fault(found, "place of a trouble", -1, place);
 	}
 	return false;
 }
@@ -105,12 +95,12 @@ llmq_events_fault(const LlmqHealthEvents *events, LlmqFault *found)
 		if (event->number == 0)
 			continue;
 		if (event->number < 0 || llmq_event_place(event->number) != place)
-			return fault(found, "place of an event", place, event->number);
+			return llmq_fault(found, "place of an event", place, event->number);
 		if (page >= 0 && llmq_event_page(event->number) != page)
-			return fault(found, "page of an event", page, llmq_event_page(event->number));
+			return llmq_fault(found, "page of an event", page, llmq_event_page(event->number));
 		page = llmq_event_page(event->number);
 		if (event->kind == LLMQ_EVENT_NONE)
-			return fault(found, "kind of an event", LLMQ_EVENT_COOLED, event->kind);
+			return llmq_fault(found, "kind of an event", LLMQ_EVENT_COOLED, event->kind);
 		llmq_fault_if_unknown(found, "kind of an event", LLMQ_EVENT_ENABLED, event->kind);
 		if (trouble_fault(&event->trouble, found))
 			return true;

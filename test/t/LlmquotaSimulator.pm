@@ -67,6 +67,22 @@ sub base_url
 	return $self->{url} . $base{$api};
 }
 
+# What configures a provider of this name, an account with two keys, and a model: the account simulated is to have the
+# same keys.
+sub configuration
+{
+	my ($self, $provider, $api) = @_;
+	my $base_url = $self->base_url($api);
+
+	return qq{
+		INSERT INTO llmquota.provider (provider, adapter, base_url)
+		VALUES ('$provider', '$api', '$base_url');
+		INSERT INTO llmquota.account (account, provider) VALUES ('$provider', '$provider');
+		INSERT INTO llmquota.key (key, account, secret_ref)
+		SELECT '$provider-' || n, '$provider', 'secret-$provider-' || n FROM generate_series(1, 2) n;
+		INSERT INTO llmquota.model (model, provider) VALUES ('model-$provider', '$provider');};
+}
+
 # What POST /_control answers: nothing, or what was wrong.
 sub control
 {

@@ -29,16 +29,8 @@ sub account
 my $step = 0;
 for my $provider (sort keys %api)
 {
-	my $base_url = $simulator->base_url($api{$provider});
-
 	$step++;
-	sql($node, qq{
-		INSERT INTO llmquota.provider (provider, adapter, base_url)
-		VALUES ('$provider', '$api{$provider}', '$base_url');
-		INSERT INTO llmquota.account (account, provider) VALUES ('$provider', '$provider');
-		INSERT INTO llmquota.key (key, account, secret_ref)
-		SELECT '$provider-' || n, '$provider', 'secret-$provider-' || n FROM generate_series(1, 2) n;
-		INSERT INTO llmquota.model (model, provider) VALUES ('model-$provider', '$provider');
+	sql($node, $simulator->configuration($provider, $api{$provider}) . qq{
 		INSERT INTO llmquota.route (route, step, model) VALUES ('chat', $step, 'model-$provider')});
 }
 
