@@ -199,7 +199,10 @@ CREATE TABLE llmquota.model (
 	family text,
 	default_output_tokens int NOT NULL DEFAULT 1024,
 	enabled boolean NOT NULL DEFAULT true,
+	downgrade_to text,
 	CONSTRAINT model_pkey PRIMARY KEY (model),
+	CONSTRAINT model_downgrade_to_fkey FOREIGN KEY (downgrade_to) REFERENCES llmquota.model ON UPDATE CASCADE,
+	CONSTRAINT model_downgrade_to_other CHECK (downgrade_to OPERATOR(pg_catalog.<>) model),
 	CONSTRAINT model_provider_fkey FOREIGN KEY (provider) REFERENCES llmquota.provider,
 	CONSTRAINT model_name_valid CHECK (model OPERATOR(pg_catalog.<>) ALL ('{"",*}') AND pg_catalog.octet_length(model) OPERATOR(pg_catalog.<=) 128),
 	CONSTRAINT model_provider_model_valid CHECK (provider_model OPERATOR(pg_catalog.<>) '' AND pg_catalog.octet_length(provider_model) OPERATOR(pg_catalog.<=) 128),
@@ -213,6 +216,7 @@ COMMENT ON COLUMN llmquota.model.provider_model IS 'name of the model in request
 COMMENT ON COLUMN llmquota.model.family IS 'models of one family can be limited together; NULL: of no family';
 COMMENT ON COLUMN llmquota.model.default_output_tokens IS 'output tokens reserved for a pick that does not say how many';
 COMMENT ON COLUMN llmquota.model.enabled IS 'false: never picked';
+COMMENT ON COLUMN llmquota.model.downgrade_to IS 'the model that answers in its place when a budget downgrades and names none itself; NULL: none';
 
 CREATE TABLE llmquota.price (
 	model text NOT NULL,
@@ -311,7 +315,14 @@ CREATE TABLE llmquota.org (
 	priority text NOT NULL DEFAULT 'normal',
 	shared_keys boolean NOT NULL DEFAULT true,
 	enabled boolean NOT NULL DEFAULT true,
+	parent text,
+	timezone text NOT NULL DEFAULT 'UTC',
+	markup numeric NOT NULL DEFAULT 0,
 	CONSTRAINT org_pkey PRIMARY KEY (org),
+	CONSTRAINT org_parent_fkey FOREIGN KEY (parent) REFERENCES llmquota.org ON UPDATE CASCADE,
+	CONSTRAINT org_parent_other CHECK (parent OPERATOR(pg_catalog.<>) org),
+	CONSTRAINT org_markup_valid CHECK (markup OPERATOR(pg_catalog.>=) -1 AND markup OPERATOR(pg_catalog.<=) 1000
+		AND markup OPERATOR(pg_catalog.=) pg_catalog.round(markup, 9)),
 	CONSTRAINT org_name_valid CHECK (org OPERATOR(pg_catalog.<>) '*' AND pg_catalog.octet_length(org) OPERATOR(pg_catalog.<=) 128),
 	CONSTRAINT org_priority_valid CHECK (priority OPERATOR(pg_catalog.=) ANY ('{normal,high}'))
 ) USING heap;
@@ -320,6 +331,9 @@ COMMENT ON COLUMN llmquota.org.org IS 'name, at most 128 bytes; empty: requests 
 COMMENT ON COLUMN llmquota.org.priority IS 'priority of picks that name none: normal or high';
 COMMENT ON COLUMN llmquota.org.shared_keys IS 'false: only accounts that the org owns are used for it';
 COMMENT ON COLUMN llmquota.org.enabled IS 'false: picks are refused with the status disabled';
+COMMENT ON COLUMN llmquota.org.parent IS 'the org it belongs to, whose budgets of the scope parent it spends, too; NULL: none';
+COMMENT ON COLUMN llmquota.org.timezone IS 'time zone of its budgets that name none, and of its statements';
+COMMENT ON COLUMN llmquota.org.markup IS 'what its statements add to the cost, as a fraction: 0.2 for a fifth more';
 
 CREATE TABLE llmquota.quota (
 	id bigint GENERATED ALWAYS AS IDENTITY,
@@ -379,6 +393,122 @@ COMMENT ON COLUMN llmquota.quota.counts_failures IS 'false: the request is given
 
 -- which parts of which scopes are limited at all, for llmquota_check_parts
 CREATE INDEX quota_part ON llmquota.quota (scope, (model IS NULL), (family IS NULL)) WHERE amount IS NOT NULL;
+
+CREATE TABLE llmquota.budget (
+	id bigint GENERATED ALWAYS AS IDENTITY,
+	scope text NOT NULL DEFAULT 'org',
+	subject text NOT NULL,
+	model text,
+	family text,
+	amount numeric,
+	currency text NOT NULL,
+	calendar text DEFAULT 'day',
+	per interval,
+	timezone text,
+	fiscal_month int NOT NULL DEFAULT 1,
+	starts_at timestamptz NOT NULL DEFAULT '-infinity',
+	downgrade_at numeric DEFAULT 0.8,
+	downgrade_to text,
+	hard_stop boolean NOT NULL DEFAULT true,
+	free_when_spent boolean NOT NULL DEFAULT false,
+	carry_debt boolean NOT NULL DEFAULT false,
+	carry_unspent boolean NOT NULL DEFAULT false,
+	alert_at numeric[] NOT NULL DEFAULT '{0.8,0.95}',
+	mode text NOT NULL DEFAULT 'enforce',
+	rollout numeric NOT NULL DEFAULT 1,
+	CONSTRAINT budget_pkey PRIMARY KEY (id),
+	CONSTRAINT budget_unique UNIQUE NULLS NOT DISTINCT (scope, subject, model, family, currency, per, calendar, timezone, fiscal_month),
+	CONSTRAINT budget_downgrade_to_fkey FOREIGN KEY (downgrade_to) REFERENCES llmquota.model ON UPDATE CASCADE,
+	CONSTRAINT budget_id_valid CHECK (id OPERATOR(pg_catalog.<) 281474976710656),
+	CONSTRAINT budget_scope_valid CHECK (scope OPERATOR(pg_catalog.=) ANY ('{global,provider,account,key,org,parent}')),
+	CONSTRAINT budget_subject_valid CHECK (pg_catalog.octet_length(subject) OPERATOR(pg_catalog.<=) 128
+		AND (scope OPERATOR(pg_catalog.=) 'global') OPERATOR(pg_catalog.<=) (subject OPERATOR(pg_catalog.=) '')),
+	CONSTRAINT budget_model_valid CHECK (model OPERATOR(pg_catalog.<>) '' AND pg_catalog.octet_length(model) OPERATOR(pg_catalog.<=) 128),
+	CONSTRAINT budget_family_valid CHECK (family OPERATOR(pg_catalog.<>) '' AND pg_catalog.octet_length(family) OPERATOR(pg_catalog.<=) 128),
+	CONSTRAINT budget_model_or_family CHECK (model IS NULL OR family IS NULL),
+	CONSTRAINT budget_amount_valid CHECK (amount OPERATOR(pg_catalog.>=) 0 AND amount OPERATOR(pg_catalog.<=) 9000000000
+		AND amount OPERATOR(pg_catalog.=) pg_catalog.round(amount, 9)),
+	CONSTRAINT budget_currency_valid CHECK (currency OPERATOR(pg_catalog.~) '^[A-Z]{3}$'),
+	CONSTRAINT budget_one_window CHECK (pg_catalog.num_nonnulls(per, calendar) OPERATOR(pg_catalog.=) 1),
+	CONSTRAINT budget_per_without_months CHECK (EXTRACT(year FROM per) OPERATOR(pg_catalog.=) 0
+		AND EXTRACT(month FROM per) OPERATOR(pg_catalog.=) 0),
+	CONSTRAINT budget_per_in_range CHECK (per OPERATOR(pg_catalog.>=) '1 second' AND per OPERATOR(pg_catalog.<=) '400 days'),
+	CONSTRAINT budget_calendar_valid CHECK (calendar OPERATOR(pg_catalog.=) ANY ('{day,week,month,quarter,year,total}')),
+	CONSTRAINT budget_timezone_of_calendar CHECK (timezone IS NULL OR calendar OPERATOR(pg_catalog.<>) 'total'),
+	CONSTRAINT budget_fiscal_month_valid CHECK (fiscal_month OPERATOR(pg_catalog.>=) 1 AND fiscal_month OPERATOR(pg_catalog.<=) 12
+		AND (fiscal_month OPERATOR(pg_catalog.=) 1 OR calendar OPERATOR(pg_catalog.=) ANY ('{quarter,year}'))),
+	CONSTRAINT budget_starts_at_of_total CHECK (starts_at OPERATOR(pg_catalog.=) '-infinity'
+		OR calendar OPERATOR(pg_catalog.=) 'total' AND starts_at OPERATOR(pg_catalog.<) 'infinity'),
+	CONSTRAINT budget_downgrade_at_valid CHECK (downgrade_at OPERATOR(pg_catalog.>=) 0 AND downgrade_at OPERATOR(pg_catalog.<=) 1),
+	CONSTRAINT budget_carry_of_calendar CHECK (NOT (carry_debt OR carry_unspent)
+		OR calendar OPERATOR(pg_catalog.=) ANY ('{day,week,month,quarter,year}')),
+	CONSTRAINT budget_alert_at_valid CHECK (0 OPERATOR(pg_catalog.<) ALL (alert_at) AND 1 OPERATOR(pg_catalog.>=) ALL (alert_at)
+		AND pg_catalog.cardinality(alert_at) OPERATOR(pg_catalog.<=) 8 AND pg_catalog.array_position(alert_at, NULL) IS NULL),
+	CONSTRAINT budget_mode_valid CHECK (mode OPERATOR(pg_catalog.=) ANY ('{enforce,observe}')),
+	CONSTRAINT budget_rollout_valid CHECK (rollout OPERATOR(pg_catalog.>=) 0 AND rollout OPERATOR(pg_catalog.<=) 1)
+) USING heap;
+COMMENT ON TABLE llmquota.budget IS 'what may be spent. Every budget that matches a request must have room for its worst-case price; a row that names its subject replaces the ''*'' row of the same scope, model, family, currency and window';
+COMMENT ON SEQUENCE llmquota.budget_id_seq IS 'numbers of budgets';
+COMMENT ON COLUMN llmquota.budget.id IS 'number of the budget, shown in refusals and in the ledger';
+COMMENT ON COLUMN llmquota.budget.scope IS 'whose spend is counted: org, parent (an org and those below it together), key, account, provider or global';
+COMMENT ON COLUMN llmquota.budget.subject IS 'which one, by name; ''*'': each by itself; empty for the scope global';
+COMMENT ON COLUMN llmquota.budget.model IS 'a model by name; ''*'': each model by itself; NULL: not by model';
+COMMENT ON COLUMN llmquota.budget.family IS 'a family of models by name; ''*'': each family by itself; NULL: not by family. With model and family both NULL all models count together';
+COMMENT ON COLUMN llmquota.budget.amount IS 'how much may be spent in a window, with at most nine decimals; 0 refuses always; NULL: no limit';
+COMMENT ON COLUMN llmquota.budget.currency IS 'currency of the amount: three capital letters (ISO 4217). Costs in others are converted by llmquota.exchange_rate';
+COMMENT ON COLUMN llmquota.budget.calendar IS 'a calendar window: day, week (from Monday), month, quarter or year; total: once, never anew; NULL: a sliding window';
+COMMENT ON COLUMN llmquota.budget.per IS 'length of a sliding window, 1 second to 400 days, without months; NULL: a calendar window';
+COMMENT ON COLUMN llmquota.budget.timezone IS 'time zone of a calendar window; NULL: that of the org for the scopes org and parent, that of the provider for provider, account and key, else UTC';
+COMMENT ON COLUMN llmquota.budget.fiscal_month IS 'the month with which years begin, and quarters are counted from: 1 to 12';
+COMMENT ON COLUMN llmquota.budget.starts_at IS 'calls picked from then on count for a total; -infinity: all';
+COMMENT ON COLUMN llmquota.budget.downgrade_at IS 'fraction of the amount from which on a cheaper model answers, 0 to 1, where llmquota.budget_step says nothing else; NULL: never';
+COMMENT ON COLUMN llmquota.budget.downgrade_to IS 'the model that answers then; NULL: the downgrade_to of the model asked for';
+COMMENT ON COLUMN llmquota.budget.hard_stop IS 'true: what does not fit is refused; false: the budget only downgrades and alerts';
+COMMENT ON COLUMN llmquota.budget.free_when_spent IS 'true: models whose price is 0 may still be used when the amount is spent';
+COMMENT ON COLUMN llmquota.budget.carry_debt IS 'true: what was spent beyond the amount counts in the next period';
+COMMENT ON COLUMN llmquota.budget.carry_unspent IS 'true: what was not spent may be spent in the next period, at most the amount again';
+COMMENT ON COLUMN llmquota.budget.alert_at IS 'fractions of the amount at which an alert is raised, above 0 to 1, at most 8';
+COMMENT ON COLUMN llmquota.budget.mode IS 'enforce, or observe: counts and alerts, and neither refuses nor downgrades';
+COMMENT ON COLUMN llmquota.budget.rollout IS 'fraction of the subjects for which a ''*'' row is enforced, 0 to 1, chosen by a stable hash; for the others it observes. Of no effect on a row that names its subject';
+
+CREATE TABLE llmquota.budget_step (
+	budget bigint NOT NULL,
+	at numeric NOT NULL,
+	model text NOT NULL,
+	CONSTRAINT budget_step_pkey PRIMARY KEY (budget, at),
+	CONSTRAINT budget_step_budget_fkey FOREIGN KEY (budget) REFERENCES llmquota.budget ON DELETE CASCADE,
+	CONSTRAINT budget_step_model_fkey FOREIGN KEY (model) REFERENCES llmquota.model ON UPDATE CASCADE,
+	CONSTRAINT budget_step_at_valid CHECK (at OPERATOR(pg_catalog.>=) 0 AND at OPERATOR(pg_catalog.<=) 1)
+) USING heap;
+COMMENT ON TABLE llmquota.budget_step IS 'how far a budget downgrades, in steps, in place of its downgrade_at and downgrade_to';
+COMMENT ON COLUMN llmquota.budget_step.budget IS 'the budget';
+COMMENT ON COLUMN llmquota.budget_step.at IS 'fraction of the amount from which on the step holds, until the next one does';
+COMMENT ON COLUMN llmquota.budget_step.model IS 'the model that answers then in place of a dearer one';
+
+CREATE TABLE llmquota.budget_raise (
+	id bigint GENERATED ALWAYS AS IDENTITY,
+	budget bigint NOT NULL,
+	subject text NOT NULL,
+	amount numeric NOT NULL,
+	until timestamptz NOT NULL,
+	reason text NOT NULL,
+	raised_by text NOT NULL,
+	raised_at timestamptz NOT NULL,
+	CONSTRAINT budget_raise_pkey PRIMARY KEY (id),
+	CONSTRAINT budget_raise_budget_fkey FOREIGN KEY (budget) REFERENCES llmquota.budget ON DELETE CASCADE,
+	CONSTRAINT budget_raise_amount_valid CHECK (amount OPERATOR(pg_catalog.>=) 0 AND amount OPERATOR(pg_catalog.<=) 9000000000
+		AND amount OPERATOR(pg_catalog.=) pg_catalog.round(amount, 9))
+) USING heap;
+COMMENT ON TABLE llmquota.budget_raise IS 'who raised which budget, for whom, to how much and until when. Written by llmquota_raise_budget';
+COMMENT ON SEQUENCE llmquota.budget_raise_id_seq IS 'numbers of raises';
+COMMENT ON COLUMN llmquota.budget_raise.id IS 'number of the raise';
+COMMENT ON COLUMN llmquota.budget_raise.budget IS 'the budget';
+COMMENT ON COLUMN llmquota.budget_raise.subject IS 'for whom: the subject by name, also of a ''*'' row';
+COMMENT ON COLUMN llmquota.budget_raise.amount IS 'the amount that holds in place of the budget''s, if it is larger, in its currency';
+COMMENT ON COLUMN llmquota.budget_raise.until IS 'until when it holds';
+COMMENT ON COLUMN llmquota.budget_raise.reason IS 'why, as was said';
+COMMENT ON COLUMN llmquota.budget_raise.raised_by IS 'the role that was logged in';
+COMMENT ON COLUMN llmquota.budget_raise.raised_at IS 'when';
 
 CREATE TABLE llmquota.setting (
 	name text NOT NULL,
@@ -494,7 +624,10 @@ CREATE TABLE llmquota.usage (
 	error_class text,
 	cost numeric,
 	currency text,
-	cost_base numeric
+	cost_base numeric,
+	downgraded boolean,
+	budget bigint,
+	requested_model text
 ) PARTITION BY RANGE (picked_at);
 COMMENT ON TABLE llmquota.usage IS 'the ledger: one row for every lease that ended, in partitions by UTC day of picked_at. A column is NULL when nothing was said or is known';
 COMMENT ON COLUMN llmquota.usage.lease IS 'the lease; unique together with picked_at';
@@ -529,6 +662,9 @@ COMMENT ON COLUMN llmquota.usage.error_class IS 'what kind of failure it was: ra
 COMMENT ON COLUMN llmquota.usage.cost IS 'what the call cost: as recorded, else its tokens (those that were reserved, where no better are known) by the price of its model when it was picked; NULL: nobody knows';
 COMMENT ON COLUMN llmquota.usage.currency IS 'currency of the cost; NULL: no cost is known';
 COMMENT ON COLUMN llmquota.usage.cost_base IS 'the cost in the base currency, by the rate of when it was picked; NULL: no cost or no rate is known';
+COMMENT ON COLUMN llmquota.usage.downgraded IS 'true: a budget had another model answer than the one asked for';
+COMMENT ON COLUMN llmquota.usage.budget IS 'the budget that did; NULL: none';
+COMMENT ON COLUMN llmquota.usage.requested_model IS 'the model that would have been called without it; NULL: the one that was';
 
 CREATE TABLE llmquota.usage_default PARTITION OF llmquota.usage DEFAULT;
 COMMENT ON TABLE llmquota.usage_default IS 'ledger rows of days without a partition of their own, until llmquota_maintain makes one';
@@ -1572,12 +1708,12 @@ DECLARE
 		'@extschema@.llmquota_worker_rows(), '
 		'@extschema@.llmquota_names_valid(pg_catalog.text[]), '
 		'@extschema@.llmquota_zone_exists(pg_catalog.text)';
-	configuration CONSTANT pg_catalog.text := 'llmquota.provider, llmquota.account, llmquota.key, llmquota.model, llmquota.price, llmquota.exchange_rate, llmquota.route, llmquota.route_option, llmquota.org, llmquota.quota, llmquota.setting';
+	configuration CONSTANT pg_catalog.text := 'llmquota.provider, llmquota.account, llmquota.key, llmquota.model, llmquota.price, llmquota.exchange_rate, llmquota.route, llmquota.route_option, llmquota.org, llmquota.quota, llmquota.budget, llmquota.budget_step, llmquota.setting';
 	spend CONSTANT pg_catalog.text := 'llmquota.usage, llmquota.usage_hourly, llmquota.refusal_hourly';
 	histograms CONSTANT pg_catalog.text := '@extschema@.llmquota_percentile(bigint[], float8), '
 		'@extschema@.llmquota_histogram(int, bigint), '
 		'@extschema@.llmquota_histogram_sum(bigint[])';
-	reading CONSTANT pg_catalog.text := 'llmquota.usage_current, llmquota.alias, llmquota.former_name, llmquota.change, llmquota.event, llmquota.key_status, llmquota.lease, llmquota.meter_window, llmquota.observed_limit, llmquota.worker_status, llmquota.role_grant';
+	reading CONSTANT pg_catalog.text := 'llmquota.usage_current, llmquota.budget_raise, llmquota.alias, llmquota.former_name, llmquota.change, llmquota.event, llmquota.key_status, llmquota.lease, llmquota.meter_window, llmquota.observed_limit, llmquota.worker_status, llmquota.role_grant';
 	is_app CONSTANT boolean := EXISTS (SELECT FROM llmquota.role_grant g
 										WHERE g.role OPERATOR(pg_catalog.=) $1 AND g.kind OPERATOR(pg_catalog.=) ANY ('{app,admin}'::pg_catalog.text[]));
 	is_reader CONSTANT boolean := EXISTS (SELECT FROM llmquota.role_grant g
@@ -2408,6 +2544,8 @@ COMMENT ON FUNCTION @extschema@.llmquota_log_change() IS 'internal, a trigger: w
 
 ALTER TABLE llmquota.provider ADD CONSTRAINT provider_timezone_exists CHECK (@extschema@.llmquota_zone_exists(timezone));
 ALTER TABLE llmquota.quota ADD CONSTRAINT quota_timezone_exists CHECK (@extschema@.llmquota_zone_exists(timezone));
+ALTER TABLE llmquota.budget ADD CONSTRAINT budget_timezone_exists CHECK (@extschema@.llmquota_zone_exists(timezone));
+ALTER TABLE llmquota.org ADD CONSTRAINT org_timezone_exists CHECK (@extschema@.llmquota_zone_exists(timezone));
 ALTER TABLE llmquota.key ADD CONSTRAINT key_models_valid CHECK (@extschema@.llmquota_names_valid(models));
 
 -- The server also takes rules in the style of POSIX, in which "+02:00" is two hours west, and any word before a number is
@@ -2415,6 +2553,10 @@ ALTER TABLE llmquota.key ADD CONSTRAINT key_models_valid CHECK (@extschema@.llmq
 ALTER TABLE llmquota.provider ADD CONSTRAINT provider_timezone_named CHECK (timezone OPERATOR(pg_catalog.!~) '[0-9]'
 	OR timezone OPERATOR(pg_catalog.~*) '^((Etc/)?GMT[-+]?0|Etc/GMT([-+][1-9]|[-+]1[0-2]|-1[34])|(EST5E|CST6C|MST7M|PST8P)DT)$');
 ALTER TABLE llmquota.quota ADD CONSTRAINT quota_timezone_named CHECK (timezone OPERATOR(pg_catalog.!~) '[0-9]'
+	OR timezone OPERATOR(pg_catalog.~*) '^((Etc/)?GMT[-+]?0|Etc/GMT([-+][1-9]|[-+]1[0-2]|-1[34])|(EST5E|CST6C|MST7M|PST8P)DT)$');
+ALTER TABLE llmquota.budget ADD CONSTRAINT budget_timezone_named CHECK (timezone OPERATOR(pg_catalog.!~) '[0-9]'
+	OR timezone OPERATOR(pg_catalog.~*) '^((Etc/)?GMT[-+]?0|Etc/GMT([-+][1-9]|[-+]1[0-2]|-1[34])|(EST5E|CST6C|MST7M|PST8P)DT)$');
+ALTER TABLE llmquota.org ADD CONSTRAINT org_timezone_named CHECK (timezone OPERATOR(pg_catalog.!~) '[0-9]'
 	OR timezone OPERATOR(pg_catalog.~*) '^((Etc/)?GMT[-+]?0|Etc/GMT([-+][1-9]|[-+]1[0-2]|-1[34])|(EST5E|CST6C|MST7M|PST8P)DT)$');
 
 CREATE TRIGGER check_setting BEFORE INSERT OR UPDATE ON llmquota.setting
@@ -2458,7 +2600,7 @@ DECLARE
 	target pg_catalog.text;
 	key_columns pg_catalog.text;
 BEGIN
-	FOREACH target IN ARRAY '{provider,account,key,model,price,exchange_rate,route,route_option,org,quota,setting,role_grant,alias}'::pg_catalog.text[] LOOP
+	FOREACH target IN ARRAY '{provider,account,key,model,price,exchange_rate,route,route_option,org,quota,budget,budget_step,budget_raise,setting,role_grant,alias}'::pg_catalog.text[] LOOP
 		EXECUTE pg_catalog.format('CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE ON llmquota.%I '
 			'FOR EACH ROW EXECUTE FUNCTION @extschema@.llmquota_config_changed()', target);
 		EXECUTE pg_catalog.format('CREATE TRIGGER config_truncated AFTER TRUNCATE ON llmquota.%I '
@@ -2470,7 +2612,8 @@ BEGIN
 		SELECT t.name, t.key_columns
 		  FROM (VALUES ('provider', 'provider'), ('account', 'account'), ('key', 'key'), ('model', 'model'), ('org', 'org'),
 					   ('price', 'model, valid_from'), ('exchange_rate', 'currency, valid_from'),
-					   ('route', 'route, org, step, model'), ('route_option', 'route, org'), ('quota', 'id'), ('setting', 'name'),
+					   ('route', 'route, org, step, model'), ('route_option', 'route, org'), ('quota', 'id'), ('budget', 'id'),
+					   ('budget_step', 'budget, at'), ('budget_raise', 'id'), ('setting', 'name'),
 					   ('role_grant', 'role, kind, org')) AS t (name, key_columns)
 	LOOP
 		EXECUTE pg_catalog.format('CREATE TRIGGER log_insert AFTER INSERT ON llmquota.%I REFERENCING NEW TABLE AS new_rows '
@@ -2649,7 +2792,8 @@ SELECT u.lease, u.picked_at, u.recorded_at, u.recorded_in, u.reserved_input, u.r
 	   u.latency_ms, u.status, COALESCE(o.now_called, u.org) AS org, COALESCE(m.now_called, u.model) AS model,
 	   COALESCE(k.now_called, u.key) AS key, COALESCE(a.now_called, u.account) AS account, u.provider, u.route,
 	   u.usage_source, u.session, u.request_id, u.error, u.tags, u.first_lease, u.retry_of,
-	   u.error_class, u.cost, u.currency, u.cost_base
+	   u.error_class, u.cost, u.currency, u.cost_base, u.downgraded, u.budget,
+	   COALESCE(r.now_called, u.requested_model) AS requested_model
   FROM llmquota.usage u
   LEFT JOIN llmquota.former_name o ON o.kind OPERATOR(pg_catalog.=) 'org' AND o.name OPERATOR(pg_catalog.=) u.org
 		AND u.recorded_at OPERATOR(pg_catalog.>=) o.since AND u.picked_at OPERATOR(pg_catalog.>=) o.picked_from AND u.picked_at OPERATOR(pg_catalog.<) o.until
@@ -2658,7 +2802,9 @@ SELECT u.lease, u.picked_at, u.recorded_at, u.recorded_in, u.reserved_input, u.r
   LEFT JOIN llmquota.former_name a ON a.kind OPERATOR(pg_catalog.=) 'account' AND a.name OPERATOR(pg_catalog.=) u.account
 		AND u.recorded_at OPERATOR(pg_catalog.>=) a.since AND u.picked_at OPERATOR(pg_catalog.>=) a.picked_from AND u.picked_at OPERATOR(pg_catalog.<) a.until
   LEFT JOIN llmquota.former_name k ON k.kind OPERATOR(pg_catalog.=) 'key' AND k.name OPERATOR(pg_catalog.=) u.key
-		AND u.recorded_at OPERATOR(pg_catalog.>=) k.since AND u.picked_at OPERATOR(pg_catalog.>=) k.picked_from AND u.picked_at OPERATOR(pg_catalog.<) k.until;
+		AND u.recorded_at OPERATOR(pg_catalog.>=) k.since AND u.picked_at OPERATOR(pg_catalog.>=) k.picked_from AND u.picked_at OPERATOR(pg_catalog.<) k.until
+  LEFT JOIN llmquota.former_name r ON r.kind OPERATOR(pg_catalog.=) 'model' AND r.name OPERATOR(pg_catalog.=) u.requested_model
+		AND u.recorded_at OPERATOR(pg_catalog.>=) r.since AND u.picked_at OPERATOR(pg_catalog.>=) r.picked_from AND u.picked_at OPERATOR(pg_catalog.<) r.until;
 COMMENT ON VIEW llmquota.usage_current IS 'the ledger by the names of now: org, model, account and key are called as the configuration calls them, whatever they were called when the row was written. The columns are those of llmquota.usage';
 DO $$
 DECLARE
@@ -2765,6 +2911,11 @@ SELECT pg_catalog.pg_extension_config_dump('llmquota.route_option', '');
 SELECT pg_catalog.pg_extension_config_dump('llmquota.org', '');
 SELECT pg_catalog.pg_extension_config_dump('llmquota.quota', '');
 SELECT pg_catalog.pg_extension_config_dump('llmquota.quota_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('llmquota.budget', '');
+SELECT pg_catalog.pg_extension_config_dump('llmquota.budget_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('llmquota.budget_step', '');
+SELECT pg_catalog.pg_extension_config_dump('llmquota.budget_raise', '');
+SELECT pg_catalog.pg_extension_config_dump('llmquota.budget_raise_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('llmquota.setting', '');
 SELECT pg_catalog.pg_extension_config_dump('llmquota.role_grant', '');
 SELECT pg_catalog.pg_extension_config_dump('llmquota.alias', '');
