@@ -11,6 +11,7 @@
 #include "utils/snapshot.h"
 
 #include "breaker.h"
+#include "currency.h"
 #include "learned.h"
 #include "name.h"
 #include "provider.h"
@@ -23,10 +24,11 @@ typedef enum LlmqScope
 	LLMQ_SCOPE_PROVIDER,
 	LLMQ_SCOPE_ACCOUNT,
 	LLMQ_SCOPE_KEY,
-	LLMQ_SCOPE_ORG
+	LLMQ_SCOPE_ORG,
+	LLMQ_SCOPE_PARENT			/* an org and those below it; of budgets only */
 } LlmqScope;
 
-#define LLMQ_SCOPE_COUNT (LLMQ_SCOPE_ORG + 1)
+#define LLMQ_SCOPE_COUNT (LLMQ_SCOPE_PARENT + 1)
 
 /* What is counted apart within a subject: a pick belongs to one meter of each kind that has quotas. */
 typedef enum LlmqPart
@@ -38,15 +40,53 @@ typedef enum LlmqPart
 
 #define LLMQ_PART_COUNT (LLMQ_PART_FAMILY + 1)
 
-/* A quota belongs to one meter, which has room for so many. */
-#define LLMQ_MAX_LIMITS 8
+/* A quota or budget belongs to one meter, which has room for so many of each, and of both. */
+#define LLMQ_MAX_QUOTAS 8
+#define LLMQ_MAX_BUDGETS 4
+#define LLMQ_MAX_LIMITS (LLMQ_MAX_QUOTAS + LLMQ_MAX_BUDGETS)
+
+/* An org, and so many levels above it. */
+#define LLMQ_MAX_LEVELS 4
 
 /* amount of a quota that says NULL: no limit */
 #define LLMQ_NO_LIMIT (-1)
 
+/* From a fraction of its amount on, a budget has another model answer. */
+typedef struct LlmqBudgetStep
+{
+	int64		at;				/* of the amount, in 1e-9 */
+	struct LlmqModel *model;	/* NULL: that which the model asked for names */
+} LlmqBudgetStep;
+
+/* A larger amount that holds for a while. */
+typedef struct LlmqBudgetRaise
+{
+	struct LlmqBudgetRaise *next;
+	const char *subject;
+	int64		amount;
+	int64		until;
+} LlmqBudgetRaise;
+
+/* What a budget has beside what it has in common with quotas. */
+typedef struct LlmqBudget
+{
+	struct LlmqBudget *next;	/* of all */
+	int64		id;
+	LlmqCurrency currency;
+	bool		hard_stop;
+	bool		free_when_spent;
+	bool		carry_debt;
+	bool		carry_unspent;
+	int64		starts_at;		/* of a total */
+	int			nsteps;
+	LlmqBudgetStep *step;		/* by where they begin */
+	LlmqBudgetRaise *raises;
+} LlmqBudget;
+
 typedef struct LlmqQuota
 {
-	int64		id;
+	int64		id;				/* of a budget: see llmq_budget_window() */
+	LlmqBudget *budget;			/* NULL: a quota */
 	LlmqScope	scope;
 	LlmqPart	part;
 	const char *subject;		/* "*": each by itself */
@@ -109,6 +149,7 @@ typedef struct LlmqSubject
 	LlmqScope	scope;
 	const char *name;
 	const char *zone;			/* of calendar quotas that name none */
+	const char *budget_zone;	/* the same of budgets; NULL: as of quotas */
 	LlmqNameRef ref;			/* of no kind with the scope global */
 	MemoryContext context;		/* what lives as long as the subject */
 	LlmqMeter  *meters;
@@ -163,6 +204,8 @@ typedef struct LlmqModel
 	int32		default_output_tokens;
 	LlmqNameRef ref;
 	bool		enabled;
+	const char *downgrade_name;	/* or NULL, as the next */
+	struct LlmqModel *downgrade_to;
 	struct LlmqDated *tariffs;	/* see price.h */
 	struct LlmqPool *pools;		/* by owner, built when first asked for */
 	struct LlmqRoute *route;	/* of this model alone */
@@ -225,6 +268,10 @@ typedef struct LlmqOrg
 	bool		shared_keys;
 	bool		enabled;
 	bool		owns_accounts;
+	const char *zone;			/* of its budgets */
+	const char *parent;			/* or NULL */
+	int			ntrees;
+	LlmqSubject *tree[LLMQ_MAX_LEVELS]; /* itself and those above it, where budgets count them */
 } LlmqOrg;
 
 typedef struct LlmqRoleGrant
@@ -234,9 +281,6 @@ typedef struct LlmqRoleGrant
 	const char *org;			/* NULL: every org */
 	bool		admin;
 } LlmqRoleGrant;
-
-/* A currency as ISO 4217 has it, and its end. */
-#define LLMQ_CURRENCY_SIZE 4
 
 typedef struct LlmqSettings
 {
@@ -264,7 +308,8 @@ typedef struct LlmqCatalog
 	LlmqSubject global;
 	LlmqAccount *first_account;
 	struct names_hash *keys;	/* by name; NULL until one is asked for */
-	LlmqQuota  *quotas[LLMQ_SCOPE_COUNT][LLMQ_PART_COUNT];
+	LlmqQuota  *quotas[LLMQ_SCOPE_COUNT][LLMQ_PART_COUNT];	/* and budgets */
+	LlmqBudget *budgets;
 	LlmqRoleGrant *role_grants;
 	struct LlmqDated *rates;	/* of all currencies, see price.h */
 	struct names_hash *providers;
@@ -280,6 +325,7 @@ typedef struct LlmqCatalog
 	struct names_hash *aliases; /* what has been renamed, by the names that stand for it */
 	struct names_hash *renamed_cells;	/* the same by what live state calls it */
 	struct names_hash *orgs;	/* every org asked for since, in a context of its own */
+	struct names_hash *trees;	/* the same of the scope parent */
 	MemoryContext org_context;
 } LlmqCatalog;
 

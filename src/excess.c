@@ -30,6 +30,8 @@ typedef struct Owed
 	LlmqLedgerRow row;
 	LlmqUse		reserved;
 	LlmqUse		used;
+	LlmqCost	reserved_cost;
+	LlmqCost	used_cost;
 } Owed;
 
 static Owed *owed = NULL;
@@ -51,8 +53,25 @@ add_meters(Excess *excess, LlmqSubject *subject, const LlmqModel *model)
 	LlmqMeters *meters = llmq_plan_meters(excess->catalog, subject, model);
 
 	for (int i = 0; i < meters->n; i++)
-		if (llmq_meter_read(&excess->live, meters->meter[i], excess->scratch))
-			(void) llmq_set_add(&excess->set, LLMQ_LIVE_METER, meters->meter[i]->id);
+	{
+		if (!llmq_meter_read(&excess->live, meters->meter[i], excess->scratch))
+			continue;
+		(void) llmq_set_add(&excess->set, LLMQ_LIVE_METER, meters->meter[i]->id);
+		for (int j = 0; j < meters->meter[i]->nlimits; j++)
+			if (meters->meter[i]->limit[j].quota->budget != NULL)
+				(void) llmq_costs_want(&excess->correction.from.costs, meters->meter[i]->limit[j].quota->budget->currency);
+	}
+}
+
+/* Converts what was reserved, and what was used, into the currencies of the budgets that count it. */
+static void
+add_costs(Excess *excess, const Owed *debt)
+{
+	LlmqCorrection *correction = &excess->correction;
+
+	correction->to.costs = correction->from.costs;
+	(void) llmq_costs_convert(excess->catalog, &debt->reserved_cost, debt->row.picked_at, &correction->from.costs);
+	(void) llmq_costs_convert(excess->catalog, &debt->used_cost, debt->row.picked_at, &correction->to.costs);
 }
 
 /* Adds all meters that limit what the row names, as far as it still exists. */
@@ -62,13 +81,17 @@ add_all_meters(Excess *excess, const LlmqLedgerRow *row)
 	LlmqCatalog *catalog = excess->catalog;
 	LlmqModel  *model = llmq_catalog_model(catalog, row->model);
 	LlmqKey    *key = llmq_catalog_key(catalog, row->key);
+	LlmqOrg    *org;
 
 	llmq_set_init(&excess->set, &excess->live);
 	if (model == NULL)
 		return;
 	add_meters(excess, &catalog->global, model);
 	add_meters(excess, &model->provider->subject, model);
-	add_meters(excess, &llmq_catalog_org(catalog, row->org)->subject, model);
+	org = llmq_catalog_org(catalog, row->org);
+	add_meters(excess, &org->subject, model);
+	for (int i = 0; i < org->ntrees; i++)
+		add_meters(excess, org->tree[i], model);
 	if (key == NULL)
 		return;
 	add_meters(excess, &key->account->subject, model);
@@ -112,6 +135,7 @@ charge(const Owed *debt)
 	{
 		CHECK_FOR_INTERRUPTS();
 		add_all_meters(&excess, &debt->row);
+		add_costs(&excess, debt);
 		if (excess.set.ncells == 0)
 			break;
 		locked = llmq_set_lock(&excess.set) == LLMQ_LOCKED;
@@ -157,11 +181,13 @@ at_sub_end(SubXactEvent event, SubTransactionId subxact, SubTransactionId parent
 
 /* Has what the settlement exceeds the row's reservation by charged when the current transaction commits. */
 void
-llmq_charge_excess(const LlmqLedgerRow *row, const LlmqSettlement *settlement)
+llmq_charge_excess(const LlmqLedgerRow *row, const LlmqSettlement *settlement, const LlmqCost *cost)
 {
 	static bool registered = false;
 	MemoryContext caller = MemoryContextSwitchTo(TopTransactionContext);
-	LlmqSlot	slot = {.reserved_input = row->reserved_input,.reserved_output = row->reserved_output};
+	LlmqLease	lease = {.slot = {
+		.reserved_input = row->reserved_input,.reserved_output = row->reserved_output
+	}};
 	Owed	   *debt = palloc(sizeof(Owed));
 
 	if (!registered)
@@ -175,8 +201,13 @@ llmq_charge_excess(const LlmqLedgerRow *row, const LlmqSettlement *settlement)
 	debt->row.org = pstrdup(row->org);
 	debt->row.model = pstrdup(row->model);
 	debt->row.key = pstrdup(row->key);
-	debt->reserved = llmq_use_reserved(&slot);
-	debt->used = llmq_use_settled(&slot, settlement);
+	debt->reserved = llmq_use_reserved(&lease);
+	debt->used = llmq_use_tokens(&lease.slot, settlement);
+	debt->used_cost = *cost;
+	memset(&debt->reserved_cost, 0, sizeof(LlmqCost));
+	debt->reserved_cost.known = row->cost != NULL && llmq_money_read(row->cost, &debt->reserved_cost.amount);
+	strlcpy(debt->reserved_cost.currency, debt->reserved_cost.known ? row->currency : cost->currency,
+			LLMQ_CURRENCY_SIZE);
 	debt->next = owed;
 	owed = debt;
 	MemoryContextSwitchTo(caller);

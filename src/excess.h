@@ -7,6 +7,7 @@
 
 #include "ledger.h"
 
-extern void llmq_charge_excess(const LlmqLedgerRow *row, const LlmqSettlement *settlement);
+extern void llmq_charge_excess(const LlmqLedgerRow *row, const LlmqSettlement *settlement,
+							   const LlmqCost *cost);
 
 #endif							/* LLMQ_EXCESS_H */

@@ -137,19 +137,21 @@ llmq_overdue_settle(LlmqLive *live, const LlmqLeaseId *id, TimestampTz now)
 {
 	LlmqLedgerExtra extra = {0};
 	LlmqSettlement settlement;
-	LlmqSlot	slot;
-	LlmqLeaseStanding standing = llmq_lease_look(live, id, &slot);
+	LlmqLease	lease;
+	LlmqLeaseStanding standing = llmq_lease_look(live, id, &lease);
+	LlmqBill	bill;
 
-	if (!decide(standing, &slot, now, &settlement))
+	if (!decide(standing, &lease.slot, now, &settlement))
 	{
-		if (is_done(standing, &slot, now))
-			(void) llmq_lease_free(live, id, &slot);
+		if (is_done(standing, &lease.slot, now))
+			(void) llmq_lease_free(live, id, &lease.slot);
 		return false;
 	}
-	if (!llmq_lease_settle(live, id, &settlement, &slot))
+	bill = standing == LLMQ_LEASE_OPEN ? llmq_bill_settled(&lease) : llmq_bill_reserved(&lease);
+	if (!llmq_lease_settle(live, id, &settlement, &bill, &lease))
 		return false;
-	if (standing != LLMQ_LEASE_OPEN || !llmq_ledger_correct(id, &slot.settlement, &extra, NULL))
-		llmq_ledger_insert(id, &slot, &extra);
+	if (standing != LLMQ_LEASE_OPEN || !llmq_ledger_correct(id, &lease, &extra))
+		llmq_ledger_insert(id, &lease, &extra);
 	return standing == LLMQ_LEASE_LIVE && settlement.outcome == LLMQ_OUTCOME_EXPIRED;
 }
 

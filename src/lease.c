@@ -82,6 +82,26 @@ llmq_lease_secret(void)
 	return drawn[--left];
 }
 
+/* Copies a lease out of its page. */
+void
+llmq_lease_copy(const LlmqLeasePage *page, int slot, LlmqLease *lease)
+{
+	lease->slot = page->slot[slot];
+	if (llmq_lease_page_has_money(page) && page->money[slot].secret == lease->slot.secret)
+		lease->money = page->money[slot];
+	else
+		memset(&lease->money, 0, sizeof(LlmqSlotMoney));
+}
+
+/* Writes a lease into its page: its money as far as it has any, and the page room for it. */
+void
+llmq_lease_put(LlmqLeasePage *page, int slot, const LlmqLease *lease)
+{
+	page->slot[slot] = lease->slot;
+	if (llmq_lease_page_has_money(page) && lease->money.secret == lease->slot.secret)
+		page->money[slot] = lease->money;
+}
+
 /*
  * Has a crash cut the grant or the settlement short, between two of its records? Pages stay locked across them, so
  * nobody sees one that is under way. A grant that was cut short was answered to nobody.

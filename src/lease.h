@@ -166,12 +166,49 @@ StaticAssertDecl(sizeof(LlmqSlot) % 8 == 0 &&
 				 8 * LLMQ_MAX_METERS + sizeof(LlmqHistory) + sizeof(LlmqTextFeatures) + LLMQ_SLOT_ROOM,
 				 "LlmqSlot has padding");
 
+/*
+ * What a lease is charged in money, as far as budgets count it or somebody said what it cost. Fixed-width types, no
+ * padding.
+ */
+typedef struct LlmqSlotMoney
+{
+	uint64		secret;			/* of the lease that it is about; another's: about none */
+	int64		budget;			/* that had another model answer; 0: none did */
+	int32		requested_model;	/* in place of this one: a name's id */
+	LlmqCurrency currency[LLMQ_CURRENCIES]; /* of the amounts: the price's first; 0: no more */
+	uint8		priced;			/* what was reserved is known */
+	uint8		known;			/* what the settlement says is */
+	uint8		unused[2];
+	int64		reserved[LLMQ_CURRENCIES];
+	int64		settled[LLMQ_CURRENCIES];
+	int64		replaced[LLMQ_CURRENCIES];	/* as LlmqReplaced */
+} LlmqSlotMoney;
+
+StaticAssertDecl(sizeof(LlmqSlotMoney) == 24 + 2 * LLMQ_CURRENCIES + 24 * LLMQ_CURRENCIES, "LlmqSlotMoney has padding");
+
+/* The money stands behind the slots: pages of 0.1.0 end before it. */
 typedef struct LlmqLeasePage
 {
 	LlmqCellHeader cell;
 	int64		granted;		/* leases, since the page was made */
 	LlmqSlot	slot[LLMQ_SLOTS];
+	LlmqSlotMoney money[LLMQ_SLOTS];
 } LlmqLeasePage;
+
+#define LLMQ_LEASE_PAGE_OLD_SIZE offsetof(LlmqLeasePage, money)
+
+static inline bool
+llmq_lease_page_has_money(const LlmqLeasePage *page)
+{
+	return page->cell.length >= sizeof(LlmqLeasePage);
+}
+
+/* A lease, as it was copied out. */
+typedef struct LlmqLease
+{
+	LlmqSlot	slot;
+	LlmqSlotMoney money;		/* all zero: it has none */
+} LlmqLease;
 
 StaticAssertDecl(sizeof(LlmqLeasePage) <= LLMQ_MAX_STATE, "a lease page fits a page");
 
@@ -189,6 +226,8 @@ extern bool llmq_lease_parse(const pg_uuid_t *uuid, LlmqLeaseId *id);
 extern int32 llmq_lease_day(TimestampTz at);
 extern uint64 llmq_lease_secret(void);
 
+extern void llmq_lease_copy(const LlmqLeasePage *page, int slot, LlmqLease *lease);
+extern void llmq_lease_put(LlmqLeasePage *page, int slot, const LlmqLease *lease);
 extern bool llmq_slot_reusable(const LlmqSlot *slot);
 extern bool llmq_slot_unfinished(const LlmqSlot *slot);
 extern bool llmq_slot_awaits_retry(const LlmqSlot *slot);

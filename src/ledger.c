@@ -28,6 +28,7 @@
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
 
+#include "bill.h"
 #include "classify.h"
 #include "compat.h"
 #include "inject.h"
@@ -45,7 +46,7 @@ enum
 	COL_OUTPUT, COL_CACHED, COL_CACHE_WRITE, COL_REASONING, COL_ATTEMPT, COL_HTTP_STATUS, COL_LATENCY, COL_STATUS,
 	COL_ORG, COL_MODEL, COL_KEY, COL_ACCOUNT, COL_PROVIDER, COL_ROUTE, COL_USAGE_SOURCE, COL_SESSION, COL_REQUEST_ID,
 	COL_ERROR, COL_TAGS, COL_FIRST_LEASE, COL_RETRY_OF, COL_ERROR_CLASS, COL_COST, COL_CURRENCY,
-	COL_COST_BASE, NCOLUMNS
+	COL_COST_BASE, COL_DOWNGRADED, COL_BUDGET, COL_REQUESTED_MODEL, NCOLUMNS
 };
 
 static const char *const outcome_texts[] = {NULL, "ok", "error", "expired", "released"};
@@ -183,19 +184,6 @@ extra_columns(const LlmqLedgerExtra *extra, Datum *values, bool *nulls)
 	values[COL_TAGS] = PointerGetDatum(extra->tags);
 }
 
-/* What a settled lease cost. */
-void
-llmq_ledger_cost(const LlmqSlot *slot, const LlmqLedgerExtra *extra, LlmqCost *cost)
-{
-	LlmqPricedCall call = {
-		.model = llmq_name_text(slot->model),.picked_at = slot->granted_at,.reserved_input = slot->reserved_input,
-		.reserved_output = slot->reserved_output,.settlement = &slot->settlement,.cost_given = extra->cost_given,
-		.cost = extra->cost
-	};
-
-	llmq_cost_of(llmq_catalog(), &call, cost);
-}
-
 static void
 cost_columns(const LlmqCost *cost, Datum *values, bool *nulls)
 {
@@ -208,10 +196,23 @@ cost_columns(const LlmqCost *cost, Datum *values, bool *nulls)
 		values[COL_COST_BASE] = NumericGetDatum(llmq_money_numeric(cost->base));
 }
 
-/* A whole row. Slot and uuid must live as long as the values. */
+/* What a budget has made of the request. */
 static void
-row_columns(const LlmqSlot *slot, const pg_uuid_t *uuid, const LlmqLedgerExtra *extra, Datum *values, bool *nulls)
+budget_columns(const LlmqSlotMoney *money, Datum *values, bool *nulls)
 {
+	bool		downgraded = money->requested_model != 0;
+
+	values[COL_DOWNGRADED] = BoolGetDatum(downgraded);
+	values[COL_BUDGET] = Int64GetDatum(money->budget);
+	nulls[COL_BUDGET] = !downgraded;
+	llmq_put_text(values, nulls, COL_REQUESTED_MODEL, downgraded ? llmq_name_text(money->requested_model) : NULL);
+}
+
+/* A whole row. Lease and uuid must live as long as the values. */
+static void
+row_columns(const LlmqLease *lease, const pg_uuid_t *uuid, const LlmqLedgerExtra *extra, Datum *values, bool *nulls)
+{
+	const LlmqSlot *slot = &lease->slot;
 	LlmqCost	cost;
 
 	memset(nulls, 0, sizeof(bool) * NCOLUMNS);
@@ -231,8 +232,9 @@ row_columns(const LlmqSlot *slot, const pg_uuid_t *uuid, const LlmqLedgerExtra *
 	set_int(values, nulls, COL_RESERVED_OUTPUT, slot->reserved_output, true);
 	extra_columns(extra, values, nulls);
 	settlement_columns(&slot->settlement, values, nulls);
-	llmq_ledger_cost(slot, extra, &cost);
+	llmq_bill_cost(lease, extra, &cost);
 	cost_columns(&cost, values, nulls);
+	budget_columns(&lease->money, values, nulls);
 	set_lease(values, nulls, COL_FIRST_LEASE, &slot->history.first_lease);
 	set_lease(values, nulls, COL_RETRY_OF, &slot->history.retry_of);
 	values[COL_RECORDED_IN] = Int64GetDatum((int64) U64FromFullTransactionId(GetTopFullTransactionId()));
@@ -290,7 +292,7 @@ insert_row(Relation leaf, const Datum *values, const bool *nulls)
 
 /* Writes the row of a settled lease in the caller's transaction, which must be the one that settled it. */
 void
-llmq_ledger_insert(const LlmqLeaseId *id, const LlmqSlot *slot, const LlmqLedgerExtra *extra)
+llmq_ledger_insert(const LlmqLeaseId *id, const LlmqLease *lease, const LlmqLedgerExtra *extra)
 {
 	Relation	leaf = open_leaf(id->day, RowExclusiveLock);
 	Datum		values[NCOLUMNS];
@@ -298,7 +300,7 @@ llmq_ledger_insert(const LlmqLeaseId *id, const LlmqSlot *slot, const LlmqLedger
 	pg_uuid_t	uuid;
 
 	llmq_lease_uuid(id, &uuid);
-	row_columns(slot, &uuid, extra, values, nulls);
+	row_columns(lease, &uuid, extra, values, nulls);
 	insert_row(leaf, values, nulls);
 	table_close(leaf, NoLock);
 	LLMQ_INJECT_CRASH("ledger-row", XactLastRecEnd);
@@ -421,35 +423,37 @@ llmq_ledger_find(const LlmqLeaseId *id, LlmqLedgerRow *row)
 	return exists;
 }
 
+/* What replaces what a row says of the end of its lease. */
+typedef struct Correction
+{
+	const LlmqSettlement *settlement;
+	const LlmqLedgerExtra *extra;
+	LlmqCost	cost;
+	const char *expected;		/* the row's status so far; NULL: whichever */
+} Correction;
+
 /* The columns that a late record replaces. */
 static void
-replace_columns(TupleTableSlot *row, const LlmqSettlement *settlement, const LlmqLedgerExtra *extra)
+replace_columns(TupleTableSlot *row, const Correction *correction)
 {
 	int			natts = row->tts_tupleDescriptor->natts;
 	Datum		values[NCOLUMNS];
 	bool		nulls[NCOLUMNS];
-	LlmqPricedCall call = {.settlement = settlement,.cost_given = extra->cost_given,.cost = extra->cost};
-	LlmqCost	cost;
 
 	slot_getallattrs(row);
 	memcpy(values, row->tts_values, sizeof(Datum) * Min(natts, NCOLUMNS));
 	memcpy(nulls, row->tts_isnull, sizeof(bool) * Min(natts, NCOLUMNS));
 	values[COL_RECORDED_AT] = TimestampTzGetDatum(GetCurrentTimestamp());
-	settlement_columns(settlement, values, nulls);
-	extra_columns(extra, values, nulls);
-	call.model = nulls[COL_MODEL] ? NULL : TextDatumGetCString(values[COL_MODEL]);
-	call.picked_at = DatumGetTimestampTz(values[COL_PICKED_AT]);
-	call.reserved_input = nulls[COL_RESERVED_INPUT] ? 0 : DatumGetInt32(values[COL_RESERVED_INPUT]);
-	call.reserved_output = nulls[COL_RESERVED_OUTPUT] ? 0 : DatumGetInt32(values[COL_RESERVED_OUTPUT]);
-	llmq_cost_of(llmq_catalog(), &call, &cost);
-	cost_columns(&cost, values, nulls);
+	settlement_columns(correction->settlement, values, nulls);
+	extra_columns(correction->extra, values, nulls);
+	cost_columns(&correction->cost, values, nulls);
 	memcpy(row->tts_values, values, sizeof(Datum) * Min(natts, NCOLUMNS));
 	memcpy(row->tts_isnull, nulls, sizeof(bool) * Min(natts, NCOLUMNS));
 }
 
 /* Updates a row that is locked, with all that belongs to it: constraints, indexes, triggers. */
 static void
-update_row(Relation leaf, TupleTableSlot *old, const LlmqSettlement *settlement, const LlmqLedgerExtra *extra)
+update_row(Relation leaf, TupleTableSlot *old, const Correction *correction)
 {
 	EState	   *estate = CreateExecutorState();
 	ResultRelInfo *target = open_target(leaf, estate);
@@ -458,7 +462,7 @@ update_row(Relation leaf, TupleTableSlot *old, const LlmqSettlement *settlement,
 
 	llmq_plan_qual_init_compat(&epq, estate);
 	ExecCopySlot(row, old);
-	replace_columns(row, settlement, extra);
+	replace_columns(row, correction);
 	AfterTriggerBeginQuery();
 	ExecSimpleRelationUpdate(target, estate, &epq, old, row);
 	AfterTriggerEndQuery(estate);
@@ -484,12 +488,11 @@ lock_row(FoundRow *found, TupleTableSlot *row, const char *expected)
 }
 
 /*
- * Brings an existing row to how the lease ended after all, in the caller's transaction: a late record of an expired
- * lease. False when there is no row, or, if `expected` is given, when it has another status by now.
+ * Brings an existing row to how the lease ended after all, in the caller's transaction. False when there is no row, or
+ * it is not as expected by now.
  */
-bool
-llmq_ledger_correct(const LlmqLeaseId *id, const LlmqSettlement *settlement, const LlmqLedgerExtra *extra,
-					const char *expected)
+static bool
+correct(const LlmqLeaseId *id, const Correction *correction)
 {
 	TupleTableSlot *row;
 	FoundRow	found;
@@ -497,13 +500,35 @@ llmq_ledger_correct(const LlmqLeaseId *id, const LlmqSettlement *settlement, con
 
 	find_row(id, RowExclusiveLock, &found);
 	row = table_slot_create(found.leaf, NULL);
-	if (found.tuple != NULL && lock_row(&found, row, expected))
+	if (found.tuple != NULL && lock_row(&found, row, correction->expected))
 	{
-		update_row(found.leaf, row, settlement, extra);
+		update_row(found.leaf, row, correction);
 		LLMQ_INJECT_CRASH("ledger-row", XactLastRecEnd);
 		corrected = true;
 	}
 	ExecDropSingleTupleTableSlot(row);
 	end_find(&found, NoLock);
 	return corrected;
+}
+
+/* Brings the row of a lease to what its slot says. False when there is none. */
+bool
+llmq_ledger_correct(const LlmqLeaseId *id, const LlmqLease *lease, const LlmqLedgerExtra *extra)
+{
+	Correction	correction = {.settlement = &lease->slot.settlement,.extra = extra};
+
+	llmq_bill_cost(lease, extra, &correction.cost);
+	return correct(id, &correction);
+}
+
+/* Brings the row of an expired lease to what a late record says. False when it is not that of an expired one by now. */
+bool
+llmq_ledger_correct_expired(const LlmqLeaseId *id, const LlmqSettlement *settlement, const LlmqLedgerExtra *extra,
+							const LlmqCost *cost)
+{
+	Correction	correction = {
+		.settlement = settlement,.extra = extra,.cost = *cost,.expected = llmq_outcome_text(LLMQ_OUTCOME_EXPIRED)
+	};
+
+	return correct(id, &correction);
 }

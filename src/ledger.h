@@ -39,11 +39,11 @@ typedef struct LlmqLedgerRow
 
 extern const char *llmq_usage_source_text(LlmqUsageSource source);
 extern const char *llmq_outcome_text(LlmqOutcome outcome);
-extern void llmq_ledger_cost(const LlmqSlot *slot, const LlmqLedgerExtra *extra, LlmqCost *cost);
-extern void llmq_ledger_insert(const LlmqLeaseId *id, const LlmqSlot *slot, const LlmqLedgerExtra *extra);
+extern void llmq_ledger_insert(const LlmqLeaseId *id, const LlmqLease *lease, const LlmqLedgerExtra *extra);
 extern bool llmq_ledger_find(const LlmqLeaseId *id, LlmqLedgerRow *row);
-extern bool llmq_ledger_correct(const LlmqLeaseId *id, const LlmqSettlement *settlement, const LlmqLedgerExtra *extra,
-								const char *expected);
+extern bool llmq_ledger_correct(const LlmqLeaseId *id, const LlmqLease *lease, const LlmqLedgerExtra *extra);
+extern bool llmq_ledger_correct_expired(const LlmqLeaseId *id, const LlmqSettlement *settlement,
+										const LlmqLedgerExtra *extra, const LlmqCost *cost);
 extern char *llmq_ledger_leaf_name(int32 day);
 extern bool llmq_ledger_leaf_day(const char *name, int32 *day);
 extern int	llmq_ledger_recorded_in(void);

@@ -24,6 +24,7 @@
 #include "nodes/tidbitmap.h"
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
+#include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/timestamp.h"
 
@@ -36,12 +37,13 @@
 enum
 {
 	READ_LEASE, READ_PICKED_AT, READ_RECORDED_AT, READ_STATUS, READ_HTTP_STATUS, READ_RESERVED_INPUT,
-	READ_RESERVED_OUTPUT, READ_INPUT, READ_CACHED, READ_OUTPUT, READ_NAMES, NREAD = READ_NAMES + LLMQ_NAMED_COUNT
+	READ_RESERVED_OUTPUT, READ_INPUT, READ_CACHED, READ_OUTPUT, READ_COST, READ_CURRENCY, READ_NAMES,
+	NREAD = READ_NAMES + LLMQ_NAMED_COUNT
 };
 
 static const char *const read_columns[NREAD] = {
 	"lease", "picked_at", "recorded_at", "status", "http_status", "reserved_input", "reserved_output", "input_tokens",
-	"cached_tokens", "output_tokens", "provider", "account", "key", "org", "model"
+	"cached_tokens", "output_tokens", "cost", "currency", "provider", "account", "key", "org", "model"
 };
 
 /* The leaf of a day. */
@@ -112,6 +114,7 @@ llmq_ledger_scan_begin(LlmqLedgerScan *scan)
 
 	scan->leaves = NIL;
 	scan->others = NIL;
+	scan->scratch = AllocSetContextCreate(CurrentMemoryContext, "llmquota ledger row", ALLOCSET_SMALL_SIZES);
 	scan->last = palloc(sizeof(LlmqLedgerPlace) * LLMQ_NAMED_COUNT);
 	for (int kind = 0; kind < LLMQ_NAMED_COUNT; kind++)
 		scan->last[kind].length = -1;
@@ -120,8 +123,17 @@ llmq_ledger_scan_begin(LlmqLedgerScan *scan)
 	list_sort(scan->leaves, newest_first);
 }
 
+/* Is a column to be read? */
+static bool
+is_wanted(const LlmqLedgerScan *scan, int column)
+{
+	if (column >= READ_NAMES)
+		return scan->names->wanted[column - READ_NAMES];
+	return column < READ_COST || scan->with_cost;
+}
+
 static void
-layout_init(Layout *layout, const LlmqLedgerNames *names, Relation rel)
+layout_init(Layout *layout, const LlmqLedgerScan *scan, Relation rel)
 {
 	TupleDesc	desc = RelationGetDescr(rel);
 	uint32		offset = 0;
@@ -131,7 +143,7 @@ layout_init(Layout *layout, const LlmqLedgerNames *names, Relation rel)
 	for (int i = 0; i < NREAD; i++)
 	{
 		layout->column[i] = get_attnum(RelationGetRelid(rel), read_columns[i]) - 1;
-		if (i < READ_NAMES || names->wanted[i - READ_NAMES])
+		if (is_wanted(scan, i))
 			layout->natts = Max(layout->natts, layout->column[i] + 1);
 	}
 	for (int i = 0; i < layout->natts; i++)
@@ -255,6 +267,28 @@ read_use(const Layout *layout, LlmqUse *use)
 	};
 }
 
+/* What a row says that the call cost. */
+static void
+read_cost(const LlmqLedgerScan *scan, const Layout *layout, LlmqCost *cost)
+{
+	MemoryContext caller;
+	int			length;
+	const char *currency;
+
+	memset(cost, 0, sizeof(LlmqCost));
+	if (!scan->with_cost || layout->column[READ_COST] < 0 || column_at(layout, READ_COST) == NULL)
+		return;
+	caller = MemoryContextSwitchTo(scan->scratch);
+	currency = text_at(layout, READ_CURRENCY, &length);
+	if (currency != NULL && length == LLMQ_CURRENCY_SIZE - 1)
+	{
+		memcpy(cost->currency, currency, length);
+		cost->known = llmq_money_read(DatumGetNumeric(PointerGetDatum(column_at(layout, READ_COST))), &cost->amount);
+	}
+	MemoryContextSwitchTo(caller);
+	MemoryContextReset(scan->scratch);
+}
+
 /* What a row names. */
 static LlmqLedgerName *
 read_name(LlmqLedgerScan *scan, const Layout *layout, LlmqNamed kind, const LlmqUsageRow *row)
@@ -294,6 +328,8 @@ read_row(LlmqLedgerScan *scan, Layout *layout, HeapTupleHeader tuple, TimestampT
 	memcpy(&row.lease, column_at(layout, READ_LEASE), UUID_LEN);
 	row.recorded_at = number8(layout, READ_RECORDED_AT, 0);
 	read_use(layout, &row.use);
+	row.in_ledger = true;
+	read_cost(scan, layout, &row.cost);
 	for (int kind = 0; kind < LLMQ_NAMED_COUNT; kind++)
 		row.name[kind] = scan->names->wanted[kind] ? read_name(scan, layout, kind, &row) : NULL;
 	scan->visit(&row, scan->context);
@@ -398,7 +434,7 @@ read_partition(LlmqLedgerScan *scan, Oid relid, TimestampTz from)
 	if (rel == NULL)
 		return;
 	layout = palloc(sizeof(Layout));
-	layout_init(layout, scan->names, rel);
+	layout_init(layout, scan, rel);
 	index = open_index(rel, layout->column[READ_PICKED_AT] + 1, &column);
 	if (index != NULL)
 	{

@@ -9,6 +9,7 @@
 #include "utils/snapshot.h"
 
 #include "lease.h"
+#include "price.h"
 
 /* What a row of the ledger names. */
 typedef enum LlmqNamed
@@ -57,6 +58,8 @@ typedef struct LlmqUsageRow
 	TimestampTz recorded_at;
 	LlmqLedgerName *name[LLMQ_NAMED_COUNT];	/* NULL: unknown, or not wanted */
 	LlmqUse		use;
+	bool		in_ledger;		/* then this is what it costs, where that is asked for; else the use has it */
+	LlmqCost	cost;
 } LlmqUsageRow;
 
 typedef void (*LlmqUsageVisit) (const LlmqUsageRow *row, void *context);
@@ -68,10 +71,12 @@ typedef struct LlmqLedgerScan
 	TimestampTz from;			/* rows picked since */
 	TimestampTz to;				/* ... and before; after a step: before this the ledger is still to be read */
 	Snapshot	snapshot;
+	bool		with_cost;
 	LlmqUsageVisit visit;
 	void	   *context;
 	List	   *leaves;			/* days still to come, newest first: LlmqLedgerDay */
 	List	   *others;			/* partitions that are not of a day */
+	MemoryContext scratch;
 	struct LlmqLedgerPlace *last;	/* names of the row before */
 } LlmqLedgerScan;
 

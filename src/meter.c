@@ -47,7 +47,7 @@ llmq_verdict_init(LlmqVerdict *verdict)
 
 /* How much of a metric a call counts for. */
 int64
-llmq_use_counted(const LlmqUse *use, LlmqMetric metric, uint8 window_flags)
+llmq_use_counted(const LlmqUse *use, LlmqMetric metric, uint8 window_flags, int64 quota)
 {
 	int64		input = use->input - ((window_flags & LLMQ_WINDOW_NOT_CACHED) ? use->cached : 0);
 
@@ -63,8 +63,17 @@ llmq_use_counted(const LlmqUse *use, LlmqMetric metric, uint8 window_flags)
 			return input + use->output;
 		case LLMQ_METRIC_CONCURRENCY:
 			return use->in_flight ? 1 : 0;
+		case LLMQ_METRIC_COST:
+			return llmq_costs_in(&use->costs, llmq_currency_of_window(quota));
 	}
 	return 0;
+}
+
+/* How much of a limit a call counts for. */
+static int64
+requested_of(const LlmqLimit *limit, const LlmqUse *use)
+{
+	return llmq_use_counted(use, limit->quota->metric, limit->quota->window_flags, limit->quota->id);
 }
 
 /* What of a limit's amount this request may use: a share can be kept for high priority. */
@@ -159,7 +168,7 @@ check_limit(LlmqVerdict *verdict, const LlmqLimit *limit, const LlmqWindow *wind
 {
 	int64		whole = llmq_limit_amount(limit, now);
 	int64		amount = usable_amount(limit, whole, demand->high_priority);
-	int64		requested = llmq_use_counted(&demand->use, limit->quota->metric, limit->quota->window_flags);
+	int64		requested = requested_of(limit, &demand->use);
 	LlmqVerdict refusal = {
 		.limit = limit,.amount = whole,.used = window->sum,.requested = requested,.headroom = 1
 	};
@@ -236,8 +245,7 @@ llmq_meter_recall(const LlmqMeter *meter, const LlmqDemand *demand, int64 now, L
 	{
 		const LlmqLimit *limit = &meter->limit[i];
 		double		amount = usable_amount(limit, llmq_limit_amount(limit, now), demand->high_priority);
-		double		used = (double) limit->seen + llmq_use_counted(&demand->use, limit->quota->metric,
-														  limit->quota->window_flags);
+		double		used = (double) limit->seen + requested_of(limit, &demand->use);
 
 		if (!limit->enforced)
 			continue;
@@ -443,7 +451,7 @@ llmq_meter_charge(LlmqMeter *meter, LlmqMeterState *state, const LlmqDemand *dem
 	for (LlmqWindow *window = llmq_meter_first(state); window != NULL; window = llmq_meter_next(state, window))
 	{
 		LlmqLimit  *limit = limit_of(meter, window);
-		int64		requested = llmq_use_counted(&demand->use, window->metric, window->flags);
+		int64		requested = llmq_use_counted(&demand->use, window->metric, window->flags, window->quota);
 
 		if (limit != NULL && !limit->enforced && !llmq_window_fits(window, limit->quota->amount, requested))
 			llmq_window_refuse(window, false, 1);
@@ -483,8 +491,8 @@ llmq_meter_correct(LlmqMeterState *state, const LlmqCorrection *correction)
 		llmq_window_shape_of(window, &shape);
 		if (!llmq_window_stale(&shape, correction->now))
 			moved_back |= llmq_window_advance(window, &shape, correction->now, state->generation);
-		delta = llmq_use_counted(&correction->to, window->metric, window->flags) -
-			llmq_use_counted(&correction->from, window->metric, window->flags);
+		delta = llmq_use_counted(&correction->to, window->metric, window->flags, window->quota) -
+			llmq_use_counted(&correction->from, window->metric, window->flags, window->quota);
 		if (correction->only_more)
 			delta = Max(delta, 0);
 		if (delta != 0 && correction->loosens)
@@ -562,7 +570,7 @@ llmq_meter_adopt(LlmqMeterState *state, const LlmqAdoption *adoption)
 			return false;
 	for (window = llmq_meter_first(state); window != NULL; window = llmq_meter_next(state, window))
 	{
-		int64		used = llmq_use_counted(&adoption->use, window->metric, window->flags);
+		int64		used = llmq_use_counted(&adoption->use, window->metric, window->flags, window->quota);
 
 		if (window->since <= adoption->generation)
 			continue;

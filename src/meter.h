@@ -63,6 +63,7 @@ typedef struct LlmqUse
 	int64		input;
 	int64		output;
 	int64		cached;
+	LlmqCosts	costs;
 	bool		request;		/* a request was made, or may have been */
 	bool		failed;			/* ... and the provider answered with a failure */
 	bool		in_flight;
@@ -126,7 +127,7 @@ typedef struct LlmqCorrection
 	bool		only_more;		/* no window is given anything back */
 } LlmqCorrection;
 
-extern int64 llmq_use_counted(const LlmqUse *use, LlmqMetric metric, uint8 window_flags);
+extern int64 llmq_use_counted(const LlmqUse *use, LlmqMetric metric, uint8 window_flags, int64 quota);
 
 /* A lease in flight that some windows of its meter are too young to have counted. */
 typedef struct LlmqAdoption

@@ -74,12 +74,13 @@ static void
 release_last_call(void)
 {
 	LlmqSettlement release = llmq_settlement_without_figures(LLMQ_OUTCOME_RELEASED, LLMQ_USAGE_NONE);
+	LlmqBill	bill = {0};
 	LlmqLive	live;
-	LlmqSlot	slot;
+	LlmqLease	lease;
 
 	llmq_live_open(&live, LLMQ_LIVE_LEASE + 1, RowExclusiveLock);
-	if (llmq_lease_look(&live, &last_call.lease, &slot) == LLMQ_LEASE_LIVE)
-		(void) llmq_lease_settle(&live, &last_call.lease, &release, &slot);
+	if (llmq_lease_look(&live, &last_call.lease, &lease) == LLMQ_LEASE_LIVE)
+		(void) llmq_lease_settle(&live, &last_call.lease, &release, &bill, &lease);
 	llmq_live_close(&live);
 }
 

@@ -137,7 +137,6 @@ llmq_cost_of(const LlmqCatalog *catalog, const LlmqPricedCall *call, LlmqCost *c
 {
 	const LlmqModel *model = call->model == NULL ? NULL : llmq_catalog_model(catalog, call->model);
 	const LlmqTariff *tariff = model == NULL ? NULL : (const LlmqTariff *) dated_at(model->tariffs, call->picked_at);
-	int64		rate;
 
 	memset(cost, 0, sizeof(LlmqCost));
 	strlcpy(cost->currency, tariff == NULL ? catalog->settings.base_currency : tariff->currency, LLMQ_CURRENCY_SIZE);
@@ -150,8 +149,85 @@ llmq_cost_of(const LlmqCatalog *catalog, const LlmqPricedCall *call, LlmqCost *c
 		cost->known = true;
 	else if (tariff != NULL)
 		cost->known = token_cost(call, &tariff->price, &cost->amount);
-	cost->base_known = cost->known && rate_at(catalog, cost->currency, call->picked_at, &rate) &&
+	llmq_cost_in_base(catalog, cost, call->picked_at);
+}
+
+/* Says what a cost is in the base currency, by the rate of that time. */
+void
+llmq_cost_in_base(const LlmqCatalog *catalog, LlmqCost *cost, int64 at)
+{
+	int64		rate;
+
+	cost->base_known = cost->known && rate_at(catalog, cost->currency, at, &rate) &&
 		llmq_money_convert(cost->amount, rate, RATE_ONE, &cost->base);
+}
+
+/* A cost in one currency, by the rates of that time; 0 where it is not known. */
+int64
+llmq_cost_in(const LlmqCatalog *catalog, const LlmqCost *cost, int64 at, LlmqCurrency currency)
+{
+	LlmqCosts	costs = {.currency = {currency}};
+
+	if (cost->known)
+		(void) llmq_costs_convert(catalog, cost, at, &costs);
+	return costs.amount[0];
+}
+
+/* What a call of the model may cost at most, by the price of that time. False when it has none. */
+bool
+llmq_cost_reserve(const LlmqCatalog *catalog, const LlmqModel *model, const LlmqUse *use, int64 at, LlmqCost *cost)
+{
+	const LlmqTariff *tariff = (const LlmqTariff *) dated_at(model->tariffs, at);
+
+	memset(cost, 0, sizeof(LlmqCost));
+	strlcpy(cost->currency, tariff == NULL ? catalog->settings.base_currency : tariff->currency, LLMQ_CURRENCY_SIZE);
+	cost->known = tariff != NULL && llmq_price_worst(&tariff->price, use->input, use->output, &cost->amount);
+	return cost->known;
+}
+
+/* Has costs counted in one more currency. False when there are too many. */
+bool
+llmq_costs_want(LlmqCosts *costs, LlmqCurrency currency)
+{
+	for (int i = 0; i < LLMQ_CURRENCIES; i++)
+	{
+		if (costs->currency[i] == currency)
+			return true;
+		if (costs->currency[i] == 0)
+		{
+			costs->currency[i] = currency;
+			return true;
+		}
+	}
+	return false;
+}
+
+/*
+ * Says what a cost is in each of the currencies, by the rates of that time. False where there is none, or no place for
+ * the amount in 64 bits: there the amount stays.
+ */
+bool
+llmq_costs_convert(const LlmqCatalog *catalog, const LlmqCost *cost, int64 at, LlmqCosts *costs)
+{
+	LlmqCurrency currency = llmq_currency(cost->currency);
+	int64		from;
+	int64		to;
+	bool		all = true;
+
+	for (int i = 0; i < LLMQ_CURRENCIES && costs->currency[i] != 0; i++)
+	{
+		char		text[LLMQ_CURRENCY_SIZE];
+
+		if (costs->currency[i] == currency)
+		{
+			costs->amount[i] = cost->amount;
+			continue;
+		}
+		llmq_currency_text(costs->currency[i], text);
+		all &= rate_at(catalog, cost->currency, at, &from) && rate_at(catalog, text, at, &to) &&
+			llmq_money_convert(cost->amount, from, to, &costs->amount[i]);
+	}
+	return all;
 }
 
 /* An amount as SQL has it. */

@@ -57,6 +57,12 @@ typedef struct LlmqPricedCall
 } LlmqPricedCall;
 
 extern void llmq_prices_load(LlmqCatalog *catalog, Snapshot snapshot);
+extern bool llmq_costs_want(LlmqCosts *costs, LlmqCurrency currency);
+extern bool llmq_costs_convert(const LlmqCatalog *catalog, const LlmqCost *cost, int64 at, LlmqCosts *costs);
+extern bool llmq_cost_reserve(const LlmqCatalog *catalog, const LlmqModel *model, const LlmqUse *use, int64 at,
+							  LlmqCost *cost);
+extern int64 llmq_cost_in(const LlmqCatalog *catalog, const LlmqCost *cost, int64 at, LlmqCurrency currency);
+extern void llmq_cost_in_base(const LlmqCatalog *catalog, LlmqCost *cost, int64 at);
 extern void llmq_cost_of(const LlmqCatalog *catalog, const LlmqPricedCall *call, LlmqCost *cost);
 extern Numeric llmq_money_numeric(int64 money);
 extern bool llmq_money_read(Numeric amount, int64 *money);

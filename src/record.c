@@ -21,6 +21,7 @@
 
 #include "advice.h"
 #include "args.h"
+#include "bill.h"
 #include "calibration.h"
 #include "catalog.h"
 #include "excess.h"
@@ -166,10 +167,11 @@ read_extra(FunctionCallInfo fcinfo, const LlmqReport *report, LlmqLedgerExtra *e
  * orgs' leases do not exist for a role that is bound to an org.
  */
 LlmqLeaseStanding
-llmq_record_look(LlmqLive *live, const LlmqLeaseId *id, LlmqSlot *slot)
+llmq_record_look(LlmqLive *live, const LlmqLeaseId *id, LlmqLease *lease)
 {
 	LlmqCatalog *catalog = llmq_catalog();
-	LlmqLeaseStanding standing = llmq_lease_look(live, id, slot);
+	LlmqLeaseStanding standing = llmq_lease_look(live, id, lease);
+	const LlmqSlot *slot = &lease->slot;
 
 	if (standing == LLMQ_LEASE_LIVE && llmq_slot_unfinished(slot))
 		return LLMQ_LEASE_UNKNOWN;
@@ -189,11 +191,23 @@ llmq_record_may_settle(const char *org)
 
 /* Brings the ledger to what the slot says: corrects the row that the lease has there already, or adds one. */
 static void
-write_ledger(LlmqLeaseStanding standing, const LlmqLeaseId *id, const LlmqSlot *slot, const LlmqLedgerExtra *extra)
+write_ledger(LlmqLeaseStanding standing, const LlmqLeaseId *id, const LlmqLease *lease, const LlmqLedgerExtra *extra)
 {
-	if (standing != LLMQ_LEASE_LIVE && llmq_ledger_correct(id, &slot->settlement, extra, NULL))
+	if (standing != LLMQ_LEASE_LIVE && llmq_ledger_correct(id, lease, extra))
 		return;
-	llmq_ledger_insert(id, slot, extra);
+	llmq_ledger_insert(id, lease, extra);
+}
+
+/* What a late record of this row costs. */
+static void
+cost_of_late(const LlmqLedgerRow *row, const LlmqSettlement *late, const LlmqLedgerExtra *extra, LlmqCost *cost)
+{
+	LlmqPricedCall call = {
+		.model = row->model,.picked_at = row->picked_at,.reserved_input = row->reserved_input,
+		.reserved_output = row->reserved_output,.settlement = late,.cost_given = extra->cost_given,.cost = extra->cost
+	};
+
+	llmq_cost_of(llmq_catalog(), &call, cost);
 }
 
 /*
@@ -205,6 +219,7 @@ settle_in_ledger(const LlmqLeaseId *id, const Ending *ending, Settled *settled)
 {
 	LlmqSettlement late = ending->settlement;
 	LlmqLedgerRow row;
+	LlmqCost	cost;
 
 	if (!llmq_ledger_find(id, &row) || !llmq_record_may_settle(row.org))
 		return;
@@ -215,9 +230,10 @@ settle_in_ledger(const LlmqLeaseId *id, const Ending *ending, Settled *settled)
 		return;
 	late.source = LLMQ_USAGE_LATE;
 	llmq_report_diagnose(ending->report, row.provider, &late);
-	if (llmq_ledger_correct(id, &late, ending->extra, row.status))
+	cost_of_late(&row, &late, ending->extra, &cost);
+	if (llmq_ledger_correct_expired(id, &late, ending->extra, &cost))
 	{
-		llmq_charge_excess(&row, &late);
+		llmq_charge_excess(&row, &late, &cost);
 		settled->status = "settled_late";
 		settled->usage_source = llmq_usage_source_text(late.source);
 	}
@@ -238,14 +254,16 @@ is_late(LlmqLeaseStanding standing, const LlmqSlot *slot, const LlmqSettlement *
  * none of these, or somebody else was first; `standing` and `slot` say what it was.
  */
 static bool
-try_settle_in_slot(const LlmqLeaseId *id, Ending *ending, LlmqSlot *slot, LlmqLeaseStanding *standing)
+try_settle_in_slot(const LlmqLeaseId *id, Ending *ending, LlmqLease *lease, LlmqLeaseStanding *standing)
 {
 	LlmqSettlement *settlement = &ending->settlement;
+	const LlmqSlot *slot = &lease->slot;
+	LlmqBill	bill;
 	LlmqLive	live;
 	bool		done = false;
 
 	llmq_live_open(&live, LLMQ_LIVE_LEASE + 1, RowExclusiveLock);
-	*standing = llmq_record_look(&live, id, slot);
+	*standing = llmq_record_look(&live, id, lease);
 	if (is_late(*standing, slot, settlement))
 		settlement->source = LLMQ_USAGE_LATE;
 	if (*standing == LLMQ_LEASE_LIVE || *standing == LLMQ_LEASE_OPEN ||
@@ -253,7 +271,8 @@ try_settle_in_slot(const LlmqLeaseId *id, Ending *ending, LlmqSlot *slot, LlmqLe
 	{
 		if (ending->report != NULL)
 			llmq_report_diagnose(ending->report, llmq_name_text(slot->provider), settlement);
-		done = llmq_lease_settle(&live, id, settlement, slot);
+		llmq_bill_make(lease, settlement, ending->extra, &bill);
+		done = llmq_lease_settle(&live, id, settlement, &bill, lease);
 	}
 	llmq_live_close(&live);
 	return done;
@@ -278,18 +297,18 @@ may_try_again(LlmqLeaseStanding standing, const LlmqSettlement *settlement)
 
 /* Settles a lease in its slot, however often somebody else gets in between; waits for whoever is just expiring it. */
 static bool
-settle_in_slot(const LlmqLeaseId *id, Ending *ending, LlmqSlot *slot, LlmqLeaseStanding *standing)
+settle_in_slot(const LlmqLeaseId *id, Ending *ending, LlmqLease *lease, LlmqLeaseStanding *standing)
 {
 	for (int round = 0; round < MAX_ROUNDS; round++)
 	{
 		CHECK_FOR_INTERRUPTS();
-		if (try_settle_in_slot(id, ending, slot, standing))
+		if (try_settle_in_slot(id, ending, lease, standing))
 			return true;
 		if (!may_try_again(*standing, &ending->settlement))
 			return false;
 		if (*standing == LLMQ_LEASE_EXPIRING)
-			XactLockTableWait(XidFromFullTransactionId(FullTransactionIdFromU64(slot->settled_by)), NULL, NULL,
-							  XLTW_None);
+			XactLockTableWait(XidFromFullTransactionId(FullTransactionIdFromU64(lease->slot.settled_by)), NULL,
+							  NULL, XLTW_None);
 	}
 	elog(ERROR, "lease keeps changing");
 }
@@ -351,19 +370,20 @@ advise(const LlmqSlot *slot, const Ending *ending, Settled *settled)
 
 /* Writes the ledger row of a lease that was settled in its slot, learns from it, and says what came of it. */
 static void
-complete(LlmqLeaseStanding standing, const LlmqLeaseId *id, const LlmqSlot *slot, const Ending *ending, Settled *settled)
+complete(LlmqLeaseStanding standing, const LlmqLeaseId *id, const LlmqLease *lease, const Ending *ending,
+		 Settled *settled)
 {
 	LlmqCost	cost;
 
-	write_ledger(standing, id, slot, ending->extra);
+	write_ledger(standing, id, lease, ending->extra);
 	if (standing != LLMQ_LEASE_OPEN)
-		learn(id, slot, ending->report);
+		learn(id, &lease->slot, ending->report);
 	/* the caller is told now, whatever becomes of a transaction that goes on */
 	if (IsTransactionBlock() || IsSubTransaction())
 		llmq_cell_make_durable(XactLastRecEnd);
 	settled->status = ending->settlement.source == LLMQ_USAGE_LATE ? "settled_late" : "settled";
 	settled->usage_source = llmq_usage_source_text(ending->settlement.source);
-	llmq_ledger_cost(slot, ending->extra, &cost);
+	llmq_bill_cost(lease, ending->extra, &cost);
 	settled->cost = cost.known ? llmq_money_numeric(cost.amount) : NULL;
 	settled->currency = pstrdup(cost.currency);
 }
@@ -376,7 +396,7 @@ static void
 settle(const pg_uuid_t *uuid, Ending *ending, Settled *settled)
 {
 	LlmqLeaseId id;
-	LlmqSlot	slot;
+	LlmqLease	lease;
 	LlmqLeaseStanding standing;
 
 	settled->status = "unknown_lease";
@@ -386,8 +406,8 @@ settle(const pg_uuid_t *uuid, Ending *ending, Settled *settled)
 	settled->cost = NULL;
 	if (!llmq_lease_parse(uuid, &id))
 		return;
-	if (settle_in_slot(&id, ending, &slot, &standing))
-		complete(standing, &id, &slot, ending, settled);
+	if (settle_in_slot(&id, ending, &lease, &standing))
+		complete(standing, &id, &lease, ending, settled);
 	else if (standing == LLMQ_LEASE_UNKNOWN)
 	{
 		settle_in_ledger(&id, ending, settled);
@@ -397,15 +417,15 @@ settle(const pg_uuid_t *uuid, Ending *ending, Settled *settled)
 	else
 	{
 		settled->status = "already_settled";
-		settled->usage_source = llmq_usage_source_text(slot.settlement.source);
+		settled->usage_source = llmq_usage_source_text(lease.slot.settlement.source);
 		answer_cost(&id, settled);
 		if (ending->report != NULL)
-			llmq_report_diagnose(ending->report, llmq_name_text(slot.provider), &ending->settlement);
+			llmq_report_diagnose(ending->report, llmq_name_text(lease.slot.provider), &ending->settlement);
 	}
 	if (ending->report == NULL || standing == LLMQ_LEASE_UNKNOWN)
 		return;
 	if (ending->settlement.outcome == LLMQ_OUTCOME_ERROR)
-		advise(&slot, ending, settled);
+		advise(&lease.slot, ending, settled);
 	else
 		settled->advice = llmq_advice_text(LLMQ_ADVICE_DONE);
 }
@@ -504,7 +524,7 @@ llmquota_renew(PG_FUNCTION_ARGS)
 	int32		ttl_ms = llmq_arg_int(fcinfo, 1, "ttl_ms", 1, LLMQ_MAX_TTL_MS);
 	LlmqLeaseId id;
 	LlmqLive	live;
-	LlmqSlot	slot;
+	LlmqLease	lease;
 	bool		renewed = false;
 
 	llmq_cell_refuse_if_read_only("llmquota_renew()");
@@ -515,14 +535,15 @@ llmquota_renew(PG_FUNCTION_ARGS)
 	llmq_live_open(&live, LLMQ_LIVE_LEASE + 1, RowExclusiveLock);
 	for (int round = 0; !renewed && round < MAX_ROUNDS; round++)
 	{
-		if (llmq_record_look(&live, &id, &slot) != LLMQ_LEASE_LIVE || slot.expires_at <= GetCurrentTimestamp())
+		if (llmq_record_look(&live, &id, &lease) != LLMQ_LEASE_LIVE ||
+			lease.slot.expires_at <= GetCurrentTimestamp())
 			break;
-		renewed = llmq_lease_extend(&live, &id, ttl_ms * INT64CONST(1000), &slot);
+		renewed = llmq_lease_extend(&live, &id, ttl_ms * INT64CONST(1000), &lease.slot);
 	}
 	if (renewed)
-		llmq_feedback_renewed(&live, &slot);
+		llmq_feedback_renewed(&live, &lease.slot);
 	llmq_live_close(&live);
 	if (!renewed)
 		PG_RETURN_NULL();
-	PG_RETURN_TIMESTAMPTZ(slot.expires_at);
+	PG_RETURN_TIMESTAMPTZ(lease.slot.expires_at);
 }

@@ -9,7 +9,7 @@
 
 #include "settle.h"
 
-extern LlmqLeaseStanding llmq_record_look(LlmqLive *live, const LlmqLeaseId *id, LlmqSlot *slot);
+extern LlmqLeaseStanding llmq_record_look(LlmqLive *live, const LlmqLeaseId *id, LlmqLease *lease);
 extern bool llmq_record_may_settle(const char *org);
 extern void llmq_record_failure(FunctionCallInfo fcinfo);
 

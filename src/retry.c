@@ -75,11 +75,13 @@ static LlmqLeaseStanding
 look(LlmqRetry *retry)
 {
 	LlmqLeaseStanding standing;
+	LlmqLease	lease;
 	LlmqLive	live;
 
 	llmq_live_open(&live, LLMQ_LIVE_LEASE + 1, AccessShareLock);
-	standing = llmq_record_look(&live, &retry->id, &retry->slot);
+	standing = llmq_record_look(&live, &retry->id, &lease);
 	llmq_live_close(&live);
+	retry->slot = lease.slot;
 	return standing;
 }
 

@@ -14,7 +14,7 @@
 typedef struct LlmqOpenLease
 {
 	LlmqLeaseId id;
-	LlmqSlot	slot;			/* as it was seen */
+	LlmqLease	lease;			/* as it was seen */
 } LlmqOpenLease;
 
 typedef struct LlmqOpenLeases
@@ -35,6 +35,7 @@ typedef struct LlmqSeedSums
 typedef struct LlmqSeedWindow
 {
 	const LlmqWindow *window;	/* in the copy of its meter */
+	int64		quota;
 	LlmqMetric	metric;
 	uint8		flags;
 	int64		span;			/* of a bucket; 0: there is only one */

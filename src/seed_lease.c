@@ -39,9 +39,9 @@ find_open(const LlmqCellHeader *state, HeapTuple tuple, void *context)
 			leases->lease = repalloc_huge(leases->lease, sizeof(LlmqOpenLease) * leases->size);
 		}
 		leases->lease[leases->n++] = (LlmqOpenLease) {
-			.id = {.page = state->id,.slot = i,.day = llmq_lease_day(slot->granted_at),.secret = slot->secret},
-			.slot = *slot
+			.id = {.page = state->id,.slot = i,.day = llmq_lease_day(slot->granted_at),.secret = slot->secret}
 		};
+		llmq_lease_copy(page, i, &leases->lease[leases->n - 1].lease);
 	}
 }
 
@@ -125,14 +125,14 @@ change(LlmqCellSet *set, const LlmqOpenLease *lease, int meter_cell, int lease_c
 {
 	const LlmqLeasePage *page = llmq_set_state(set, lease_cell);
 	LlmqAdoption adoption = {
-		.use = llmq_use_reserved(&lease->slot),.picked_at = lease->slot.granted_at,
-		.generation = llmq_slot_generation(&lease->slot, set->cell[meter_cell].id)
+		.use = llmq_use_reserved(&lease->lease),.picked_at = lease->lease.slot.granted_at,
+		.generation = llmq_slot_generation(&lease->lease.slot, set->cell[meter_cell].id)
 	};
-	LlmqSlot	slot = lease->slot;
+	LlmqSlot	slot = lease->lease.slot;
 	LlmqMeterState *state;
 	LlmqLeasePage *changed;
 
-	if (!llmq_slot_unchanged(&page->slot[lease->id.slot], &lease->slot))
+	if (!llmq_slot_unchanged(&page->slot[lease->id.slot], &slot))
 		return true;			/* it has ended, or has been adopted */
 	state = llmq_set_change(set, meter_cell);
 	changed = llmq_set_change(set, lease_cell);
@@ -179,7 +179,7 @@ llmq_leases_adopt(LlmqLive *live, const LlmqSeedMeter *meter, const LlmqOpenLeas
 	{
 		const LlmqOpenLease *lease = &leases->lease[i];
 
-		if (belongs(&lease->slot, &meter->key) && needs_adoption(meter->state, &lease->slot) &&
+		if (belongs(&lease->lease.slot, &meter->key) && needs_adoption(meter->state, &lease->lease.slot) &&
 			!adopt(live, meter->id, lease))
 			complete = false;
 	}

@@ -77,9 +77,10 @@ named_of(LlmqScope scope)
 
 /* Adds up what a lease has used in one window, if it was picked in it before it began. */
 static void
-count_in_window(LlmqSeedWindow *window, TimestampTz picked_at, const LlmqUse *use)
+count_in_window(LlmqSeedWindow *window, const LlmqUsageRow *row)
 {
 	LlmqSeedSums *sums = &window->sums;
+	TimestampTz picked_at = row->picked_at;
 	int64		counted;
 
 	if (picked_at < window->from || picked_at >= window->to)
@@ -93,7 +94,10 @@ count_in_window(LlmqSeedWindow *window, TimestampTz picked_at, const LlmqUse *us
 	}
 	if (window->bucket < 0 || window->bucket >= LLMQ_BUCKETS)
 		return;
-	counted = llmq_use_counted(use, window->metric, window->flags);
+	if (window->metric == LLMQ_METRIC_COST && row->in_ledger)
+		counted = llmq_cost_in(llmq_catalog(), &row->cost, picked_at, llmq_currency_of_window(window->quota));
+	else
+		counted = llmq_use_counted(&row->use, window->metric, window->flags, window->quota);
 	if (pg_add_s64_overflow(sums->bucket[window->bucket], counted, &sums->bucket[window->bucket]))
 		sums->bucket[window->bucket] = PG_INT64_MAX;
 }
@@ -125,7 +129,7 @@ count_in_meter(const SeedTarget *target, const LlmqUsageRow *row, const LlmqSlot
 		if (slot != NULL && slot->state == LLMQ_SLOT_SETTLED && row->picked_at >= window->from &&
 			row->picked_at < window->to)
 			window->sums.loose = true;
-		count_in_window(window, row->picked_at, &row->use);
+		count_in_window(window, row);
 	}
 }
 
@@ -186,7 +190,7 @@ name_of_id(SeedCount *count, LlmqLedgerNames *names, LlmqNamed kind, int32 id)
 static void
 count_open(SeedCount *count, LlmqLedgerNames *names, const LlmqOpenLease *lease)
 {
-	const LlmqSlot *slot = &lease->slot;
+	const LlmqSlot *slot = &lease->lease.slot;
 	LlmqUsageRow row = {.picked_at = slot->granted_at};
 	bool		found;
 
@@ -195,7 +199,7 @@ count_open(SeedCount *count, LlmqLedgerNames *names, const LlmqOpenLease *lease)
 	row.name[LLMQ_NAMED_KEY] = name_of_id(count, names, LLMQ_NAMED_KEY, slot->key);
 	row.name[LLMQ_NAMED_ORG] = name_of_id(count, names, LLMQ_NAMED_ORG, slot->org);
 	row.name[LLMQ_NAMED_MODEL] = name_of_id(count, names, LLMQ_NAMED_MODEL, slot->model);
-	row.use = slot->state == LLMQ_SLOT_GRANTED ? llmq_use_reserved(slot) : llmq_use_settled(slot, &slot->settlement);
+	row.use = slot->state == LLMQ_SLOT_GRANTED ? llmq_use_reserved(&lease->lease) : llmq_use_settled(&lease->lease);
 	llmq_lease_uuid(&lease->id, &row.lease);
 	open_insert(count->open, lease->id.secret, &found)->lease = row.lease;
 	count_lease(count, &row, slot);
@@ -271,7 +275,9 @@ add_windows(LlmqLedgerScan *scan, LlmqSeedMeter *meter, TimestampTz now)
 		if (!(w->flags & LLMQ_WINDOW_SEEDING) || w->kind == LLMQ_WINDOW_CONCURRENCY)
 			continue;
 		window->window = w;
+		window->quota = w->quota;
 		window->metric = w->metric;
+		scan->with_cost |= w->metric == LLMQ_METRIC_COST;
 		window->flags = w->flags;
 		window->span = sliding ? w->span : 0;
 		window->first = sliding ? first_bucket(w, now) : 0;

@@ -64,15 +64,16 @@ settled_standing(const LlmqLeaseId *id, const LlmqSlot *slot)
 	return expired ? LLMQ_LEASE_EXPIRED : LLMQ_LEASE_SETTLED;
 }
 
-/* Looks at a lease's slot, nothing held. `seen` is the slot as it was. */
+/* Looks at a lease, nothing held: as it was. */
 LlmqLeaseStanding
-llmq_lease_look(LlmqLive *live, const LlmqLeaseId *id, LlmqSlot *seen)
+llmq_lease_look(LlmqLive *live, const LlmqLeaseId *id, LlmqLease *lease)
 {
+	const LlmqSlot *seen = &lease->slot;
 	LlmqLeasePage page;
 
 	if (!llmq_cell_copy(live, LLMQ_LIVE_LEASE, id->page, &page, sizeof(page)))
 		return LLMQ_LEASE_UNKNOWN;
-	*seen = page.slot[id->slot];
+	llmq_lease_copy(&page, id->slot, lease);
 	if (seen->state == LLMQ_SLOT_FREE || seen->secret != id->secret || llmq_lease_day(seen->granted_at) != id->day)
 		return LLMQ_LEASE_UNKNOWN;
 	return seen->state == LLMQ_SLOT_GRANTED ? LLMQ_LEASE_LIVE : settled_standing(id, seen);
@@ -88,21 +89,47 @@ llmq_settlement_without_figures(LlmqOutcome outcome, LlmqUsageSource source)
 	};
 }
 
+/* The costs that a lease's money has of one kind. */
+static LlmqCosts
+costs_of(const LlmqSlotMoney *money, const int64 *amounts)
+{
+	LlmqCosts	costs;
+
+	memcpy(costs.currency, money->currency, sizeof(costs.currency));
+	memcpy(costs.amount, amounts, sizeof(costs.amount));
+	return costs;
+}
+
+/* What a lease of which nobody says what it cost is charged: that which was reserved. */
+LlmqBill
+llmq_bill_reserved(const LlmqLease *lease)
+{
+	return (LlmqBill) {.known = lease->money.priced,.costs = costs_of(&lease->money, lease->money.reserved)};
+}
+
+/* What a settled lease was charged. */
+LlmqBill
+llmq_bill_settled(const LlmqLease *lease)
+{
+	return (LlmqBill) {.known = lease->money.known,.costs = costs_of(&lease->money, lease->money.settled)};
+}
+
 /* What a granted lease is charged for. */
 LlmqUse
-llmq_use_reserved(const LlmqSlot *slot)
+llmq_use_reserved(const LlmqLease *lease)
 {
 	return (LlmqUse) {
-		.input = slot->reserved_input,.output = slot->reserved_output,.request = true,.in_flight = true
+		.input = lease->slot.reserved_input,.output = lease->slot.reserved_output,.request = true,.in_flight = true,
+		.costs = costs_of(&lease->money, lease->money.reserved)
 	};
 }
 
 /*
- * What a settled lease is charged for. A figure that was not given stays as reserved, unless the provider answered with
+ * What a settled lease is charged for, but for money. A figure that was not given stays as reserved, unless the provider answered with
  * a failure; an expired lease stays as reserved, because the call may have been made; a released one gives all back.
  */
 LlmqUse
-llmq_use_settled(const LlmqSlot *slot, const LlmqSettlement *settlement)
+llmq_use_tokens(const LlmqSlot *slot, const LlmqSettlement *settlement)
 {
 	LlmqUse		use = {0};
 	bool		refused = settlement->outcome == LLMQ_OUTCOME_ERROR && settlement->answered;
@@ -117,27 +144,50 @@ llmq_use_settled(const LlmqSlot *slot, const LlmqSettlement *settlement)
 	return use;
 }
 
+/* What a settlement is charged for, which cost so much. */
+static LlmqUse
+use_ending(const LlmqSlot *slot, const LlmqSettlement *settlement, const LlmqCosts *costs)
+{
+	LlmqUse		use = llmq_use_tokens(slot, settlement);
+
+	if (settlement->outcome != LLMQ_OUTCOME_RELEASED)
+		use.costs = *costs;
+	return use;
+}
+
+/* What a settled lease is charged for. */
+LlmqUse
+llmq_use_settled(const LlmqLease *lease)
+{
+	LlmqCosts	costs = costs_of(&lease->money, lease->money.settled);
+
+	return use_ending(&lease->slot, &lease->slot.settlement, &costs);
+}
+
 /* What the meters count that a crash kept from the slot's settlement: that which the settlement replaced. */
 static LlmqUse
-use_replaced(const LlmqSlot *slot)
+use_replaced(const LlmqLease *lease)
 {
-	const LlmqReplaced *replaced = &slot->replaced;
+	const LlmqReplaced *replaced = &lease->slot.replaced;
 
 	return (LlmqUse) {
 		.input = replaced->input,.output = replaced->output,.cached = replaced->cached,
-		.request = replaced->request != 0,.failed = replaced->failed != 0
+		.request = replaced->request != 0,.failed = replaced->failed != 0,
+		.costs = costs_of(&lease->money, lease->money.replaced)
 	};
 }
 
 /* What one of a lease's meters counts it for. */
 LlmqUse
-llmq_use_at_meter(const LlmqSlot *slot, int meter)
+llmq_use_at_meter(const LlmqLease *lease, int meter)
 {
+	const LlmqSlot *slot = &lease->slot;
+
 	if (slot->charged & (1 << meter))
-		return llmq_use_reserved(slot);
+		return llmq_use_reserved(lease);
 	if (slot->state == LLMQ_SLOT_GRANTED)
 		return (LlmqUse) {0};
-	return slot->replaced.behind & (1 << meter) ? use_replaced(slot) : llmq_use_settled(slot, &slot->settlement);
+	return slot->replaced.behind & (1 << meter) ? use_replaced(lease) : llmq_use_settled(lease);
 }
 
 /* Everything that one settlement writes, put together before any lock. */
@@ -147,8 +197,9 @@ typedef struct Settling
 	int			lease_cell;
 	int			meter_cell[LLMQ_MAX_METERS];
 	bool		lost[LLMQ_MAX_METERS];	/* meters that are no longer there */
-	LlmqSlot	seen;
+	LlmqLease	seen;
 	LlmqSettlement settlement;
+	LlmqBill	bill;
 	uint64		settled_by;
 	bool		finishing;		/* what a crash cut short, rather than anything new */
 	int64		now;
@@ -158,9 +209,9 @@ static void
 prepare_set(Settling *settling, LlmqLive *live, const LlmqLeaseId *id)
 {
 	llmq_set_init(&settling->set, live);
-	for (int i = 0; i < settling->seen.nmeters; i++)
+	for (int i = 0; i < settling->seen.slot.nmeters; i++)
 	{
-		int32		meter = settling->seen.meter[i].meter;
+		int32		meter = settling->seen.slot.meter[i].meter;
 
 		settling->meter_cell[i] = settling->lost[i] ? -1 : llmq_set_add(&settling->set, LLMQ_LIVE_METER, meter);
 	}
@@ -172,26 +223,29 @@ prepare_set(Settling *settling, LlmqLive *live, const LlmqLeaseId *id)
  * of them was charged when.
  */
 static bool
-replaces_figures(const LlmqSlot *seen, int meter, const LlmqUse *from)
+replaces_figures(const LlmqLease *lease, int meter, const LlmqUse *from)
 {
+	const LlmqSlot *seen = &lease->slot;
+
 	return seen->state == LLMQ_SLOT_SETTLED && !(seen->charged & (1 << meter)) &&
-		(from->input != seen->reserved_input || from->output != seen->reserved_output || from->cached != 0);
+		(from->input != seen->reserved_input || from->output != seen->reserved_output || from->cached != 0 ||
+		 memcmp(from->costs.amount, lease->money.reserved, sizeof(from->costs.amount)) != 0);
 }
 
 /* Corrects one meter of the lease, under its lock. */
 static void
 correct_meter(Settling *settling, int i)
 {
-	const LlmqSlot *seen = &settling->seen;
+	const LlmqSlot *seen = &settling->seen.slot;
 	LlmqCorrection correction = {
-		.from = llmq_use_at_meter(seen, i),
-		.to = llmq_use_settled(seen, &settling->settlement),
+		.from = llmq_use_at_meter(&settling->seen, i),
+		.to = use_ending(seen, &settling->settlement, &settling->bill.costs),
 		.picked_at = seen->granted_at,
 		.now = settling->now,
 		.generation = seen->meter[i].generation,
 	};
 
-	correction.loosens = replaces_figures(seen, i, &correction.from);
+	correction.loosens = replaces_figures(&settling->seen, i, &correction.from);
 
 	llmq_meter_correct(llmq_set_change(&settling->set, settling->meter_cell[i]), &correction);
 }
@@ -203,7 +257,7 @@ correct_meters(Settling *settling, int record)
 	const LlmqCellSet *set = &settling->set;
 	uint16		done = 0;
 
-	for (int i = 0; i < settling->seen.nmeters; i++)
+	for (int i = 0; i < settling->seen.slot.nmeters; i++)
 	{
 		if (!settling->lost[i])
 		{
@@ -220,7 +274,7 @@ correct_meters(Settling *settling, int record)
 static LlmqReplaced
 replaced_use(const LlmqSlot *seen)
 {
-	LlmqUse		use = llmq_use_settled(seen, &seen->settlement);
+	LlmqUse		use = llmq_use_tokens(seen, &seen->settlement);
 
 	if (seen->state == LLMQ_SLOT_GRANTED)
 		return (LlmqReplaced) {0};
@@ -230,29 +284,50 @@ replaced_use(const LlmqSlot *seen)
 	};
 }
 
-/* Writes all records, each with its meters and the slot. All pages are locked. */
+/* What becomes of a lease's money. One that had none gets it when its cost was said. */
 static void
-write_records(Settling *settling, int slot_number)
+settle_money(const Settling *settling, LlmqSlotMoney *money)
+{
+	const LlmqBill *bill = &settling->bill;
+	bool		released = settling->settlement.outcome == LLMQ_OUTCOME_RELEASED;
+
+	if (money->secret == 0 && bill->costs.currency[0] == 0)
+		return;
+	if (settling->seen.slot.state == LLMQ_SLOT_SETTLED && !settling->finishing)
+		memcpy(money->replaced, money->settled, sizeof(money->replaced));
+	if (money->secret == 0)
+		memcpy(money->currency, bill->costs.currency, sizeof(money->currency));
+	money->secret = settling->seen.slot.secret;
+	money->known = bill->known || (released && money->priced);
+	if (released)
+		memset(money->settled, 0, sizeof(money->settled));
+	else
+		memcpy(money->settled, bill->costs.amount, sizeof(money->settled));
+}
+
+/* Writes all records, each with its meters and the lease, which is as it was seen; says how it is now. */
+static void
+write_records(Settling *settling, int slot_number, LlmqLease *lease)
 {
 	LlmqCellSet *set = &settling->set;
+	LlmqSlot   *slot = &lease->slot;
 	int			nrecords = set->nrecords;
-	uint16		charged = settling->seen.charged;
-	LlmqReplaced replaced = settling->finishing ? settling->seen.replaced : replaced_use(&settling->seen);
 
+	if (!settling->finishing)
+		slot->replaced = replaced_use(slot);
+	settle_money(settling, &lease->money);
+	slot->state = LLMQ_SLOT_SETTLED;
+	slot->settlement = settling->settlement;
+	slot->settled_by = settling->settled_by;
+	slot->settled_at = settling->now;
 	for (int record = 0; record < nrecords; record++)
 	{
 		LlmqLeasePage *page = llmq_set_change(set, settling->lease_cell);
-		LlmqSlot   *slot = &page->slot[slot_number];
 		uint16		done = correct_meters(settling, record);
 
-		charged &= ~done;
-		replaced.behind &= ~done;
-		slot->state = LLMQ_SLOT_SETTLED;
-		slot->settlement = settling->settlement;
-		slot->settled_by = settling->settled_by;
-		slot->settled_at = settling->now;
-		slot->charged = charged;
-		slot->replaced = replaced;
+		slot->charged &= ~done;
+		slot->replaced.behind &= ~done;
+		llmq_lease_put(page, slot_number, lease);
 		llmq_set_log(set, record);
 		LLMQ_INJECT_CRASH("settle-record", set->lsn);
 	}
@@ -279,11 +354,11 @@ lock_slot(LlmqLive *live, const LlmqLeaseId *id, const LlmqSlot *seen, LlmqCellS
 static void
 skip_lost_meters(Settling *settling, LlmqLive *live)
 {
-	for (int i = 0; i < settling->seen.nmeters; i++)
+	for (int i = 0; i < settling->seen.slot.nmeters; i++)
 	{
 		ItemPointerData tid;
 
-		settling->lost[i] = !llmq_cell_locate(live, LLMQ_LIVE_METER, settling->seen.meter[i].meter, &tid);
+		settling->lost[i] = !llmq_cell_locate(live, LLMQ_LIVE_METER, settling->seen.slot.meter[i].meter, &tid);
 	}
 }
 
@@ -321,26 +396,28 @@ lock_all(Settling *settling, LlmqLive *live, const LlmqLeaseId *id)
 }
 
 /*
- * Writes how a lease ended, and by which transaction, if its slot is still as seen; `slot` is then as it is now. False
+ * Writes how a lease ended, and by which transaction, if its slot is still as seen; `lease` is then as it is now. False
  * when somebody else changed the slot first.
  */
 static bool
-change_slot(LlmqLive *live, const LlmqLeaseId *id, Settling *settling, LlmqSlot *slot)
+change_slot(LlmqLive *live, const LlmqLeaseId *id, Settling *settling, LlmqLease *lease)
 {
 	const LlmqLeasePage *page;
 
-	settling->seen = *slot;
+	settling->seen = *lease;
 	lock_all(settling, live, id);
 	page = llmq_set_state(&settling->set, settling->lease_cell);
-	if (!llmq_slot_unchanged(&page->slot[id->slot], slot))
+	if (!llmq_slot_unchanged(&page->slot[id->slot], &lease->slot))
 	{
 		llmq_set_unlock(&settling->set);
 		return false;
 	}
+	/* what does not tell one state of a slot from another may have changed: labels are forgotten, retries counted */
+	llmq_lease_copy(page, id->slot, lease);
+	if (!llmq_lease_page_has_money(page))
+		memset(&settling->bill, 0, sizeof(LlmqBill));
 	settling->now = GetCurrentTimestamp();
-	write_records(settling, id->slot);
-	page = llmq_set_state(&settling->set, settling->lease_cell);
-	*slot = page->slot[id->slot];
+	write_records(settling, id->slot, lease);
 	llmq_set_unlock(&settling->set);
 	LLMQ_INJECT_CRASH("settled", settling->set.lsn);
 	return true;
@@ -351,28 +428,32 @@ change_slot(LlmqLive *live, const LlmqLeaseId *id, Settling *settling, LlmqSlot 
  * only, and the slot has words for that.
  */
 static bool
-finish(LlmqLive *live, const LlmqLeaseId *id, LlmqSlot *slot)
+finish(LlmqLive *live, const LlmqLeaseId *id, LlmqLease *lease)
 {
-	Settling	settling = {.settlement = slot->settlement,.settled_by = slot->settled_by,.finishing = true};
+	Settling	settling = {
+		.settlement = lease->slot.settlement,.settled_by = lease->slot.settled_by,.finishing = true,
+		.bill = llmq_bill_settled(lease)
+	};
 
-	return change_slot(live, id, &settling, slot);
+	return change_slot(live, id, &settling, lease);
 }
 
 /*
- * Settles a lease that llmq_lease_look() found live, open or expired. `slot` goes in as it was seen and comes out as it
+ * Settles a lease that llmq_lease_look() found live, open or expired. `lease` goes in as it was seen and comes out as it
  * is now. False when somebody else changed the slot first: then look again. The current transaction gets an id.
  *
  * The change is durable when the transaction commits. Whoever answers to the caller before that makes it durable first.
  */
 bool
-llmq_lease_settle(LlmqLive *live, const LlmqLeaseId *id, const LlmqSettlement *settlement, LlmqSlot *slot)
+llmq_lease_settle(LlmqLive *live, const LlmqLeaseId *id, const LlmqSettlement *settlement, const LlmqBill *bill,
+				  LlmqLease *lease)
 {
-	Settling	settling = {.settlement = *settlement};
+	Settling	settling = {.settlement = *settlement,.bill = *bill};
 
 	settling.settled_by = U64FromFullTransactionId(GetCurrentFullTransactionId());
-	if (slot->state == LLMQ_SLOT_SETTLED && llmq_slot_unfinished(slot) && !finish(live, id, slot))
+	if (lease->slot.state == LLMQ_SLOT_SETTLED && llmq_slot_unfinished(&lease->slot) && !finish(live, id, lease))
 		return false;
-	if (!change_slot(live, id, &settling, slot))
+	if (!change_slot(live, id, &settling, lease))
 		return false;
 	llmq_lease_ended(id->page);
 	return true;

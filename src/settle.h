@@ -21,11 +21,22 @@ typedef enum LlmqLeaseStanding
 } LlmqLeaseStanding;
 
 extern LlmqSettlement llmq_settlement_without_figures(LlmqOutcome outcome, LlmqUsageSource source);
-extern LlmqUse llmq_use_reserved(const LlmqSlot *slot);
-extern LlmqUse llmq_use_settled(const LlmqSlot *slot, const LlmqSettlement *settlement);
-extern LlmqUse llmq_use_at_meter(const LlmqSlot *slot, int meter);
-extern LlmqLeaseStanding llmq_lease_look(LlmqLive *live, const LlmqLeaseId *id, LlmqSlot *seen);
-extern bool llmq_lease_settle(LlmqLive *live, const LlmqLeaseId *id, const LlmqSettlement *settlement, LlmqSlot *slot);
+/* What a settlement costs. */
+typedef struct LlmqBill
+{
+	bool		known;
+	LlmqCosts	costs;
+} LlmqBill;
+
+extern LlmqBill llmq_bill_reserved(const LlmqLease *lease);
+extern LlmqBill llmq_bill_settled(const LlmqLease *lease);
+extern LlmqUse llmq_use_reserved(const LlmqLease *lease);
+extern LlmqUse llmq_use_settled(const LlmqLease *lease);
+extern LlmqUse llmq_use_tokens(const LlmqSlot *slot, const LlmqSettlement *settlement);
+extern LlmqUse llmq_use_at_meter(const LlmqLease *lease, int meter);
+extern LlmqLeaseStanding llmq_lease_look(LlmqLive *live, const LlmqLeaseId *id, LlmqLease *seen);
+extern bool llmq_lease_settle(LlmqLive *live, const LlmqLeaseId *id, const LlmqSettlement *settlement,
+							  const LlmqBill *bill, LlmqLease *lease);
 extern bool llmq_lease_free(LlmqLive *live, const LlmqLeaseId *id, const LlmqSlot *seen);
 extern bool llmq_lease_extend(LlmqLive *live, const LlmqLeaseId *id, int64 ttl, LlmqSlot *slot);
 

@@ -14,6 +14,7 @@
 #include "health.h"
 #include "lease.h"
 #include "meter.h"
+#include "price.h"
 
 /* What is wrong with a state; or what is not known of it: a later version of the library may have written that. */
 typedef struct LlmqFault
@@ -99,7 +100,7 @@ extern void llmq_verify_cells(LlmqVerify *verify);
 /* verify_repair.c */
 extern bool llmq_repair_note_cell(LlmqVerify *verify, LlmqLiveTable table, const LlmqVerifyCell *cell, Size size);
 extern bool llmq_repair_note_meter(LlmqVerify *verify, int32 meter);
-extern bool llmq_repair_write_row(LlmqVerify *verify, const LlmqLeaseId *id, const LlmqSlot *slot);
+extern bool llmq_repair_write_row(LlmqVerify *verify, const LlmqLeaseId *id, const LlmqLease *lease);
 extern void llmq_repair(LlmqVerify *verify);
 
 /* verify_index.c */
@@ -115,6 +116,8 @@ typedef struct LlmqTallied
 	TimestampTz recorded_at;	/* of its last figures; picked_at while it is in flight */
 	LlmqUse		reserved;
 	LlmqUse		use[2];			/* it counts as one of them, which are mostly the same */
+	const LlmqCatalog *catalog; /* of a row of the ledger: converts what it costs; NULL: the uses have that */
+	LlmqCost	cost[3];		/* in the order of reserved and use */
 	bool		knows_generation;
 	uint32		generation;
 } LlmqTallied;

@@ -145,12 +145,14 @@ verify_ledger_row(LlmqVerify *verify, const LlmqVerifyCell *page, int number)
 	LlmqLeaseId id = {
 		.page = page->id,.slot = number,.day = llmq_lease_day(slot->granted_at),.secret = slot->secret
 	};
+	LlmqLease	lease;
 	LlmqLedgerRow row;
 
+	llmq_lease_copy((const LlmqLeasePage *) page->state, number, &lease);
 	if (must_have_row(verify, slot) && !llmq_ledger_find(&id, &row) && !may_be_dropped(verify, slot, id.day))
 		llmq_verify_report(verify, &(LlmqFinding) {
 			.object = "lease",.subject = lease_text(page, number),.problem = "row of the ledger is missing",
-			.repaired = llmq_repair_write_row(verify, &id, slot)
+			.repaired = llmq_repair_write_row(verify, &id, &lease)
 		});
 }
 

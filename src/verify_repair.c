@@ -46,12 +46,12 @@ llmq_repair_note_meter(LlmqVerify *verify, int32 meter)
 
 /* Writes the row that the ledger lacks, in the current transaction. */
 bool
-llmq_repair_write_row(LlmqVerify *verify, const LlmqLeaseId *id, const LlmqSlot *slot)
+llmq_repair_write_row(LlmqVerify *verify, const LlmqLeaseId *id, const LlmqLease *lease)
 {
 	LlmqLedgerExtra extra = {0};
 
 	if (verify->repair)
-		llmq_ledger_insert(id, slot, &extra);
+		llmq_ledger_insert(id, lease, &extra);
 	return verify->repair;
 }
 

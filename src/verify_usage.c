@@ -21,6 +21,7 @@
 #include "catalog.h"
 #include "ledger.h"
 #include "name.h"
+#include "relation.h"
 #include "settle.h"
 #include "sql.h"
 #include "verify.h"
@@ -199,25 +200,26 @@ slot_subjects(const Usage *usage, const LlmqSlot *slot, Subjects *subjects)
  * the lease by maintenance.
  */
 static void
-tally_slot(const Usage *usage, const LlmqSlot *slot)
+tally_slot(const Usage *usage, const LlmqLease *of)
 {
+	const LlmqSlot *slot = &of->slot;
 	Subjects	subjects;
 	LlmqTallied lease = {
 		.picked_at = slot->granted_at,
 		.recorded_at = slot->state == LLMQ_SLOT_SETTLED ? slot->settled_at : slot->granted_at,
-		.reserved = llmq_use_reserved(slot),
+		.reserved = llmq_use_reserved(of),
 		.knows_generation = true,
 	};
 
 	for (int i = 0; i < slot->nmeters; i++)
 	{
-		lease.use[0] = lease.use[1] = llmq_use_at_meter(slot, i);
+		lease.use[0] = lease.use[1] = llmq_use_at_meter(of, i);
 		lease.generation = slot->meter[i].generation;
 		llmq_tally(usage->tallies, slot->meter[i].meter, &lease);
 	}
 	lease.use[0] = lease.use[1] = lease.reserved;
 	if (slot->state == LLMQ_SLOT_SETTLED)
-		lease.use[0] = lease.use[1] = llmq_use_settled(slot, &slot->settlement);
+		lease.use[0] = lease.use[1] = llmq_use_settled(of);
 	lease.generation = 0;
 	slot_subjects(usage, slot, &subjects);
 	tally_by_name(usage, &subjects, slot, &lease);
@@ -231,11 +233,12 @@ tally_slots(const Usage *usage)
 	for (int32 id = 1; id <= pages->last_id; id++)
 		for (int i = 0; i < LLMQ_SLOTS && pages->by_id[id] != NULL; i++)
 		{
-			const LlmqSlot *slot = &((const LlmqLeasePage *) pages->by_id[id]->state)->slot[i];
+			LlmqLease	lease;
 
 			CHECK_FOR_INTERRUPTS();
-			if (slot->state != LLMQ_SLOT_FREE)
-				tally_slot(usage, slot);
+			llmq_lease_copy((const LlmqLeasePage *) pages->by_id[id]->state, i, &lease);
+			if (lease.slot.state != LLMQ_SLOT_FREE)
+				tally_slot(usage, &lease);
 		}
 }
 
@@ -243,13 +246,17 @@ tally_slots(const Usage *usage)
 enum
 {
 	ROW_LEASE = 1, ROW_PICKED_AT, ROW_RECORDED_AT, ROW_ORG, ROW_PROVIDER, ROW_ACCOUNT, ROW_KEY, ROW_MODEL, ROW_STATUS,
-	ROW_HTTP_STATUS, ROW_RESERVED_INPUT, ROW_RESERVED_OUTPUT, ROW_INPUT, ROW_CACHED, ROW_OUTPUT, ROW_SOURCE
+	ROW_HTTP_STATUS, ROW_RESERVED_INPUT, ROW_RESERVED_OUTPUT, ROW_INPUT, ROW_CACHED, ROW_OUTPUT, ROW_SOURCE, ROW_COST,
+	ROW_CURRENCY
 };
 
+/* With the columns of the cost, which the SQL of 0.1.0 has not. */
 #define LEDGER_QUERY \
 	"SELECT u.lease, u.picked_at, u.recorded_at, u.org, u.provider, u.account, u.key, u.model, u.status," \
 	" u.http_status, u.reserved_input, u.reserved_output, u.input_tokens, u.cached_tokens, u.output_tokens," \
-	" u.usage_source FROM llmquota.usage_current u WHERE u.picked_at OPERATOR(pg_catalog.>=) $1"
+	" u.usage_source, %s FROM llmquota.usage_current u WHERE u.picked_at OPERATOR(pg_catalog.>=) $1"
+#define COST_COLUMNS "u.cost, u.currency"
+#define NO_COST_COLUMNS "NULL::pg_catalog.numeric, NULL::pg_catalog.text"
 
 static int64
 number(HeapTuple row, int column, int64 otherwise)
@@ -282,16 +289,32 @@ row_use(HeapTuple row, LlmqTallied *lease)
 		.cached = number(row, ROW_CACHED, LLMQ_NO_TOKENS),
 		.answered = number(row, ROW_HTTP_STATUS, 0) != 0,
 	};
-	LlmqSlot	slot = {
+	LlmqLease	reserved = {.slot = {
 		.reserved_input = number(row, ROW_RESERVED_INPUT, 0),.reserved_output = number(row, ROW_RESERVED_OUTPUT, 0)
-	};
+	}};
 
 	settlement.outcome = strcmp(status, "released") == 0 ? LLMQ_OUTCOME_RELEASED :
 		strcmp(status, "error") == 0 ? LLMQ_OUTCOME_ERROR : LLMQ_OUTCOME_OK;
-	lease->reserved = llmq_use_reserved(&slot);
-	lease->use[0] = lease->use[1] = llmq_use_settled(&slot, &settlement);
+	lease->reserved = llmq_use_reserved(&reserved);
+	lease->use[0] = lease->use[1] = llmq_use_tokens(&reserved.slot, &settlement);
 	if (strcmp(text_of(row, ROW_SOURCE), "late") == 0)
 		lease->use[1] = lease->reserved;
+}
+
+/* What a row says that the call cost, and what was reserved for it. */
+static void
+row_cost(const Usage *usage, HeapTuple row, LlmqTallied *lease)
+{
+	const LlmqModel *model = llmq_catalog_model(usage->catalog, text_of(row, ROW_MODEL));
+	bool		isnull;
+	Datum		cost = SPI_getbinval(row, SPI_tuptable->tupdesc, ROW_COST, &isnull);
+
+	lease->catalog = usage->catalog;
+	if (model != NULL)
+		(void) llmq_cost_reserve(usage->catalog, model, &lease->reserved, lease->picked_at, &lease->cost[0]);
+	lease->cost[1].known = !isnull && llmq_money_read(DatumGetNumeric(cost), &lease->cost[1].amount);
+	strlcpy(lease->cost[1].currency, text_of(row, ROW_CURRENCY), LLMQ_CURRENCY_SIZE);
+	lease->cost[2] = strcmp(text_of(row, ROW_SOURCE), "late") == 0 ? lease->cost[0] : lease->cost[1];
 }
 
 /* Adds a row of the ledger, unless the slot of its lease is there. */
@@ -317,6 +340,7 @@ tally_row(const Usage *usage, HeapTuple row)
 	subjects.model = find_name(usage, LLMQ_NAME_MODEL, model);
 	subjects.family = family_of(usage, model);
 	row_use(row, &lease);
+	row_cost(usage, row, &lease);
 	tally_by_name(usage, &subjects, NULL, &lease);
 }
 
@@ -327,6 +351,7 @@ tally_ledger(const Usage *usage)
 	Oid			types[] = {TIMESTAMPTZOID};
 	Datum		values[] = {TimestampTzGetDatum(llmq_tallies_from(usage->tallies) - LONGEST_LEASE)};
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "llmquota verify rows", ALLOCSET_DEFAULT_SIZES);
+	bool		has_cost = OidIsValid(llmq_relation_oid_if_any(LLMQ_REL_BUDGET));
 	LlmqSql		sql;
 	Portal		portal;
 
@@ -334,7 +359,8 @@ tally_ledger(const Usage *usage)
 		return;
 	llmq_sql_begin(&sql);
 	PushActiveSnapshot(usage->verify->snapshot);
-	portal = SPI_cursor_open_with_args(NULL, LEDGER_QUERY, lengthof(types), types, values, NULL, true, 0);
+	portal = SPI_cursor_open_with_args(NULL, psprintf(LEDGER_QUERY, has_cost ? COST_COLUMNS : NO_COST_COLUMNS),
+									   lengthof(types), types, values, NULL, true, 0);
 	for (SPI_cursor_fetch(portal, true, ROWS_AT_ONCE); SPI_processed > 0; SPI_cursor_fetch(portal, true, ROWS_AT_ONCE))
 	{
 		MemoryContext caller = MemoryContextSwitchTo(context);

@@ -201,13 +201,25 @@ was_told(const LlmqTallies *tallies, const Tally *tally, const LlmqTallied *leas
 		tallies->certain_from - MISSED_CHANGE <= tally->window->began_at;
 }
 
+/* How much a window counts of a lease: number 0 of what was reserved, 1 and 2 of what it may have used. */
+static int64
+counted(const LlmqWindow *window, const LlmqTallied *lease, int number)
+{
+	const LlmqUse *use = number == 0 ? &lease->reserved : &lease->use[number - 1];
+
+	if (window->metric == LLMQ_METRIC_COST && lease->catalog != NULL)
+		return llmq_cost_in(lease->catalog, &lease->cost[number], lease->picked_at,
+							llmq_currency_of_window(window->quota));
+	return llmq_use_counted(use, window->metric, window->flags, window->quota);
+}
+
 static void
 tally_window(const LlmqTallies *tallies, Tally *tally, const LlmqTallied *lease)
 {
 	const LlmqWindow *window = tally->window;
-	int64		reserved = llmq_use_counted(&lease->reserved, window->metric, window->flags);
-	int64		one = llmq_use_counted(&lease->use[0], window->metric, window->flags);
-	int64		other = llmq_use_counted(&lease->use[1], window->metric, window->flags);
+	int64		reserved = counted(window, lease, 0);
+	int64		one = counted(window, lease, 1);
+	int64		other = counted(window, lease, 2);
 	int64		most = Max(one, other);
 	bool		certain = is_certain(tallies, tally, lease);
 
@@ -249,10 +261,13 @@ static void
 report(LlmqVerify *verify, const LlmqVerifyCell *cell, const Tally *tally)
 {
 	bool		less = tally->window->sum < tally->least;
+	bool		is_cost = tally->window->metric == LLMQ_METRIC_COST;
 
 	llmq_verify_report(verify, &(LlmqFinding) {
 		.object = "window",
-		.subject = psprintf("%s, quota " INT64_FORMAT, llmq_verify_subject(verify, cell), tally->window->quota),
+		.subject = psprintf("%s, %s " INT64_FORMAT, llmq_verify_subject(verify, cell),
+							is_cost ? "budget" : "quota",
+							is_cost ? llmq_budget_of_window(tally->window->quota) : tally->window->quota),
 		.problem = less ? "holds less than leases and ledger show" : "holds more than leases and ledger show",
 		.expected = psprintf(tally->least == tally->most ? INT64_FORMAT : less ? "at least " INT64_FORMAT :
 							 "at most " INT64_FORMAT, less ? tally->least : tally->most),

@@ -39,7 +39,8 @@ typedef enum LlmqMetric
 	LLMQ_METRIC_INPUT_TOKENS,
 	LLMQ_METRIC_OUTPUT_TOKENS,
 	LLMQ_METRIC_TOKENS,
-	LLMQ_METRIC_CONCURRENCY
+	LLMQ_METRIC_CONCURRENCY,
+	LLMQ_METRIC_COST			/* in 1e-9 of a currency */
 } LlmqMetric;
 
 typedef enum LlmqCalendarUnit
@@ -58,6 +59,8 @@ typedef enum LlmqCalendarUnit
 #define LLMQ_WINDOW_NOT_FAILURES 0x04	/* failed requests do not count */
 /* it holds what cannot be told from times and figures of leases alone */
 #define LLMQ_WINDOW_LOOSE 0x08
+/* what is left at the end of its period, or lacks, goes into the next: only who has the amount at hand may advance it */
+#define LLMQ_WINDOW_CARRIES 0x80
 
 /*
  * A window as it is stored in a meter's state: fixed width, no padding.
@@ -72,7 +75,7 @@ typedef enum LlmqCalendarUnit
  */
 typedef struct LlmqWindow
 {
-	int64		quota;			/* llmquota.quota.id */
+	int64		quota;			/* llmquota.quota.id; of a cost window, see currency.h */
 	uint8		kind;			/* LlmqWindowKind */
 	uint8		metric;			/* LlmqMetric */
 	uint8		unit;			/* LlmqCalendarUnit; 0 if not a calendar */
