@@ -53,7 +53,7 @@ typedef struct LlmqQuota
 	const char *part_name;		/* "*": each by itself; NULL with LLMQ_PART_ALL */
 	LlmqMetric	metric;
 	LlmqWindowKind kind;
-	LlmqCalendarUnit unit;
+	uint8		unit;			/* of a calendar: llmq_unit() */
 	int64		amount;			/* or LLMQ_NO_LIMIT */
 	int64		length;			/* of a sliding window, in microseconds */
 	const char *zone;			/* NULL: the provider's, else UTC */

@@ -24,6 +24,7 @@
 #include "catalog_row.h"
 #include "name.h"
 #include "price.h"
+#include "zone.h"
 
 /* So many names are compared in less time than one is looked up. */
 #define ACCOUNTS_TO_COMPARE 8
@@ -309,8 +310,8 @@ read_quota_window(LlmqQuota *quota, const LlmqRow *row)
 	else if (!is_null(row, 9))
 	{
 		quota->kind = LLMQ_WINDOW_CALENDAR;
-		quota->period = text_value(row, 9);
-		quota->unit = llmq_word_number(quota->period, units);
+		quota->unit = llmq_unit((LlmqCalendarUnit) llmq_word_number(text_value(row, 9), units), 1);
+		quota->period = llmq_unit_text(quota->unit);
 		quota->zone = text_value(row, 10);
 	}
 	else

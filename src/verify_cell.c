@@ -92,8 +92,9 @@ static bool
 window_fault(const LlmqMeterState *meter, const LlmqWindow *window, LlmqFault *found)
 {
 	llmq_fault_if_unknown(found, "metric", LLMQ_METRIC_CONCURRENCY, window->metric);
-	if (window->unit > LLMQ_CALENDAR_YEAR)
-		return llmq_fault(found, "calendar unit", LLMQ_CALENDAR_YEAR, window->unit);
+	llmq_fault_if_unknown(found, "calendar unit", LLMQ_CALENDAR_TOTAL, llmq_unit_calendar(window->unit));
+	if (llmq_unit_fiscal_month(window->unit) > 12)
+		return llmq_fault(found, "month that years begin with", 12, llmq_unit_fiscal_month(window->unit));
 	if (window->since > meter->generation)
 		return llmq_fault(found, "generation of a window", meter->generation, window->since);
 	if (window->rebased > meter->generation)

@@ -159,11 +159,11 @@ quota_of(const MeterWalk *walk, const LlmqWindow *window)
 	return found != NULL && llmq_plan_fits(*found, window, &walk->catalog->settings) ? *found : NULL;
 }
 
-/* "1 minute"; "day America/Los_Angeles"; NULL for concurrency. */
+/* "1 minute"; "day America/Los_Angeles"; "total"; NULL for concurrency. */
 static const char *
 period_text(const MeterWalk *walk, const LlmqQuota *quota, const LlmqWindow *window)
 {
-	if (quota->kind != LLMQ_WINDOW_CALENDAR)
+	if (quota->kind != LLMQ_WINDOW_CALENDAR || llmq_unit_calendar(window->unit) == LLMQ_CALENDAR_TOTAL)
 		return quota->period;
 	return psprintf("%s %s", quota->period,
 					quota->zone != NULL ? quota->zone : llmq_catalog_zone_name(walk->catalog, window->zone));
