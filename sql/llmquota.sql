@@ -627,7 +627,8 @@ CREATE TABLE llmquota.usage (
 	cost_base numeric,
 	downgraded boolean,
 	budget bigint,
-	requested_model text
+	requested_model text,
+	cost_given boolean
 ) PARTITION BY RANGE (picked_at);
 COMMENT ON TABLE llmquota.usage IS 'the ledger: one row for every lease that ended, in partitions by UTC day of picked_at. A column is NULL when nothing was said or is known';
 COMMENT ON COLUMN llmquota.usage.lease IS 'the lease; unique together with picked_at';
@@ -665,6 +666,7 @@ COMMENT ON COLUMN llmquota.usage.cost_base IS 'the cost in the base currency, by
 COMMENT ON COLUMN llmquota.usage.downgraded IS 'true: a budget had another model answer than the one asked for';
 COMMENT ON COLUMN llmquota.usage.budget IS 'the budget that did; NULL: none';
 COMMENT ON COLUMN llmquota.usage.requested_model IS 'the model that would have been called without it; NULL: the one that was';
+COMMENT ON COLUMN llmquota.usage.cost_given IS 'true: the application said what the call cost; NULL: it did not, and llmquota_reprice may say something else';
 
 CREATE TABLE llmquota.usage_default PARTITION OF llmquota.usage DEFAULT;
 COMMENT ON TABLE llmquota.usage_default IS 'ledger rows of days without a partition of their own, until llmquota_maintain makes one';
@@ -2793,7 +2795,7 @@ SELECT u.lease, u.picked_at, u.recorded_at, u.recorded_in, u.reserved_input, u.r
 	   COALESCE(k.now_called, u.key) AS key, COALESCE(a.now_called, u.account) AS account, u.provider, u.route,
 	   u.usage_source, u.session, u.request_id, u.error, u.tags, u.first_lease, u.retry_of,
 	   u.error_class, u.cost, u.currency, u.cost_base, u.downgraded, u.budget,
-	   COALESCE(r.now_called, u.requested_model) AS requested_model
+	   COALESCE(r.now_called, u.requested_model) AS requested_model, u.cost_given
   FROM llmquota.usage u
   LEFT JOIN llmquota.former_name o ON o.kind OPERATOR(pg_catalog.=) 'org' AND o.name OPERATOR(pg_catalog.=) u.org
 		AND u.recorded_at OPERATOR(pg_catalog.>=) o.since AND u.picked_at OPERATOR(pg_catalog.>=) o.picked_from AND u.picked_at OPERATOR(pg_catalog.<) o.until

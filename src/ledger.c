@@ -45,7 +45,7 @@ enum
 	COL_OUTPUT, COL_CACHED, COL_CACHE_WRITE, COL_REASONING, COL_ATTEMPT, COL_HTTP_STATUS, COL_LATENCY, COL_STATUS,
 	COL_ORG, COL_MODEL, COL_KEY, COL_ACCOUNT, COL_PROVIDER, COL_ROUTE, COL_USAGE_SOURCE, COL_SESSION, COL_REQUEST_ID,
 	COL_ERROR, COL_TAGS, COL_FIRST_LEASE, COL_RETRY_OF, COL_ERROR_CLASS, COL_COST, COL_CURRENCY,
-	COL_COST_BASE, NCOLUMNS
+	COL_COST_BASE, COL_DOWNGRADED, COL_BUDGET, COL_REQUESTED_MODEL, COL_COST_GIVEN, NCOLUMNS
 };
 
 static const char *const outcome_texts[] = {NULL, "ok", "error", "expired", "released"};
@@ -181,6 +181,15 @@ extra_columns(const LlmqLedgerExtra *extra, Datum *values, bool *nulls)
 	llmq_put_text(values, nulls, COL_ERROR, extra->error);
 	nulls[COL_TAGS] = extra->tags == NULL;
 	values[COL_TAGS] = PointerGetDatum(extra->tags);
+	nulls[COL_COST_GIVEN] = !extra->cost_given;
+	values[COL_COST_GIVEN] = BoolGetDatum(true);
+}
+
+/* No budget had another model answer. */
+static void
+downgrade_columns(Datum *values, bool *nulls)
+{
+	nulls[COL_DOWNGRADED] = nulls[COL_BUDGET] = nulls[COL_REQUESTED_MODEL] = true;
 }
 
 /* What a settled lease cost. */
@@ -229,6 +238,7 @@ row_columns(const LlmqSlot *slot, const pg_uuid_t *uuid, const LlmqLedgerExtra *
 	llmq_put_text(values, nulls, COL_KEY, llmq_name_text(slot->key));
 	set_int(values, nulls, COL_RESERVED_INPUT, slot->reserved_input, true);
 	set_int(values, nulls, COL_RESERVED_OUTPUT, slot->reserved_output, true);
+	downgrade_columns(values, nulls);
 	extra_columns(extra, values, nulls);
 	settlement_columns(&slot->settlement, values, nulls);
 	llmq_ledger_cost(slot, extra, &cost);
