@@ -29,10 +29,11 @@ CREATE TYPE llmquota.pick_result AS (
 	expires_at timestamptz,
 	retry_after_ms int,
 	refusal jsonb,
-	timeout_ms int
+	timeout_ms int,
+	downgraded boolean
 );
 COMMENT ON TYPE llmquota.pick_result IS 'the answer of llmquota_pick: a lease on one key and model, or a refusal';
-COMMENT ON COLUMN llmquota.pick_result.status IS 'granted, or why not: rate_limited, over_capacity, unavailable, too_large, no_route, disabled, no_lease_slot, attempts_exhausted';
+COMMENT ON COLUMN llmquota.pick_result.status IS 'granted, or why not: rate_limited, over_capacity, unavailable, too_large, no_route, disabled, no_lease_slot, attempts_exhausted, budget_exceeded';
 COMMENT ON COLUMN llmquota.pick_result.lease IS 'the lease, to be given to llmquota_record or llmquota_release; NULL unless granted';
 COMMENT ON COLUMN llmquota.pick_result.key IS 'name of the chosen key; NULL unless granted';
 COMMENT ON COLUMN llmquota.pick_result.secret_ref IS 'where the application finds the secret of the key, as configured; NULL unless granted, or when none is configured';
@@ -46,8 +47,9 @@ COMMENT ON COLUMN llmquota.pick_result.max_output_tokens IS 'output tokens reser
 COMMENT ON COLUMN llmquota.pick_result.granted_at IS 'the time of the pick; NULL unless granted';
 COMMENT ON COLUMN llmquota.pick_result.expires_at IS 'when the lease expires unless it is recorded, released or renewed before; NULL unless granted';
 COMMENT ON COLUMN llmquota.pick_result.retry_after_ms IS 'milliseconds to wait before asking again; NULL when granted, and when asking again cannot help';
-COMMENT ON COLUMN llmquota.pick_result.refusal IS 'the limit that refused: scope, subject, model, metric, period, amount, used, requested, quota, retry_at; or the trouble: scope, subject, model, trouble, failure, retry_at; of a retry also tried: the attempts before it, each with model, error_class, http_status. Where neither refused: the disabled org''s scope and subject, the route that nothing serves, the setting max_leases and its amount, or how many names were excluded. NULL when granted';
+COMMENT ON COLUMN llmquota.pick_result.refusal IS 'the limit that refused: scope, subject, model, metric, period, amount, used, requested, quota (or currency and budget), retry_at; or the trouble: scope, subject, model, trouble, failure, retry_at; of a retry also tried: the attempts before it, each with model, error_class, http_status; where a budget downgrades also requested_model and downgrades: the models tried in its place. Where neither refused: the disabled org''s scope and subject, the route that nothing serves, the setting max_leases and its amount, or how many names were excluded. NULL when granted';
 COMMENT ON COLUMN llmquota.pick_result.timeout_ms IS 'milliseconds to wait for the provider''s answer before the call is given up, by the attempt and by how long calls of the model at the account take, within the route''s deadline; NULL unless granted';
+COMMENT ON COLUMN llmquota.pick_result.downgraded IS 'true: a budget has this model answer in place of the one asked for; NULL unless granted';
 
 CREATE TYPE llmquota.record_result AS (
 	status text,
@@ -627,7 +629,8 @@ CREATE TABLE llmquota.usage (
 	cost_base numeric,
 	downgraded boolean,
 	budget bigint,
-	requested_model text
+	requested_model text,
+	cost_given boolean
 ) PARTITION BY RANGE (picked_at);
 COMMENT ON TABLE llmquota.usage IS 'the ledger: one row for every lease that ended, in partitions by UTC day of picked_at. A column is NULL when nothing was said or is known';
 COMMENT ON COLUMN llmquota.usage.lease IS 'the lease; unique together with picked_at';
@@ -665,6 +668,7 @@ COMMENT ON COLUMN llmquota.usage.cost_base IS 'the cost in the base currency, by
 COMMENT ON COLUMN llmquota.usage.downgraded IS 'true: a budget had another model answer than the one asked for';
 COMMENT ON COLUMN llmquota.usage.budget IS 'the budget that did; NULL: none';
 COMMENT ON COLUMN llmquota.usage.requested_model IS 'the model that would have been called without it; NULL: the one that was';
+COMMENT ON COLUMN llmquota.usage.cost_given IS 'true: the application said what the call cost; NULL: it did not, and llmquota_reprice may say something else';
 
 CREATE TABLE llmquota.usage_default PARTITION OF llmquota.usage DEFAULT;
 COMMENT ON TABLE llmquota.usage_default IS 'ledger rows of days without a partition of their own, until llmquota_maintain makes one';
@@ -782,7 +786,7 @@ COMMENT ON COLUMN llmquota.refusal_hourly.hour IS 'when the UTC hour began';
 COMMENT ON COLUMN llmquota.refusal_hourly.org IS 'the org; NULL: more was refused at once than live state has room for, and only the status is known';
 COMMENT ON COLUMN llmquota.refusal_hourly.route IS 'the route that was asked for; NULL: as for org';
 COMMENT ON COLUMN llmquota.refusal_hourly.status IS 'status that llmquota_pick answered';
-COMMENT ON COLUMN llmquota.refusal_hourly.quota IS 'id of the quota that refused; NULL: none did, the status says why; or as for org';
+COMMENT ON COLUMN llmquota.refusal_hourly.quota IS 'id of the quota that refused, with the status budget_exceeded of the budget; NULL: none did, the status says why; or as for org';
 COMMENT ON COLUMN llmquota.refusal_hourly.count IS 'picks refused';
 COMMENT ON COLUMN llmquota.refusal_hourly.tokens IS 'tokens, input and output, that they asked for';
 COMMENT ON COLUMN llmquota.refusal_hourly.first_at IS 'when the first was refused';
@@ -807,7 +811,7 @@ CREATE INDEX refusal_sample_minute ON llmquota.refusal_sample USING brin (minute
 COMMENT ON TABLE llmquota.refusal_sample IS 'the first refusal of each org, quota and status in each minute, as of the last maintenance; kept for the setting refusal_sample_retention';
 COMMENT ON COLUMN llmquota.refusal_sample.minute IS 'when the minute began';
 COMMENT ON COLUMN llmquota.refusal_sample.org IS 'the org';
-COMMENT ON COLUMN llmquota.refusal_sample.quota IS 'id of the quota that refused; NULL: none did, the status says why';
+COMMENT ON COLUMN llmquota.refusal_sample.quota IS 'id of the quota that refused, with the status budget_exceeded of the budget; NULL: none did, the status says why';
 COMMENT ON COLUMN llmquota.refusal_sample.status IS 'status that llmquota_pick answered';
 COMMENT ON COLUMN llmquota.refusal_sample.refused_at IS 'when it was refused';
 COMMENT ON COLUMN llmquota.refusal_sample.route IS 'the route that was asked for';
@@ -946,12 +950,13 @@ CREATE FUNCTION @extschema@.llmquota_pick(
 	request_id text DEFAULT NULL,
 	ttl_ms int DEFAULT NULL,
 	prompt text DEFAULT NULL,
-	retry_of uuid DEFAULT NULL)
+	retry_of uuid DEFAULT NULL,
+	max_cost numeric DEFAULT NULL)
 RETURNS llmquota.pick_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'llmquota_pick';
-COMMENT ON FUNCTION @extschema@.llmquota_pick(text, text, bigint, bigint, text, text[], text, text, int, text, uuid) IS
-'Asks for the right to make one call of a model: checks every quota that matches, charges them all or none, and answers with a lease, or with the limit that refused and when to come back. The charge does not wait for, and is not undone by, the end of the transaction. Call it as SELECT * FROM llmquota_pick(...). NULL for any argument but route and org means: not given';
+COMMENT ON FUNCTION @extschema@.llmquota_pick(text, text, bigint, bigint, text, text[], text, text, int, text, uuid, numeric) IS
+'Asks for the right to make one call of a model: checks every quota and budget that matches, charges them all or none, and answers with a lease, or with the limit that refused and when to come back. The charge does not wait for, and is not undone by, the end of the transaction. Call it as SELECT * FROM llmquota_pick(...). NULL for any argument but route and org means: not given';
 
 -- Takes what llmquota_pick takes, by its definition.
 DO $$
@@ -1682,7 +1687,7 @@ RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 AS $$
 DECLARE
-	calls CONSTANT pg_catalog.text := '@extschema@.llmquota_pick(pg_catalog.text, pg_catalog.text, bigint, bigint, pg_catalog.text, pg_catalog.text[], pg_catalog.text, pg_catalog.text, int, pg_catalog.text, pg_catalog.uuid), '
+	calls CONSTANT pg_catalog.text := '@extschema@.llmquota_pick(pg_catalog.text, pg_catalog.text, bigint, bigint, pg_catalog.text, pg_catalog.text[], pg_catalog.text, pg_catalog.text, int, pg_catalog.text, pg_catalog.uuid, pg_catalog.numeric), '
 		'@extschema@.llmquota_record(pg_catalog.uuid, bigint, bigint, bigint, bigint, bigint, int, pg_catalog.text, int, pg_catalog.jsonb, pg_catalog.jsonb, pg_catalog.jsonb, pg_catalog.numeric), '
 		'@extschema@.llmquota_retry(pg_catalog.uuid, bigint, bigint, bigint, bigint, bigint, int, pg_catalog.text, int, pg_catalog.jsonb, pg_catalog.jsonb, pg_catalog.jsonb, pg_catalog.numeric), '
 		'@extschema@.llmquota_explain, '
@@ -1701,6 +1706,7 @@ DECLARE
 		'@extschema@.llmquota_key_state(pg_catalog.text, pg_catalog.text), '
 		'@extschema@.llmquota_lease_rows(), '
 		'@extschema@.llmquota_meter_rows(), '
+		'@extschema@.llmquota_raise_budget(pg_catalog.text, pg_catalog.numeric, pg_catalog.timestamptz, pg_catalog.text, bigint), '
 		'@extschema@.llmquota_observed_rows(), '
 		'@extschema@.llmquota_adopt_limits(pg_catalog.text), '
 		'@extschema@.llmquota_live_counts(), '
@@ -1713,7 +1719,7 @@ DECLARE
 	histograms CONSTANT pg_catalog.text := '@extschema@.llmquota_percentile(bigint[], float8), '
 		'@extschema@.llmquota_histogram(int, bigint), '
 		'@extschema@.llmquota_histogram_sum(bigint[])';
-	reading CONSTANT pg_catalog.text := 'llmquota.usage_current, llmquota.budget_raise, llmquota.alias, llmquota.former_name, llmquota.change, llmquota.event, llmquota.key_status, llmquota.lease, llmquota.meter_window, llmquota.observed_limit, llmquota.worker_status, llmquota.role_grant';
+	reading CONSTANT pg_catalog.text := 'llmquota.usage_current, llmquota.budget_raise, llmquota.budget_window, llmquota.alias, llmquota.former_name, llmquota.change, llmquota.event, llmquota.key_status, llmquota.lease, llmquota.meter_window, llmquota.observed_limit, llmquota.worker_status, llmquota.role_grant';
 	is_app CONSTANT boolean := EXISTS (SELECT FROM llmquota.role_grant g
 										WHERE g.role OPERATOR(pg_catalog.=) $1 AND g.kind OPERATOR(pg_catalog.=) ANY ('{app,admin}'::pg_catalog.text[]));
 	is_reader CONSTANT boolean := EXISTS (SELECT FROM llmquota.role_grant g
@@ -1965,6 +1971,58 @@ $$;
 COMMENT ON FUNCTION @extschema@.llmquota_rename(text, text, text) IS
 'Gives an org, account, key or model another name, everywhere in the configuration. Its live counters and calls in flight stay its own; callers may use the old name until it is given to something new; the ledger keeps what was written, and llmquota.usage_current shows it by the names of now';
 
+-- Which budget is meant: the one that is named, else the only one of the org, else the only one that holds for each.
+CREATE FUNCTION @extschema@.llmquota_raise_budget(
+	org text,
+	amount numeric,
+	until timestamptz,
+	reason text,
+	budget bigint DEFAULT NULL)
+RETURNS bigint
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	found bigint[];
+	raised bigint;
+BEGIN
+	IF org IS NULL OR amount IS NULL OR until IS NULL OR reason IS NULL THEN
+		RAISE EXCEPTION USING ERRCODE = 'null_value_not_allowed',
+			MESSAGE = 'org, amount, until and reason must not be NULL',
+			HINT = 'Say to what amount the budget is raised, until when, and why.';
+	END IF;
+	IF until OPERATOR(pg_catalog.<=) pg_catalog.clock_timestamp() THEN
+		RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+			MESSAGE = 'a budget cannot be raised until a time that has passed',
+			HINT = 'Pass a time to come.';
+	END IF;
+	SELECT pg_catalog.array_agg(b.id ORDER BY b.id) INTO found
+	  FROM llmquota.budget b
+	 WHERE b.id OPERATOR(pg_catalog.=) $5 OR $5 IS NULL AND b.scope OPERATOR(pg_catalog.=) 'org' AND b.subject OPERATOR(pg_catalog.=) $1;
+	IF found IS NULL AND budget IS NULL THEN
+		SELECT pg_catalog.array_agg(b.id ORDER BY b.id) INTO found
+		  FROM llmquota.budget b
+		 WHERE b.scope OPERATOR(pg_catalog.=) 'org' AND b.subject OPERATOR(pg_catalog.=) '*';
+	END IF;
+	IF found IS NULL THEN
+		RAISE EXCEPTION USING ERRCODE = 'undefined_object',
+			MESSAGE = CASE WHEN budget IS NULL THEN pg_catalog.format('org "%s" has no budget', org)
+						   ELSE pg_catalog.format('budget %s does not exist', budget) END,
+			HINT = 'See llmquota.budget.';
+	ELSIF pg_catalog.cardinality(found) OPERATOR(pg_catalog.>) 1 THEN
+		RAISE EXCEPTION USING ERRCODE = 'ambiguous_parameter',
+			MESSAGE = pg_catalog.format('org "%s" has %s budgets', org, pg_catalog.cardinality(found)),
+			HINT = pg_catalog.format('Say which one is raised: budget => %s.', pg_catalog.array_to_string(found, ' or '));
+	END IF;
+	INSERT INTO llmquota.budget_raise (budget, subject, amount, until, reason, raised_by, raised_at)
+	VALUES (found[1], $1, $2, $3, $4, SESSION_USER, pg_catalog.clock_timestamp())
+	RETURNING id INTO raised;
+	RETURN raised;
+END
+$$;
+COMMENT ON FUNCTION @extschema@.llmquota_raise_budget(text, numeric, timestamptz, text, bigint) IS
+'Raises a budget of an org to an amount, in the budget''s currency, until a time, and keeps who did and why in llmquota.budget_raise; answers the number of the raise. Where the org has several, budget says which one. What a parent or others have is raised with org => its subject and budget => its id. Deleting the row ends the raise';
+
 CREATE FUNCTION @extschema@.llmquota_forget_labels(org text, session text)
 RETURNS bigint
 LANGUAGE c VOLATILE PARALLEL UNSAFE
@@ -2103,11 +2161,12 @@ CREATE FUNCTION @extschema@.llmquota_meter_rows(
 	OUT would_refuse bigint,
 	OUT resets_at timestamptz,
 	OUT seeding boolean,
-	OUT mode text)
+	OUT mode text,
+	OUT currency text)
 RETURNS SETOF record
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'llmquota_meter_rows';
-COMMENT ON FUNCTION @extschema@.llmquota_meter_rows() IS 'internal: the windows of all meters, for llmquota.meter_window';
+COMMENT ON FUNCTION @extschema@.llmquota_meter_rows() IS 'internal: the windows of all meters, for llmquota.meter_window and, with a currency and in 1e-9 of it, llmquota.budget_window';
 
 CREATE FUNCTION @extschema@.llmquota_live_counts(
 	OUT name text,
@@ -2697,7 +2756,8 @@ SELECT r.scope, r.subject,
 	   r.metric, r.period, r.used, r.amount,
 	   CASE WHEN r.amount IS NOT NULL THEN GREATEST(r.amount OPERATOR(pg_catalog.-) r.used::numeric, 0) END AS remaining,
 	   r.refused, r.would_refuse, r.resets_at, r.seeding, r.mode, r.quota
-  FROM @extschema@.llmquota_meter_rows() r;
+  FROM @extschema@.llmquota_meter_rows() r
+ WHERE r.currency IS NULL;
 COMMENT ON VIEW llmquota.meter_window IS 'live use of every quota by every subject that has used it';
 COMMENT ON COLUMN llmquota.meter_window.scope IS 'scope of the quota';
 COMMENT ON COLUMN llmquota.meter_window.subject IS 'whose use it is; empty for the scope global';
@@ -2714,6 +2774,35 @@ COMMENT ON COLUMN llmquota.meter_window.resets_at IS 'when all that is used now 
 COMMENT ON COLUMN llmquota.meter_window.seeding IS 'true: the window is new and does not yet know of use before it began to count';
 COMMENT ON COLUMN llmquota.meter_window.mode IS 'enforce, or observe: counts and never refuses';
 COMMENT ON COLUMN llmquota.meter_window.quota IS 'id of the row in llmquota.quota';
+
+CREATE VIEW llmquota.budget_window AS
+SELECT r.scope, r.subject,
+	   CASE WHEN r.part_kind OPERATOR(pg_catalog.=) 'model' THEN r.part END AS model,
+	   CASE WHEN r.part_kind OPERATOR(pg_catalog.=) 'family' THEN r.part END AS family,
+	   r.period, r.currency, m.used, m.amount,
+	   CASE WHEN m.amount IS NOT NULL THEN GREATEST(m.amount OPERATOR(pg_catalog.-) m.used, 0) END AS remaining,
+	   r.refused, r.would_refuse, r.period_start, r.resets_at, r.seeding, r.mode, r.quota AS budget
+  FROM @extschema@.llmquota_meter_rows() r
+ CROSS JOIN LATERAL (SELECT r.used::numeric OPERATOR(pg_catalog.*) 0.000000001 AS used,
+							r.amount OPERATOR(pg_catalog.*) 0.000000001 AS amount) m
+ WHERE r.currency IS NOT NULL;
+COMMENT ON VIEW llmquota.budget_window IS 'what has been spent, or is reserved, of every budget by every subject that has spent of it';
+COMMENT ON COLUMN llmquota.budget_window.scope IS 'scope of the budget';
+COMMENT ON COLUMN llmquota.budget_window.subject IS 'whose spend it is; empty for the scope global';
+COMMENT ON COLUMN llmquota.budget_window.model IS 'the model counted; NULL: not by model';
+COMMENT ON COLUMN llmquota.budget_window.family IS 'the family of models counted; NULL: not by family';
+COMMENT ON COLUMN llmquota.budget_window.period IS 'the window: a length, or a calendar period and its time zone, or total';
+COMMENT ON COLUMN llmquota.budget_window.currency IS 'currency of used, amount and remaining';
+COMMENT ON COLUMN llmquota.budget_window.used IS 'spent or reserved in the window; below 0: what the period before has left can be spent, too';
+COMMENT ON COLUMN llmquota.budget_window.amount IS 'what may be spent now, a raise included; NULL: no limit';
+COMMENT ON COLUMN llmquota.budget_window.remaining IS 'what is left of amount, not less than 0; NULL: no limit';
+COMMENT ON COLUMN llmquota.budget_window.refused IS 'picks this window has refused';
+COMMENT ON COLUMN llmquota.budget_window.would_refuse IS 'picks this window would have refused, had it not only observed';
+COMMENT ON COLUMN llmquota.budget_window.period_start IS 'when the calendar period began; NULL: a sliding window';
+COMMENT ON COLUMN llmquota.budget_window.resets_at IS 'when all that is used now is free again, if nothing is added; NULL: nothing is used';
+COMMENT ON COLUMN llmquota.budget_window.seeding IS 'true: the window is new and does not yet know of spend before it began to count';
+COMMENT ON COLUMN llmquota.budget_window.mode IS 'enforce, or observe: counts, and neither refuses nor downgrades';
+COMMENT ON COLUMN llmquota.budget_window.budget IS 'id of the row in llmquota.budget';
 
 CREATE VIEW llmquota.key_status AS
 SELECT k.key, m.model, k.account, a.provider, s.status, s.until, s.scope, s.quota, s.since, s.failure, s.http_status, s.lease, s.reason
@@ -2793,7 +2882,7 @@ SELECT u.lease, u.picked_at, u.recorded_at, u.recorded_in, u.reserved_input, u.r
 	   COALESCE(k.now_called, u.key) AS key, COALESCE(a.now_called, u.account) AS account, u.provider, u.route,
 	   u.usage_source, u.session, u.request_id, u.error, u.tags, u.first_lease, u.retry_of,
 	   u.error_class, u.cost, u.currency, u.cost_base, u.downgraded, u.budget,
-	   COALESCE(r.now_called, u.requested_model) AS requested_model
+	   COALESCE(r.now_called, u.requested_model) AS requested_model, u.cost_given
   FROM llmquota.usage u
   LEFT JOIN llmquota.former_name o ON o.kind OPERATOR(pg_catalog.=) 'org' AND o.name OPERATOR(pg_catalog.=) u.org
 		AND u.recorded_at OPERATOR(pg_catalog.>=) o.since AND u.picked_at OPERATOR(pg_catalog.>=) o.picked_from AND u.picked_at OPERATOR(pg_catalog.<) o.until
@@ -2829,7 +2918,7 @@ REVOKE ALL ON ALL TABLES IN SCHEMA llmquota FROM PUBLIC;
 REVOKE ALL ON ALL SEQUENCES IN SCHEMA llmquota FROM PUBLIC;
 REVOKE ALL ON TYPE llmquota.pick_result, llmquota.explain_result, llmquota.record_result FROM PUBLIC;
 REVOKE ALL ON FUNCTION
-	@extschema@.llmquota_pick(text, text, bigint, bigint, text, text[], text, text, int, text, uuid),
+	@extschema@.llmquota_pick(text, text, bigint, bigint, text, text[], text, text, int, text, uuid, numeric),
 	@extschema@.llmquota_estimate_tokens(text, text),
 	@extschema@.llmquota_record(uuid, bigint, bigint, bigint, bigint, bigint, int, text, int, jsonb, jsonb, jsonb, numeric),
 	@extschema@.llmquota_retry(uuid, bigint, bigint, bigint, bigint, bigint, int, text, int, jsonb, jsonb, jsonb, numeric),
@@ -2872,6 +2961,7 @@ REVOKE ALL ON FUNCTION
 	@extschema@.llmquota_revoke(text, text, text),
 	@extschema@.llmquota_explain,
 	@extschema@.llmquota_key_state(text, text),
+	@extschema@.llmquota_raise_budget(text, numeric, timestamptz, text, bigint),
 	@extschema@.llmquota_lease_rows(),
 	@extschema@.llmquota_meter_rows(),
 	@extschema@.llmquota_observed_rows(),

@@ -24,7 +24,7 @@ char
 llmq_scope_name_kind(LlmqScope scope)
 {
 	static const char kinds[LLMQ_SCOPE_COUNT] = {
-		0, LLMQ_NAME_PROVIDER, LLMQ_NAME_ACCOUNT, LLMQ_NAME_KEY, LLMQ_NAME_ORG
+		0, LLMQ_NAME_PROVIDER, LLMQ_NAME_ACCOUNT, LLMQ_NAME_KEY, LLMQ_NAME_ORG, LLMQ_NAME_ORG
 	};
 
 	return kinds[scope];

@@ -17,6 +17,7 @@
 #include "args.h"
 #include "lease.h"
 #include "name.h"
+#include "price.h"
 
 /*
  * Has an argument been given? NULL means that it has not; and SQL of an older version than the library has fewer of
@@ -172,4 +173,24 @@ llmq_result_row(FunctionCallInfo fcinfo, const Datum *values, const bool *nulls,
 	memcpy(all_values, values, sizeof(Datum) * ncolumns);
 	memcpy(all_nulls, nulls, sizeof(bool) * ncolumns);
 	return HeapTupleGetDatum(heap_form_tuple(desc, all_values, all_nulls));
+}
+
+/* An amount of money that was given, in 1e-9. */
+int64
+llmq_arg_money(FunctionCallInfo fcinfo, int number, const char *what)
+{
+	int64		amount;
+
+	if (!llmq_money_read(PG_GETARG_NUMERIC(number), &amount))
+		ereport(ERROR,
+				(errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
+				 errmsg("%s is too large, or has more than %d decimals", what, LLMQ_MONEY_DECIMALS),
+				 errhint("Pass an amount of the currency of the model's price, rounded to %d decimals.",
+						 LLMQ_MONEY_DECIMALS)));
+	if (amount < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s must not be negative", what),
+				 errhint("Pass NULL when the tokens say what the call costs, 0 when it is free.")));
+	return amount;
 }

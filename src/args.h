@@ -13,6 +13,7 @@ extern char *llmq_arg_text(FunctionCallInfo fcinfo, int number);
 extern char *llmq_arg_name(FunctionCallInfo fcinfo, int number, const char *what);
 extern char *llmq_arg_label(FunctionCallInfo fcinfo, int number, const char *what);
 extern int32 llmq_arg_tokens(FunctionCallInfo fcinfo, int number, const char *what);
+extern int64 llmq_arg_money(FunctionCallInfo fcinfo, int number, const char *what);
 extern int32 llmq_arg_int(FunctionCallInfo fcinfo, int number, const char *what, int32 least, int32 most);
 
 #define LLMQ_NOT_GIVEN (-1)

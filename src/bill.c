@@ -46,6 +46,7 @@ llmq_bill_make(const LlmqLease *lease, const LlmqSettlement *settlement, const L
 	if (!cost.known)
 		return;
 	bill->known = true;
+	bill->given = extra->cost_given;
 	if (!has_money)
 		bill->costs.currency[0] = llmq_currency(cost.currency);
 	(void) llmq_costs_convert(llmq_catalog(), &cost, lease->slot.granted_at, &bill->costs);

@@ -87,6 +87,7 @@ reset_orgs(LlmqCatalog *catalog)
 {
 	MemoryContextReset(catalog->org_context);
 	catalog->orgs = llmq_names_create(catalog->org_context);
+	catalog->trees = llmq_names_create(catalog->org_context);
 }
 
 /*
@@ -166,7 +167,7 @@ llmq_catalog(void)
 	return current_catalog;
 }
 
-/* The name of a zone that a calendar window without one of its own has: some provider's, or UTC. */
+/* The name of a zone that a calendar window without one of its own has: some provider's, or org's, or UTC. */
 const char *
 llmq_catalog_zone_name(LlmqCatalog *catalog, uint32 hash)
 {
@@ -182,6 +183,14 @@ llmq_catalog_zone_name(LlmqCatalog *catalog, uint32 hash)
 		if (llmq_zone_hash(provider->subject.zone) == hash)
 			zone = provider->subject.zone;
 	}
+	names_start_iterate(catalog->listed_orgs, &iterator);
+	while ((entry = names_iterate(catalog->listed_orgs, &iterator)) != NULL)
+	{
+		LlmqOrg    *org = entry->object;
+
+		if (org->zone != NULL && llmq_zone_hash(org->zone) == hash)
+			zone = org->zone;
+	}
 	return zone;
 }
 
@@ -193,6 +202,44 @@ const char *
 llmq_catalog_name_now(const char *cell)
 {
 	return llmq_alias_of_cell(current_catalog != NULL ? current_catalog : llmq_catalog(), cell);
+}
+
+/* What budgets of the scope parent count for an org: its calls and those of the orgs below it. */
+static LlmqSubject *
+org_tree(LlmqCatalog *catalog, const char *name)
+{
+	LlmqSubject *tree = llmq_names_find(catalog->trees, name);
+	const LlmqOrg *listed = llmq_names_find(catalog->listed_orgs, name);
+
+	if (tree != NULL)
+		return tree;
+	tree = MemoryContextAllocZero(catalog->org_context, sizeof(LlmqSubject));
+	tree->scope = LLMQ_SCOPE_PARENT;
+	tree->name = MemoryContextStrdup(catalog->org_context, name);
+	tree->zone = "UTC";
+	tree->budget_zone = listed == NULL ? NULL : listed->zone;
+	tree->context = catalog->org_context;
+	llmq_alias_ref(catalog, LLMQ_NAME_ORG, tree->name, &tree->ref);
+	llmq_names_put(catalog->trees, tree->name, tree);
+	return tree;
+}
+
+/* Finds out whose budgets count an org's calls because it is below them, itself first. */
+static void
+find_trees(LlmqCatalog *catalog, LlmqOrg *org)
+{
+	const LlmqOrg *level = org;
+	const char *name = NULL;
+
+	for (LlmqPart part = LLMQ_PART_ALL; part < LLMQ_PART_COUNT; part++)
+		if (catalog->quotas[LLMQ_SCOPE_PARENT][part] != NULL)
+			name = org->subject.name;
+	while (name != NULL && org->ntrees < LLMQ_MAX_LEVELS)
+	{
+		org->tree[org->ntrees++] = org_tree(catalog, name);
+		name = level == NULL ? NULL : level->parent;
+		level = name == NULL ? NULL : llmq_names_find(catalog->listed_orgs, name);
+	}
 }
 
 /* An org, listed or not, by any name that stands for it. An unlisted one has the defaults of the table. */
@@ -221,6 +268,8 @@ llmq_catalog_org(LlmqCatalog *catalog, const char *caller_name)
 	org->subject.zone = "UTC";
 	org->subject.context = catalog->org_context;
 	llmq_alias_ref(catalog, LLMQ_NAME_ORG, org->subject.name, &org->subject.ref);
+	org->subject.budget_zone = org->zone;
+	find_trees(catalog, org);
 	llmq_names_put(catalog->orgs, org->subject.name, org);
 	return org;
 }
@@ -268,6 +317,8 @@ llmq_catalog_subject(LlmqCatalog *catalog, LlmqScope scope, const char *name)
 			return key != NULL ? &key->subject : NULL;
 		case LLMQ_SCOPE_ORG:
 			return &llmq_catalog_org(catalog, name)->subject;
+		case LLMQ_SCOPE_PARENT:
+			return org_tree(catalog, llmq_alias_now(catalog, LLMQ_NAME_ORG, name));
 	}
 	return NULL;
 }

@@ -78,6 +78,7 @@ typedef struct LlmqBudget
 	bool		carry_debt;
 	bool		carry_unspent;
 	int64		starts_at;		/* of a total */
+	bool		has_steps;		/* of llmquota.budget_step */
 	int			nsteps;
 	LlmqBudgetStep *step;		/* by where they begin */
 	LlmqBudgetRaise *raises;
@@ -93,7 +94,7 @@ typedef struct LlmqQuota
 	const char *part_name;		/* "*": each by itself; NULL with LLMQ_PART_ALL */
 	LlmqMetric	metric;
 	LlmqWindowKind kind;
-	LlmqCalendarUnit unit;
+	uint8		unit;			/* of a calendar: llmq_unit() */
 	int64		amount;			/* or LLMQ_NO_LIMIT */
 	int64		length;			/* of a sliding window, in microseconds */
 	const char *zone;			/* NULL: the provider's, else UTC */
@@ -109,6 +110,7 @@ typedef struct LlmqQuota
 typedef struct LlmqLimit
 {
 	const LlmqQuota *quota;
+	const char *subject;
 	const char *zone;
 	bool		enforced;		/* else it only observes */
 	int64		seen;			/* what had been used when this backend last saw it */
@@ -204,8 +206,7 @@ typedef struct LlmqModel
 	int32		default_output_tokens;
 	LlmqNameRef ref;
 	bool		enabled;
-	const char *downgrade_name;	/* or NULL, as the next */
-	struct LlmqModel *downgrade_to;
+	const char *downgrade_to;	/* or NULL */
 	struct LlmqDated *tariffs;	/* see price.h */
 	struct LlmqPool *pools;		/* by owner, built when first asked for */
 	struct LlmqRoute *route;	/* of this model alone */
@@ -310,6 +311,7 @@ typedef struct LlmqCatalog
 	struct names_hash *keys;	/* by name; NULL until one is asked for */
 	LlmqQuota  *quotas[LLMQ_SCOPE_COUNT][LLMQ_PART_COUNT];	/* and budgets */
 	LlmqBudget *budgets;
+	LlmqCosts	key_costs;		/* in the currencies of budgets of accounts and keys, no amounts */
 	LlmqRoleGrant *role_grants;
 	struct LlmqDated *rates;	/* of all currencies, see price.h */
 	struct names_hash *providers;

@@ -21,9 +21,11 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "budget.h"
 #include "catalog_row.h"
 #include "name.h"
 #include "price.h"
+#include "zone.h"
 
 /* So many names are compared in less time than one is looked up. */
 #define ACCOUNTS_TO_COMPARE 8
@@ -245,6 +247,7 @@ read_model(LlmqRow *row)
 	model->family = text_value(row, 4);
 	model->default_output_tokens = DatumGetInt32(value(row, 5));
 	model->enabled = bool_value(row, 6) && model->provider->enabled;
+	model->downgrade_to = has_column(row, 7) ? text_value(row, 7) : NULL;
 	model->route = llmq_model_route(model);
 	llmq_names_put(row->catalog->models, model->name, model);
 }
@@ -259,6 +262,8 @@ read_org(LlmqRow *row)
 	org->high_priority = strcmp(text_value(row, 2), "high") == 0;
 	org->shared_keys = bool_value(row, 3);
 	org->enabled = bool_value(row, 4);
+	org->parent = has_column(row, 5) ? text_value(row, 5) : NULL;
+	org->zone = has_column(row, 6) ? text_value(row, 6) : NULL;
 	llmq_names_put(row->catalog->listed_orgs, org->subject.name, org);
 }
 
@@ -293,58 +298,73 @@ period_text(int64 length)
 	return psprintf(INT64_FORMAT " ms", length / 1000);
 }
 
-static void
-read_quota_window(LlmqQuota *quota, const LlmqRow *row)
+/* What a quota or budget is about, from four columns that stand together: scope, subject, model and family. */
+void
+llmq_quota_subject(LlmqQuota *quota, const LlmqRow *row, int first)
 {
-	static const char *const units[] = {"day", "week", "month", "quarter", "year", NULL};
+	static const char *const scopes[] = {"global", "provider", "account", "key", "org", "parent", NULL};
 
-	if (!is_null(row, 8))
+	quota->scope = llmq_word_number(text_value(row, first), scopes);
+	quota->subject = text_value(row, first + 1);
+	quota->part = !is_null(row, first + 2) ? LLMQ_PART_MODEL : !is_null(row, first + 3) ? LLMQ_PART_FAMILY : LLMQ_PART_ALL;
+	if (quota->part != LLMQ_PART_ALL)
+		quota->part_name = text_value(row, quota->part == LLMQ_PART_MODEL ? first + 2 : first + 3);
+}
+
+/* Its window, from the columns of a length, or of a calendar with its time zone. */
+void
+llmq_quota_window(LlmqQuota *quota, const LlmqRow *row, int per, int calendar, int fiscal_month)
+{
+	static const char *const units[] = {"day", "week", "month", "quarter", "year", "total", NULL};
+
+	if (!is_null(row, per))
 	{
-		Interval   *per = DatumGetIntervalP(value(row, 8));
+		Interval   *length = DatumGetIntervalP(value(row, per));
 
 		quota->kind = LLMQ_WINDOW_SLIDING;
-		quota->length = per->time + per->day * USECS_PER_DAY;
+		quota->length = length->time + length->day * USECS_PER_DAY;
 		quota->period = period_text(quota->length);
 	}
-	else if (!is_null(row, 9))
+	else if (!is_null(row, calendar))
 	{
 		quota->kind = LLMQ_WINDOW_CALENDAR;
-		quota->period = text_value(row, 9);
-		quota->unit = llmq_word_number(quota->period, units);
-		quota->zone = text_value(row, 10);
+		quota->unit = llmq_unit((LlmqCalendarUnit) llmq_word_number(text_value(row, calendar), units), fiscal_month);
+		quota->period = llmq_unit_text(quota->unit);
 	}
 	else
 		quota->kind = LLMQ_WINDOW_CONCURRENCY;
 }
 
+/* Puts a quota or budget among those of its scope and kind of part. */
+void
+llmq_quota_add(LlmqCatalog *catalog, LlmqQuota *quota)
+{
+	LlmqQuota **list = &catalog->quotas[quota->scope][quota->part];
+
+	quota->next = *list;
+	*list = quota;
+}
+
 static void
 read_quota(LlmqRow *row)
 {
-	static const char *const scopes[] = {"global", "provider", "account", "key", "org", NULL};
 	static const char *const metrics[] = {"requests", "input_tokens", "output_tokens", "tokens", "concurrency", NULL};
 	LlmqQuota  *quota = llmq_catalog_keep(row->catalog, sizeof(LlmqQuota));
-	LlmqQuota **list;
 
 	quota->id = DatumGetInt64(value(row, 1));
-	quota->scope = llmq_word_number(text_value(row, 2), scopes);
-	quota->subject = text_value(row, 3);
-	quota->part = !is_null(row, 4) ? LLMQ_PART_MODEL : !is_null(row, 5) ? LLMQ_PART_FAMILY : LLMQ_PART_ALL;
-	if (quota->part != LLMQ_PART_ALL)
-		quota->part_name = text_value(row, quota->part == LLMQ_PART_MODEL ? 4 : 5);
+	llmq_quota_subject(quota, row, 2);
 	quota->metric = llmq_word_number(text_value(row, 6), metrics);
 	quota->amount = LLMQ_NO_LIMIT;
 	if (!is_null(row, 7))
 		quota->amount = DatumGetInt64(DirectFunctionCall1(numeric_int8, value(row, 7)));
-	read_quota_window(quota, row);
+	llmq_quota_window(quota, row, 8, 9, 1);
+	quota->zone = text_value(row, 10);
 	quota->high_priority_share = fraction_value(row, 11);
 	quota->observe = strcmp(text_value(row, 12), "observe") == 0;
 	quota->rollout = fraction_value(row, 13);
 	quota->window_flags = (bool_value(row, 14) ? 0 : LLMQ_WINDOW_NOT_CACHED) |
 		(bool_value(row, 15) ? 0 : LLMQ_WINDOW_NOT_FAILURES);
-
-	list = &row->catalog->quotas[quota->scope][quota->part];
-	quota->next = *list;
-	*list = quota;
+	llmq_quota_add(row->catalog, quota);
 }
 
 /* Settings are checked when they are written; what is not named here is not the core's. */
@@ -490,6 +510,7 @@ llmq_catalog_load(MemoryContext context)
 	llmq_routes_load(catalog, snapshot);
 	llmq_catalog_read(catalog, LLMQ_REL_ORG, snapshot, read_org);
 	llmq_catalog_read(catalog, LLMQ_REL_QUOTA, snapshot, read_quota);
+	llmq_budgets_load(catalog, snapshot);
 	llmq_catalog_read(catalog, LLMQ_REL_ROLE_GRANT, snapshot, read_role_grant);
 	UnregisterSnapshot(snapshot);
 	MemoryContextSwitchTo(caller);

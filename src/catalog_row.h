@@ -26,6 +26,9 @@ typedef void (*LlmqRowReader) (LlmqRow *row);
 /* catalog_load.c */
 extern void *llmq_catalog_keep(LlmqCatalog *catalog, Size size);
 extern void llmq_catalog_read(LlmqCatalog *catalog, LlmqRelation which, Snapshot snapshot, LlmqRowReader reader);
+extern void llmq_quota_subject(LlmqQuota *quota, const LlmqRow *row, int first);
+extern void llmq_quota_window(LlmqQuota *quota, const LlmqRow *row, int per, int calendar, int fiscal_month);
+extern void llmq_quota_add(LlmqCatalog *catalog, LlmqQuota *quota);
 extern int	llmq_word_number(const char *word, const char *const *words);
 
 static inline bool

@@ -463,6 +463,9 @@ llmq_cell_scan(LlmqLive *live, const LlmqCellRange *range, LlmqCellVisitor visit
 	table_endscan(scan);
 }
 
+/* The scope in which an org counts with those below it: the one whose letter is not that of its subjects' names. */
+#define PARENT_LETTER 't'
+
 /* Is there a meter that counts something for a name, as its subject or part? */
 bool
 llmq_cell_is_counted(LlmqLive *live, char kind, int32 name)
@@ -471,7 +474,9 @@ llmq_cell_is_counted(LlmqLive *live, char kind, int32 name)
 	ItemPointerData tid;
 	ScanKeyData keys[2];
 
-	/* scopes and the kinds of their subjects' names are the same letters */
+	if (kind == LLMQ_NAME_ORG && llmq_cell_is_counted(live, PARENT_LETTER, name))
+		return true;
+	/* scopes and the kinds of their subjects' names are mostly the same letters */
 	ScanKeyInit(&keys[0], ATT_KIND, BTEqualStrategyNumber, F_CHAREQ, CharGetDatum(kind));
 	ScanKeyInit(&keys[1], part ? ATT_PART : ATT_SUBJECT, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(name));
 	return scan_for_born(live->rel[LLMQ_LIVE_METER], LLMQ_LIVE_METER, llmq_relation_oid(LLMQ_REL_METER_KEY),

@@ -10,11 +10,7 @@
 
 #include "utils/timestamp.h"
 
-#include "args.h"
-#include "calibration.h"
-#include "name.h"
 #include "pick.h"
-#include "prompt.h"
 
 /* A tier of up to so many keys is small: none of them is remembered as full. */
 #define SMALL_TIER 16
@@ -253,10 +249,18 @@ try_tier(LlmqPick *pick, LlmqTier *tier)
 		done = grant(pick, key);
 		if (done == LLMQ_GRANT_REFUSED)
 			continue;
+		pick->downgrade.outdated = done == LLMQ_GRANT_DOWNGRADE;
 		pick->no_slot = done == LLMQ_GRANT_NO_SLOT || done == LLMQ_GRANT_EXHAUSTED;
 		return done == LLMQ_GRANT_DONE;
 	}
 	return false;
+}
+
+/* Is there no use in trying other keys of the model? */
+static bool
+is_over(const LlmqPick *pick)
+{
+	return pick->no_slot || pick->common_refused || pick->downgrade.outdated;
 }
 
 /* Tries the tiers of one owner's accounts; with `only_look` says whether some key admits the request. */
@@ -265,7 +269,7 @@ try_pool(LlmqPick *pick, const char *owner, bool only_look)
 {
 	LlmqPool   *pool = llmq_pool(pick->catalog, pick->model, owner);
 
-	for (int i = 0; i < pool->ntiers && !pick->no_slot && !pick->common_refused; i++)
+	for (int i = 0; i < pool->ntiers && !is_over(pick); i++)
 		if (only_look ? next_key(pick, &pool->tier[i], true) != NULL : try_tier(pick, &pool->tier[i]))
 			return true;
 	return false;
@@ -277,35 +281,7 @@ try_pools(LlmqPick *pick, bool only_look)
 {
 	if (pick->org->owns_accounts && try_pool(pick, pick->org->subject.name, only_look))
 		return true;
-	return pick->org->shared_keys && !pick->no_slot && !pick->common_refused && try_pool(pick, NULL, only_look);
-}
-
-/* The input tokens of a call: what was said, else what the prompt comes to, else what the model's calls mostly have. */
-static int32
-expected_input(LlmqPick *pick)
-{
-	const LlmqModelTokens *known;
-
-	if (pick->input_tokens != LLMQ_NOT_GIVEN)
-		return pick->input_tokens;
-	known = llmq_model_tokens(&pick->live, llmq_name_find(&pick->model->ref));
-	if (pick->prompt.tokens > 0)
-		return llmq_prompt_tokens(&pick->prompt, known);
-	return known != NULL ? llmq_model_mean(known) : pick->catalog->settings.default_input_tokens;
-}
-
-/* What one call of the model reserves. */
-void
-llmq_set_demand(LlmqPick *pick)
-{
-	LlmqUse    *use = &pick->demand.use;
-
-	use->input = expected_input(pick);
-	use->output = pick->output_tokens != LLMQ_NOT_GIVEN ? pick->output_tokens : pick->model->default_output_tokens;
-	use->request = true;
-	use->in_flight = true;
-	pick->demand.high_priority = pick->high_priority;
-	pick->demand.lease_ttl = pick->ttl_ms * INT64CONST(1000);
+	return pick->org->shared_keys && !is_over(pick) && try_pool(pick, NULL, only_look);
 }
 
 /*
@@ -315,18 +291,19 @@ llmq_set_demand(LlmqPick *pick)
 static bool
 common_limits_admit(LlmqPick *pick, LlmqVerdict *verdict)
 {
-	LlmqSubject *subjects[] = {&pick->catalog->global, &pick->model->provider->subject, &pick->org->subject};
-	LlmqMeters *meters[lengthof(subjects)];
+	LlmqSubject *subjects[LLMQ_COMMON_SUBJECTS];
+	int			n = llmq_common_subjects(pick, pick->model, subjects);
+	LlmqMeters *meters[LLMQ_COMMON_SUBJECTS];
 	bool		tight = false;
 
 	llmq_verdict_init(verdict);
-	for (Size i = 0; i < lengthof(subjects); i++)
+	for (int i = 0; i < n; i++)
 	{
 		meters[i] = llmq_plan_meters(pick->catalog, subjects[i], pick->model);
 		for (int j = 0; j < meters[i]->n; j++)
 			tight |= llmq_meter_is_tight(meters[i]->meter[j], pick->now);
 	}
-	for (Size i = 0; tight && i < lengthof(subjects); i++)
+	for (int i = 0; tight && i < n; i++)
 		llmq_look(pick, meters[i], verdict);
 	return verdict->admitted;
 }
@@ -370,18 +347,41 @@ try_model(LlmqPick *pick)
 	return granted;
 }
 
-/* Tries one model of a step; `soonest` is of what has refused so far, the refusal that ends first. */
+/*
+ * Tries a model, or what budgets have answer in its place; `soonest` is of what has refused so far, the refusal that
+ * ends first.
+ */
+static bool
+try_answers(LlmqPick *pick, LlmqModel *model, LlmqVerdict *soonest)
+{
+	LlmqModel  *answer = llmq_downgrade(pick, model);
+	bool		granted = false;
+
+	while (answer != NULL && !granted && !pick->no_slot && !pick->downgrade.outdated)
+	{
+		pick->model = answer;
+		granted = try_model(pick);
+		if (!pick->refusal.admitted && (soonest->admitted || pick->refusal.when < soonest->when))
+			*soonest = pick->refusal;
+		answer = granted ? NULL : llmq_downgrade_next(pick);
+	}
+	return granted;
+}
+
+/* Tries one model of a step. Where under the lock a budget turns out to have reached another step, all begins anew. */
 static bool
 try_choice(LlmqPick *pick, const LlmqChoice *choice, LlmqVerdict *soonest)
 {
-	bool		granted;
+	bool		granted = false;
 
-	pick->model = choice->model;
-	if (!pick->model->enabled)
+	if (!choice->model->enabled)
 		return false;
-	granted = try_model(pick);
-	if (!pick->refusal.admitted && (soonest->admitted || pick->refusal.when < soonest->when))
-		*soonest = pick->refusal;
+	for (int attempt = 0; attempt < MAX_GRANT_ATTEMPTS && !granted; attempt++)
+	{
+		granted = try_answers(pick, choice->model, soonest);
+		if (!pick->downgrade.outdated)
+			break;
+	}
 	return granted;
 }
 

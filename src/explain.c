@@ -67,15 +67,14 @@ typedef struct Explaining
 static void
 ask_limits(LlmqPick *pick, LlmqKey *key, LlmqVerdict *verdict)
 {
-	LlmqSubject *subjects[] = {
-		&pick->catalog->global, &key->account->provider->subject, &key->account->subject, &key->subject,
-		pick->org == NULL ? NULL : &pick->org->subject
-	};
+	LlmqSubject *subjects[LLMQ_COMMON_SUBJECTS + 2];
+	int			n = llmq_common_subjects(pick, pick->model, subjects);
 
+	subjects[n++] = &key->account->subject;
+	subjects[n++] = &key->subject;
 	llmq_verdict_init(verdict);
-	for (Size i = 0; i < lengthof(subjects); i++)
-		if (subjects[i] != NULL)
-			llmq_look(pick, llmq_plan_meters(pick->catalog, subjects[i], pick->model), verdict);
+	for (int i = 0; i < n; i++)
+		llmq_look(pick, llmq_plan_meters(pick->catalog, subjects[i], pick->model), verdict);
 }
 
 /* The name of a trouble; one that lets a call through to see is half open, also while that call is under way. */
@@ -90,6 +89,8 @@ trouble_text(const LlmqTrouble *trouble, int64 now)
 static const char *
 limit_text(const LlmqVerdict *verdict)
 {
+	if (verdict->limit->quota->budget != NULL)
+		return "budget_exceeded";
 	if (verdict->when == LLMQ_WHEN_NEVER)
 		return "too_large";
 	return verdict->meter->subject->scope == LLMQ_SCOPE_ORG ? "rate_limited" : "over_capacity";

@@ -93,7 +93,7 @@ static int64
 named_time(const Feedback *feedback)
 {
 	bool		month = feedback->diagnosis.until_kind == LLMQ_UNTIL_MONTH;
-	LlmqCalendarUnit unit = month ? LLMQ_CALENDAR_MONTH : LLMQ_CALENDAR_DAY;
+	uint8		unit = llmq_unit(month ? LLMQ_CALENDAR_MONTH : LLMQ_CALENDAR_DAY, 1);
 	const char *zone = feedback->provider == NULL ? "UTC" : feedback->provider->subject.zone;
 	LlmqPeriod	period;
 

@@ -30,7 +30,7 @@ typedef struct Granting
 	int			meter_cell[LLMQ_MAX_METERS];
 	int			lease_cell;
 	int			failed_cell;	/* the page of the attempt that failed; -1: this is the first */
-	LlmqSlot	slot;			/* the new one */
+	LlmqLease	lease;			/* the new one */
 	LlmqSlot	seen;			/* what is in its place */
 } Granting;
 
@@ -68,18 +68,36 @@ add_meters(Granting *granting, LlmqMeters *meters)
 	}
 }
 
+/* The subjects whose limits hold for a call of the model whatever the key. */
+int
+llmq_common_subjects(const LlmqPick *pick, const LlmqModel *model, LlmqSubject **subjects)
+{
+	int			n = 0;
+
+	subjects[n++] = &pick->catalog->global;
+	subjects[n++] = &model->provider->subject;
+	if (pick->org == NULL)
+		return n;
+	subjects[n++] = &pick->org->subject;
+	for (int i = 0; i < pick->org->ntrees; i++)
+		subjects[n++] = pick->org->tree[i];
+	return n;
+}
+
 /* Every meter that the call is charged to. The look that chose the key has told the account's what is learned. */
 static void
 collect_meters(Granting *granting, LlmqKey *key)
 {
 	LlmqPick   *pick = granting->pick;
-	LlmqSubject *subjects[] = {
-		&pick->catalog->global, &key->account->provider->subject, &key->account->subject, &key->subject,
-		&pick->org->subject
-	};
+	LlmqSubject *subjects[LLMQ_COMMON_SUBJECTS + 2];
+	int			n = llmq_common_subjects(pick, pick->model, subjects);
 
-	for (Size i = 0; i < lengthof(subjects); i++)
+	subjects[n++] = &key->account->subject;
+	subjects[n++] = &key->subject;
+	for (int i = 0; i < n; i++)
 		add_meters(granting, llmq_plan_meters(pick->catalog, subjects[i], pick->model));
+	if (pick->catalog->budgets != NULL)
+		llmq_refuse_unpriced(pick, granting->meter, granting->nmeters);
 }
 
 /* The ids of everything the lease will name; new names are created here, before any lock. */
@@ -88,7 +106,7 @@ fill_names(Granting *granting, LlmqKey *key)
 {
 	LlmqPick   *pick = granting->pick;
 	LlmqCatalog *catalog = pick->catalog;
-	LlmqSlot   *slot = &granting->slot;
+	LlmqSlot   *slot = &granting->lease.slot;
 	int32		max_names = catalog->settings.max_subjects;
 
 	slot->org = llmq_subject_id(catalog, &pick->org->subject);
@@ -109,14 +127,36 @@ copy_label(char *label, const char *text)
 	return length;
 }
 
+/* What budgets are charged, and what they have made of the request. */
+static void
+fill_money(Granting *granting)
+{
+	LlmqPick   *pick = granting->pick;
+	LlmqSlotMoney *money = &granting->lease.money;
+	LlmqModel  *requested = pick->downgrade.requested;
+	const LlmqCosts *costs = &pick->demand.use.costs;
+
+	if (pick->catalog->budgets == NULL)
+		return;
+	money->secret = granting->lease.slot.secret;
+	money->priced = pick->cost.known;
+	memcpy(money->currency, costs->currency, sizeof(money->currency));
+	memcpy(money->reserved, costs->amount, sizeof(money->reserved));
+	if (requested != NULL)
+	{
+		money->budget = pick->downgrade.budget;
+		money->requested_model = llmq_name_id(&requested->ref, pick->catalog->settings.max_subjects);
+	}
+}
+
 /* All of the new slot that is known before the locks. */
 static void
 fill_slot(Granting *granting, LlmqKey *key)
 {
 	LlmqPick   *pick = granting->pick;
-	LlmqSlot   *slot = &granting->slot;
+	LlmqSlot   *slot = &granting->lease.slot;
 
-	memset(slot, 0, sizeof(LlmqSlot));
+	memset(&granting->lease, 0, sizeof(LlmqLease));
 	fill_names(granting, key);
 	slot->state = LLMQ_SLOT_GRANTED;
 	slot->secret = llmq_lease_secret();
@@ -127,6 +167,7 @@ fill_slot(Granting *granting, LlmqKey *key)
 	slot->session_length = copy_label(slot->session, pick->session);
 	slot->request_id_length = copy_label(slot->request_id, pick->request_id);
 	slot->nmeters = granting->nmeters;
+	fill_money(granting);
 }
 
 /* Puts the set of cells together; meters that do not exist yet are created. */
@@ -140,7 +181,7 @@ prepare_set(Granting *granting)
 	{
 		llmq_meter_ensure(&pick->live, pick->catalog, granting->meter[i]);
 		granting->meter_cell[i] = llmq_set_add(&granting->set, LLMQ_LIVE_METER, granting->meter[i]->id);
-		granting->slot.meter[i].meter = granting->meter[i]->id;
+		granting->lease.slot.meter[i].meter = granting->meter[i]->id;
 	}
 	granting->lease_cell = llmq_set_add(&granting->set, LLMQ_LIVE_LEASE, pick->lease.page);
 	granting->failed_cell = pick->retry == NULL ? -1 :
@@ -165,6 +206,7 @@ typedef enum Obstacle
 {
 	OBSTACLE_NONE,
 	OBSTACLE_SLOT,				/* somebody took the slot */
+	OBSTACLE_NARROW,			/* the lease page has no room for money */
 	OBSTACLE_PERIOD,			/* a calendar period that the plan does not know has begun */
 	OBSTACLE_ROOM				/* a meter has too little room */
 } Obstacle;
@@ -183,6 +225,8 @@ find_obstacle(Granting *granting, SmallMeter *small)
 
 	if (!llmq_slot_unchanged(&page->slot[granting->pick->lease.slot], &granting->seen))
 		return OBSTACLE_SLOT;
+	if (granting->lease.money.secret != 0 && !llmq_lease_page_has_money(page))
+		return OBSTACLE_NARROW;
 	for (int i = 0; i < granting->nmeters; i++)
 	{
 		const LlmqMeterState *state;
@@ -211,6 +255,9 @@ clear_obstacle(Granting *granting, Obstacle obstacle, const SmallMeter *small)
 			break;
 		case OBSTACLE_SLOT:
 			llmq_lease_avoid(pick->lease.page);
+			break;
+		case OBSTACLE_NARROW:
+			llmq_lease_page_widen(&pick->live, pick->lease.page);
 			break;
 		case OBSTACLE_PERIOD:
 			for (int i = 0; i < granting->nmeters; i++)
@@ -291,7 +338,7 @@ count_attempt(Granting *granting)
 
 	if (failed != NULL)
 		pick->attempt = failed->attempt + 1 + failed->retries;
-	granting->slot.attempt = pick->attempt;
+	granting->lease.slot.attempt = pick->attempt;
 	pick->exhausted = pick->retry != NULL && (failed == NULL || pick->attempt > llmq_attempts_most(pick->route));
 	return !pick->exhausted;
 }
@@ -320,7 +367,7 @@ static void
 date_slot(Granting *granting)
 {
 	LlmqPick   *pick = granting->pick;
-	LlmqSlot   *slot = &granting->slot;
+	LlmqSlot   *slot = &granting->lease.slot;
 	LlmqLeaseId id = {.page = pick->lease.page,.slot = pick->lease.slot,.secret = slot->secret};
 
 	slot->granted_at = pick->now;
@@ -337,7 +384,7 @@ charge(Granting *granting)
 {
 	LlmqPick   *pick = granting->pick;
 	LlmqCellSet *set = &granting->set;
-	LlmqSlot   *slot = &granting->slot;
+	LlmqSlot   *slot = &granting->lease.slot;
 	int			nrecords = set->nrecords;
 
 	date_slot(granting);
@@ -354,7 +401,7 @@ charge(Granting *granting)
 														  &pick->demand, pick->now);
 			slot->charged |= 1 << i;
 		}
-		page->slot[pick->lease.slot] = *slot;
+		llmq_lease_put(page, pick->lease.slot, &granting->lease);
 		page->granted += record == 0;
 		llmq_set_log(set, record);
 		LLMQ_INJECT_CRASH("grant-record", set->lsn);
@@ -374,10 +421,11 @@ llmq_grant(LlmqPick *pick, LlmqKey *key, LlmqVerdict *verdict)
 	fill_slot(&granting, key);
 	if (!lock(&granting))
 		return LLMQ_GRANT_NO_SLOT;
-	if (!count_attempt(&granting) || !check_again(&granting, verdict))
+	if (!count_attempt(&granting) || !check_again(&granting, verdict) || verdict->steps > pick->downgrade.steps)
 	{
 		llmq_set_unlock(&granting.set);
-		return pick->exhausted ? LLMQ_GRANT_EXHAUSTED : LLMQ_GRANT_REFUSED;
+		return pick->exhausted ? LLMQ_GRANT_EXHAUSTED : verdict->steps > pick->downgrade.steps ?
+			LLMQ_GRANT_DOWNGRADE : LLMQ_GRANT_REFUSED;
 	}
 	charge(&granting);
 	note_retry(&granting);
@@ -387,9 +435,9 @@ llmq_grant(LlmqPick *pick, LlmqKey *key, LlmqVerdict *verdict)
 	for (int i = 0; i < granting.nmeters; i++)
 		llmq_refusal_note_grant(granting.meter[i]->id);
 	pick->key = key;
-	pick->lease.secret = granting.slot.secret;
-	pick->lease.day = llmq_lease_day(granting.slot.granted_at);
-	pick->granted_at = granting.slot.granted_at;
-	pick->expires_at = granting.slot.expires_at;
+	pick->lease.secret = granting.lease.slot.secret;
+	pick->lease.day = llmq_lease_day(granting.lease.slot.granted_at);
+	pick->granted_at = granting.lease.slot.granted_at;
+	pick->expires_at = granting.lease.slot.expires_at;
 	return LLMQ_GRANT_DONE;
 }

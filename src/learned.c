@@ -57,8 +57,8 @@ llmq_learned_is_about(LlmqSpan span, const LlmqWindowShape *shape, int64 length)
 		return span != LLMQ_SPAN_MONTH && span != LLMQ_SPAN_UNKNOWN && length == llmq_span_length(span);
 	if (shape->kind != LLMQ_WINDOW_CALENDAR)
 		return false;
-	return (span == LLMQ_SPAN_DAY && shape->unit == LLMQ_CALENDAR_DAY) ||
-		(span == LLMQ_SPAN_MONTH && shape->unit == LLMQ_CALENDAR_MONTH);
+	return (span == LLMQ_SPAN_DAY && llmq_unit_calendar(shape->unit) == LLMQ_CALENDAR_DAY) ||
+		(span == LLMQ_SPAN_MONTH && llmq_unit_calendar(shape->unit) == LLMQ_CALENDAR_MONTH);
 }
 
 /*

@@ -178,7 +178,8 @@ typedef struct LlmqSlotMoney
 	LlmqCurrency currency[LLMQ_CURRENCIES]; /* of the amounts: the price's first; 0: no more */
 	uint8		priced;			/* what was reserved is known */
 	uint8		known;			/* what the settlement says is */
-	uint8		unused[2];
+	uint8		given;			/* ... because the application told */
+	uint8		unused;
 	int64		reserved[LLMQ_CURRENCIES];
 	int64		settled[LLMQ_CURRENCIES];
 	int64		replaced[LLMQ_CURRENCIES];	/* as LlmqReplaced */
@@ -235,6 +236,7 @@ extern bool llmq_slot_unchanged(const LlmqSlot *now, const LlmqSlot *seen);
 
 /* lease_find.c */
 extern bool llmq_lease_find_free(LlmqLive *live, int32 max_leases, LlmqLeaseId *place, LlmqSlot *seen);
+extern void llmq_lease_page_widen(LlmqLive *live, int32 id);
 extern void llmq_lease_avoid(int32 page);
 extern void llmq_lease_ended(int32 page);
 extern void llmq_lease_end_noted(void);

@@ -259,6 +259,29 @@ add_page(Search *search, int32 max_pages)
 	return true;
 }
 
+static void
+fill_wider(LlmqCellHeader *wider, const LlmqCellHeader *old)
+{
+	LlmqLeasePage *to = (LlmqLeasePage *) wider;
+	const LlmqLeasePage *from = (const LlmqLeasePage *) old;
+
+	to->granted = from->granted;
+	memcpy(to->slot, from->slot, sizeof(to->slot));
+}
+
+/* Gives a page of 0.1.0 room for what its leases are charged in money. */
+void
+llmq_lease_page_widen(LlmqLive *live, int32 id)
+{
+	LlmqCellKey key = {.table = LLMQ_LIVE_LEASE};
+	LlmqLeasePage *page = palloc0(sizeof(LlmqLeasePage));
+
+	page->cell.length = sizeof(LlmqLeasePage);
+	page->cell.id = id;
+	(void) llmq_cell_grow(live, &key, &page->cell, fill_wider);
+	pfree(page);
+}
+
 /* Counts the leases in flight in a spare page. Has it a free slot? */
 static bool
 count_in_page(Search *search, int32 page)

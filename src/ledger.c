@@ -46,7 +46,7 @@ enum
 	COL_OUTPUT, COL_CACHED, COL_CACHE_WRITE, COL_REASONING, COL_ATTEMPT, COL_HTTP_STATUS, COL_LATENCY, COL_STATUS,
 	COL_ORG, COL_MODEL, COL_KEY, COL_ACCOUNT, COL_PROVIDER, COL_ROUTE, COL_USAGE_SOURCE, COL_SESSION, COL_REQUEST_ID,
 	COL_ERROR, COL_TAGS, COL_FIRST_LEASE, COL_RETRY_OF, COL_ERROR_CLASS, COL_COST, COL_CURRENCY,
-	COL_COST_BASE, COL_DOWNGRADED, COL_BUDGET, COL_REQUESTED_MODEL, NCOLUMNS
+	COL_COST_BASE, COL_DOWNGRADED, COL_BUDGET, COL_REQUESTED_MODEL, COL_COST_GIVEN, NCOLUMNS
 };
 
 static const char *const outcome_texts[] = {NULL, "ok", "error", "expired", "released"};
@@ -182,6 +182,8 @@ extra_columns(const LlmqLedgerExtra *extra, Datum *values, bool *nulls)
 	llmq_put_text(values, nulls, COL_ERROR, extra->error);
 	nulls[COL_TAGS] = extra->tags == NULL;
 	values[COL_TAGS] = PointerGetDatum(extra->tags);
+	nulls[COL_COST_GIVEN] = !extra->cost_given;
+	values[COL_COST_GIVEN] = BoolGetDatum(true);
 }
 
 static void
@@ -196,7 +198,7 @@ cost_columns(const LlmqCost *cost, Datum *values, bool *nulls)
 		values[COL_COST_BASE] = NumericGetDatum(llmq_money_numeric(cost->base));
 }
 
-/* What a budget has made of the request. */
+/* What budgets have made of the request, and whether the cost is what a record that has failed had told. */
 static void
 budget_columns(const LlmqSlotMoney *money, Datum *values, bool *nulls)
 {
@@ -205,6 +207,8 @@ budget_columns(const LlmqSlotMoney *money, Datum *values, bool *nulls)
 	values[COL_DOWNGRADED] = BoolGetDatum(downgraded);
 	values[COL_BUDGET] = Int64GetDatum(money->budget);
 	nulls[COL_BUDGET] = !downgraded;
+	values[COL_COST_GIVEN] = BoolGetDatum(true);
+	nulls[COL_COST_GIVEN] &= !money->given;
 	llmq_put_text(values, nulls, COL_REQUESTED_MODEL, downgraded ? llmq_name_text(money->requested_model) : NULL);
 }
 

@@ -7,6 +7,7 @@
  */
 #include "postgres.h"
 
+#include "budget.h"
 #include "meter.h"
 
 /* A wait for a call in flight that nobody can estimate yet, and the least that is ever said: microseconds. */
@@ -89,6 +90,8 @@ usable_amount(const LlmqLimit *limit, int64 amount, bool high_priority)
 int64
 llmq_limit_amount(const LlmqLimit *limit, int64 now)
 {
+	if (limit->quota->budget != NULL)
+		return llmq_budget_amount(limit->quota, limit->subject, now);
 	if (limit->learned.amount == 0)
 		return limit->quota->amount;
 	return llmq_learned_amount(&limit->learned, limit->quota->amount, limit->learned_ttl, now);
@@ -120,18 +123,40 @@ estimate_return(int64 used, const LlmqMeterState *state, int64 now)
 	return now + Max(wait, LEAST_WAIT);
 }
 
+/*
+ * Brings the window of a limit to the clock, as llmq_window_advance() does, and with it what the period that has ended
+ * hands on: that cannot be told from leases.
+ */
+bool
+llmq_limit_advance(const LlmqLimit *limit, LlmqWindow *window, int64 now, uint32 generation)
+{
+	int64		began = window->head;
+	int64		length = window->span;
+	int64		used = window->sum;
+	bool		moved_back = llmq_window_advance(window, &limit->shape, now, generation);
+
+	if ((limit->quota->window_flags & LLMQ_WINDOW_CARRIES) && window->head > began && length > 0)
+	{
+		window->sum = llmq_budget_carried(limit->quota->budget, llmq_limit_amount(limit, began), used,
+										  Max((window->head - began + length / 2) / length, 1));
+		if (window->sum != 0)
+			llmq_window_loosen(window);
+	}
+	return moved_back;
+}
+
 /* A limit's window, brought to the clock in the copy; `empty` when the meter has none yet. */
 static LlmqWindow *
-window_now(LlmqMeterState *copy, const LlmqWindowShape *shape, int64 now, LlmqWindow *empty)
+window_now(LlmqMeterState *copy, const LlmqLimit *limit, int64 now, LlmqWindow *empty)
 {
-	LlmqWindow *window = copy != NULL ? find_window(copy, shape) : NULL;
+	LlmqWindow *window = copy != NULL ? find_window(copy, &limit->shape) : NULL;
 
 	if (window == NULL)
 	{
-		llmq_window_init(empty, shape, 0, now, 0);
+		llmq_window_init(empty, &limit->shape, 0, now, 0);
 		return empty;
 	}
-	if (llmq_window_advance(window, shape, now, copy->generation))
+	if (llmq_limit_advance(limit, window, now, copy->generation))
 		copy->generation++;
 	return window;
 }
@@ -143,12 +168,14 @@ add_verdict(LlmqVerdict *verdict, const LlmqVerdict *other)
 	double		headroom = Min(verdict->headroom, other->headroom);
 	bool		full = verdict->full || other->full;
 	bool		common = verdict->common || other->common;
+	int			steps = verdict->steps + other->steps;
 
 	if (!other->admitted && (verdict->admitted || other->when > verdict->when))
 		*verdict = *other;
 	verdict->headroom = headroom;
 	verdict->full = full;
 	verdict->common = common;
+	verdict->steps = steps;
 }
 
 /* In which time room for one request returns: a window's share of its length, or a part of a call's duration. */
@@ -162,6 +189,33 @@ pace(const LlmqQuota *quota, const LlmqMeterState *state, int64 amount, int64 re
 	return (double) quota->length * (double) requested / (double) amount;
 }
 
+/* How many steps of a limit's budget have been reached with so much used. */
+static int
+steps_reached(const LlmqLimit *limit, int64 used, int64 now)
+{
+	if (limit->quota->budget == NULL || !limit->enforced)
+		return 0;
+	return llmq_budget_steps(limit->quota->budget, llmq_limit_amount(limit, now), used);
+}
+
+/* The same by what this backend has seen of it last. */
+int
+llmq_limit_steps(const LlmqLimit *limit, int64 now)
+{
+	return steps_reached(limit, limit->seen, now);
+}
+
+/* Does a limit refuse what does not fit? */
+static bool
+refuses(const LlmqLimit *limit, int64 requested)
+{
+	const LlmqBudget *budget = limit->quota->budget;
+
+	if (!limit->enforced || budget == NULL)
+		return limit->enforced;
+	return budget->hard_stop && !(budget->free_when_spent && requested == 0);
+}
+
 static void
 check_limit(LlmqVerdict *verdict, const LlmqLimit *limit, const LlmqWindow *window, const LlmqMeterState *state,
 			const LlmqDemand *demand, int64 now)
@@ -173,8 +227,13 @@ check_limit(LlmqVerdict *verdict, const LlmqLimit *limit, const LlmqWindow *wind
 		.limit = limit,.amount = whole,.used = window->sum,.requested = requested,.headroom = 1
 	};
 
-	if (!limit->enforced)
+	if (limit->quota->budget != NULL)
+		verdict->steps += steps_reached(limit, window->sum, now);
+	if (!refuses(limit, requested) || !llmq_window_begun(window))
 		return;
+	/* what costs nothing needs something to be left, too */
+	if (limit->quota->budget != NULL)
+		requested = Max(requested, 1);
 	if (llmq_window_fits(window, amount, requested))
 	{
 		verdict->headroom = Min(verdict->headroom,
@@ -201,20 +260,23 @@ void
 llmq_meter_check(LlmqMeter *meter, LlmqMeterState *copy, const LlmqDemand *demand, int64 now, LlmqVerdict *verdict)
 {
 	LlmqScope	scope = meter->subject->scope;
+	bool		is_common = scope != LLMQ_SCOPE_ACCOUNT && scope != LLMQ_SCOPE_KEY;
 	LlmqVerdict own;
 
 	llmq_verdict_init(&own);
 	for (int i = 0; i < meter->nlimits; i++)
 	{
 		LlmqWindow	empty;
-		LlmqWindow *window = window_now(copy, &meter->limit[i].shape, now, &empty);
+		LlmqWindow *window = window_now(copy, &meter->limit[i], now, &empty);
 
 		check_limit(&own, &meter->limit[i], window, copy, demand, now);
 		meter->limit[i].seen = window->sum;
 	}
 	meter->seen_at = now;
 	own.meter = meter;
-	own.common = !own.admitted && scope != LLMQ_SCOPE_ACCOUNT && scope != LLMQ_SCOPE_KEY;
+	own.common = !own.admitted && is_common;
+	if (!is_common)
+		own.steps = 0;
 	if (!own.admitted || own.headroom < TIGHT_HEADROOM)
 		meter->tight_until = now + TIGHT_FOR;
 	add_verdict(verdict, &own);
@@ -247,7 +309,7 @@ llmq_meter_recall(const LlmqMeter *meter, const LlmqDemand *demand, int64 now, L
 		double		amount = usable_amount(limit, llmq_limit_amount(limit, now), demand->high_priority);
 		double		used = (double) limit->seen + requested_of(limit, &demand->use);
 
-		if (!limit->enforced)
+		if (!limit->enforced || (limit->quota->budget != NULL && !limit->quota->budget->hard_stop))
 			continue;
 		if (amount - used < amount * TIGHT_HEADROOM)
 			return false;
@@ -429,7 +491,10 @@ advance_windows(const LlmqMeter *meter, LlmqMeterState *state, int64 now)
 
 		if (limit == NULL)
 			llmq_window_shape_of(window, &shape);
-		moved_back |= llmq_window_advance(window, limit != NULL ? &limit->shape : &shape, now, state->generation);
+		if (limit != NULL)
+			moved_back |= llmq_limit_advance(limit, window, now, state->generation);
+		else
+			moved_back |= llmq_window_advance(window, &shape, now, state->generation);
 		if (limit != NULL)
 			set_counting(window, limit->quota->window_flags);
 	}
@@ -453,7 +518,7 @@ llmq_meter_charge(LlmqMeter *meter, LlmqMeterState *state, const LlmqDemand *dem
 		LlmqLimit  *limit = limit_of(meter, window);
 		int64		requested = llmq_use_counted(&demand->use, window->metric, window->flags, window->quota);
 
-		if (limit != NULL && !limit->enforced && !llmq_window_fits(window, limit->quota->amount, requested))
+		if (limit != NULL && !limit->enforced && !llmq_window_fits(window, llmq_limit_amount(limit, now), requested))
 			llmq_window_refuse(window, false, 1);
 		(void) llmq_window_charge(window, now, requested);
 		if (limit != NULL)
@@ -489,7 +554,7 @@ llmq_meter_correct(LlmqMeterState *state, const LlmqCorrection *correction)
 		int64		delta;
 
 		llmq_window_shape_of(window, &shape);
-		if (!llmq_window_stale(&shape, correction->now))
+		if (!llmq_window_stale(&shape, correction->now) && !(window->flags & LLMQ_WINDOW_CARRIES))
 			moved_back |= llmq_window_advance(window, &shape, correction->now, state->generation);
 		delta = llmq_use_counted(&correction->to, window->metric, window->flags, window->quota) -
 			llmq_use_counted(&correction->from, window->metric, window->flags, window->quota);
@@ -522,7 +587,7 @@ llmq_meter_restart(LlmqMeterState *state, int64 now)
 	while (from < end)
 	{
 		LlmqWindow *window = (LlmqWindow *) from;
-		const uint8 counting = LLMQ_WINDOW_NOT_CACHED | LLMQ_WINDOW_NOT_FAILURES;
+		const uint8 counting = LLMQ_WINDOW_NOT_CACHED | LLMQ_WINDOW_NOT_FAILURES | LLMQ_WINDOW_CARRIES;
 		int			size = llmq_window_size(window->kind);
 		LlmqWindow	old;
 		LlmqWindowShape shape;

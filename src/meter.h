@@ -94,6 +94,7 @@ typedef struct LlmqVerdict
 	bool		admitted;
 	bool		full;			/* some limit would not even admit the smallest request */
 	bool		common;			/* a limit refuses that holds whatever the key */
+	int			steps;			/* of budgets that hold whatever the key: reached, in all */
 	double		headroom;		/* of the tightest window, after the request */
 	int64		when;			/* the request fits again; LLMQ_WHEN_NEVER: never */
 	LlmqCause	cause;			/* why it is not asked at all; of no kind: it is */
@@ -112,6 +113,8 @@ extern void llmq_meter_check(LlmqMeter *meter, LlmqMeterState *copy, const LlmqD
 							 LlmqVerdict *verdict);
 extern bool llmq_meter_recall(const LlmqMeter *meter, const LlmqDemand *demand, int64 now, LlmqVerdict *verdict);
 extern bool llmq_meter_is_tight(const LlmqMeter *meter, int64 now);
+extern bool llmq_limit_advance(const LlmqLimit *limit, LlmqWindow *window, int64 now, uint32 generation);
+extern int	llmq_limit_steps(const LlmqLimit *limit, int64 now);
 extern bool llmq_meter_stale(const LlmqMeter *meter, int64 now);
 extern uint32 llmq_meter_charge(LlmqMeter *meter, LlmqMeterState *state, const LlmqDemand *demand, int64 now);
 

@@ -17,8 +17,9 @@
 /* How often a meter's name may be retired while it is being created. */
 #define MAX_NAMELESS 100
 
-static const char scope_letters[LLMQ_SCOPE_COUNT] = {'g', 'p', 'a', 'k', 'o'};
-static const char *const scope_texts[LLMQ_SCOPE_COUNT] = {"global", "provider", "account", "key", "org"};
+static const char scope_letters[LLMQ_SCOPE_COUNT] = {'g', 'p', 'a', 'k', 'o', 't'};
+static const char *const scope_texts[LLMQ_SCOPE_COUNT] = {"global", "provider", "account", "key", "org",
+"parent"};
 
 /* The scope that a meter's letter stands for. False when it stands for none. */
 bool
@@ -43,7 +44,7 @@ llmq_scope_letter(LlmqScope scope)
 const char *
 llmq_metric_text(LlmqMetric metric)
 {
-	static const char *const texts[] = {"requests", "input_tokens", "output_tokens", "tokens", "concurrency"};
+	static const char *const texts[] = {"requests", "input_tokens", "output_tokens", "tokens", "concurrency", "cost"};
 
 	return LLMQ_STORED_TEXT(texts, metric);
 }

@@ -65,7 +65,7 @@ visit_refusal_page(const LlmqCellHeader *state, HeapTuple tuple, void *argument)
 	LiveCounts *counts = argument;
 
 	for (int i = 0; i < LLMQ_REFUSAL_STATUSES; i++)
-		counts->refused[i] += page->counted[i];
+		counts->refused[i] += llmq_refusal_counted(page, i);
 }
 
 /* Puts out one count; status NULL: none. */

@@ -37,7 +37,7 @@ PG_FUNCTION_INFO_V1(llmquota_pick);
 enum
 {
 	ARG_ROUTE, ARG_ORG, ARG_INPUT_TOKENS, ARG_MAX_OUTPUT_TOKENS, ARG_PRIORITY, ARG_EXCLUDE, ARG_SESSION, ARG_REQUEST_ID,
-	ARG_TTL_MS, ARG_PROMPT, ARG_RETRY_OF
+	ARG_TTL_MS, ARG_PROMPT, ARG_RETRY_OF, ARG_MAX_COST
 };
 
 /* Columns of llmquota.pick_result, in their order. */
@@ -45,7 +45,7 @@ enum
 {
 	COL_STATUS, COL_LEASE, COL_KEY, COL_SECRET_REF, COL_ACCOUNT, COL_PROVIDER, COL_BASE_URL, COL_MODEL,
 	COL_PROVIDER_MODEL, COL_ATTEMPT, COL_MAX_OUTPUT, COL_GRANTED_AT, COL_EXPIRES_AT, COL_RETRY_AFTER, COL_REFUSAL,
-	COL_TIMEOUT,
+	COL_TIMEOUT, COL_DOWNGRADED,
 	NCOLUMNS
 };
 
@@ -156,6 +156,15 @@ read_exclude(FunctionCallInfo fcinfo, LlmqPick *pick)
 			pick->exclude[pick->nexclude++] = TextDatumGetCString(elements[i]);
 }
 
+/* What the caller says that the call costs at most. */
+static void
+read_max_cost(FunctionCallInfo fcinfo, LlmqPick *pick)
+{
+	pick->max_cost_given = llmq_arg_given(fcinfo, ARG_MAX_COST);
+	if (pick->max_cost_given)
+		pick->max_cost = llmq_arg_money(fcinfo, ARG_MAX_COST, "max_cost");
+}
+
 /* Whose request it is. Raises when the role may not ask for that org, or the org is not known and must be. */
 static void
 read_org(FunctionCallInfo fcinfo, LlmqPick *pick)
@@ -215,6 +224,7 @@ llmq_pick_read(FunctionCallInfo fcinfo, LlmqPick *pick)
 		llmq_prompt_read(fcinfo, ARG_PROMPT, "prompt", &pick->prompt);
 	pick->high_priority = read_priority(fcinfo, pick->org);
 	read_exclude(fcinfo, pick);
+	read_max_cost(fcinfo, pick);
 	pick->session = llmq_arg_label(fcinfo, ARG_SESSION, "session");
 	pick->request_id = llmq_arg_label(fcinfo, ARG_REQUEST_ID, "request_id");
 	pick->ttl_ms = llmq_arg_int(fcinfo, ARG_TTL_MS, "ttl_ms", 1, LLMQ_MAX_TTL_MS);
@@ -261,6 +271,7 @@ grant_columns(const LlmqPick *pick, pg_uuid_t *uuid, Datum *values, bool *nulls)
 	values[COL_GRANTED_AT] = TimestampTzGetDatum(pick->granted_at);
 	values[COL_EXPIRES_AT] = TimestampTzGetDatum(pick->expires_at);
 	values[COL_TIMEOUT] = Int32GetDatum(timeout_ms(pick));
+	values[COL_DOWNGRADED] = BoolGetDatum(pick->downgrade.requested != NULL);
 	nulls[COL_RETRY_AFTER] = true;
 	nulls[COL_REFUSAL] = true;
 }
@@ -326,7 +337,7 @@ llmq_pick_run(FunctionCallInfo fcinfo, LlmqPick *pick)
 
 /*
  * llmquota_pick(route, org, input_tokens, max_output_tokens, priority, exclude, session, request_id, ttl_ms, prompt,
- * retry_of)
+ * retry_of, max_cost)
  */
 Datum
 llmquota_pick(PG_FUNCTION_ARGS)

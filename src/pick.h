@@ -12,6 +12,7 @@
 #include "lease.h"
 #include "meter.h"
 #include "pace.h"
+#include "price.h"
 #include "refusal.h"
 
 /* A key that may serve a model, and what this backend remembers of the two. */
@@ -97,6 +98,20 @@ typedef struct LlmqRetry
 	bool		same_model;		/* only such are asked now */
 } LlmqRetry;
 
+/* As many models as a budget tries in the place of one. */
+#define LLMQ_MAX_DOWNGRADES 8
+
+/* What budgets make of a request for one model. */
+typedef struct LlmqDowngrade
+{
+	LlmqModel  *requested;		/* NULL: the model itself is tried */
+	int64		budget;			/* that has another tried */
+	int			steps;			/* of budgets that were reached, for the model tried */
+	bool		outdated;		/* under the lock more were */
+	int			ntried;
+	const LlmqModel *tried[LLMQ_MAX_DOWNGRADES];
+} LlmqDowngrade;
+
 /* One call of llmquota_pick. */
 typedef struct LlmqPick
 {
@@ -109,6 +124,8 @@ typedef struct LlmqPick
 	LlmqTextFeatures prompt;	/* zero: not given, or not needed */
 	bool		high_priority;
 	int32		ttl_ms;
+	bool		max_cost_given;
+	int64		max_cost;
 	const char *session;		/* or NULL, as the next */
 	const char *request_id;
 	int			nexclude;
@@ -120,6 +137,8 @@ typedef struct LlmqPick
 	int64		now;			/* the clock at the last look */
 	LlmqModel  *model;			/* of the step being tried */
 	LlmqDemand	demand;
+	LlmqCost	cost;			/* that is reserved */
+	LlmqDowngrade downgrade;
 	bool		any_key;		/* some key can serve the route for this org */
 	bool		any_candidate;	/* ... and it was not excluded */
 	bool		no_slot;
@@ -139,10 +158,14 @@ typedef struct LlmqPick
 	int64		expires_at;
 } LlmqPick;
 
+/* Subjects whose limits hold for a call whatever the key. */
+#define LLMQ_COMMON_SUBJECTS (3 + LLMQ_MAX_LEVELS)
+
 typedef enum LlmqGrant
 {
 	LLMQ_GRANT_DONE,
 	LLMQ_GRANT_REFUSED,
+	LLMQ_GRANT_DOWNGRADE,		/* a budget has another model answer by now */
 	LLMQ_GRANT_NO_SLOT,
 	LLMQ_GRANT_EXHAUSTED		/* others have retried the same attempt meanwhile */
 } LlmqGrant;
@@ -167,7 +190,14 @@ extern void llmq_probes_give_back(LlmqPick *pick, const LlmqAvoid *avoid, int n)
 extern double llmq_ask(LlmqPick *pick, LlmqTier *tier, int index, bool *gone);
 extern bool llmq_choose(LlmqPick *pick);
 extern bool llmq_excluded(const LlmqPick *pick, const LlmqKey *key);
+
+/* demand.c */
 extern void llmq_set_demand(LlmqPick *pick);
+extern void llmq_refuse_unpriced(const LlmqPick *pick, LlmqMeter *const *meters, int n);
+
+/* downgrade.c */
+extern LlmqModel *llmq_downgrade(LlmqPick *pick, LlmqModel *model);
+extern LlmqModel *llmq_downgrade_next(LlmqPick *pick);
 
 /* strategy.c */
 extern LlmqKey *llmq_least_used_key(LlmqPick *pick, LlmqTier *tier);
@@ -194,6 +224,7 @@ extern void llmq_retry_check_org(const LlmqRetry *retry, const LlmqPick *pick);
 
 /* grant.c */
 extern LlmqGrant llmq_grant(LlmqPick *pick, LlmqKey *key, LlmqVerdict *verdict);
+extern int	llmq_common_subjects(const LlmqPick *pick, const LlmqModel *model, LlmqSubject **subjects);
 extern bool llmq_look(LlmqPick *pick, LlmqMeters *meters, LlmqVerdict *verdict);
 
 /* refuse.c */

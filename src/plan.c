@@ -30,6 +30,8 @@ is_star(const char *name)
 static bool
 same_window(const LlmqQuota *a, const LlmqQuota *b)
 {
+	if ((a->budget == NULL ? 0 : a->budget->currency) != (b->budget == NULL ? 0 : b->budget->currency))
+		return false;
 	return a->metric == b->metric && a->kind == b->kind && a->unit == b->unit && a->length == b->length &&
 		same_text(a->zone, b->zone) && same_text(a->part_name, b->part_name);
 }
@@ -79,9 +81,22 @@ is_enforced(const LlmqQuota *quota, const LlmqSubject *subject)
 
 /* A call arrives at the provider later than we count it, so what the provider limits counts that much longer. */
 static bool
-is_limited_by_provider(LlmqScope scope)
+is_limited_by_provider(const LlmqQuota *quota)
 {
+	LlmqScope	scope = quota->scope;
+
+	if (quota->budget != NULL)
+		return false;
 	return scope == LLMQ_SCOPE_PROVIDER || scope == LLMQ_SCOPE_ACCOUNT || scope == LLMQ_SCOPE_KEY;
+}
+
+/* The time zone of a calendar window. */
+static const char *
+zone_of(const LlmqQuota *quota, const LlmqSubject *subject)
+{
+	if (quota->zone != NULL)
+		return quota->zone;
+	return quota->budget != NULL && subject->budget_zone != NULL ? subject->budget_zone : subject->zone;
 }
 
 static void
@@ -89,16 +104,22 @@ init_limit(LlmqLimit *limit, const LlmqQuota *quota, const LlmqSubject *subject,
 {
 	limit->quota = quota;
 	limit->enforced = is_enforced(quota, subject);
+	limit->subject = subject->name;
 	limit->learned_ttl = settings->observed_limit_ttl;
 	limit->shape.quota = quota->id;
 	limit->shape.kind = quota->kind;
 	limit->shape.metric = quota->metric;
 	if (quota->kind == LLMQ_WINDOW_SLIDING)
 		limit->shape.span = llmq_window_span(quota->length,
-											 is_limited_by_provider(quota->scope) ? settings->arrival_slack : 0);
+											 is_limited_by_provider(quota) ? settings->arrival_slack : 0);
+	else if (llmq_unit_calendar(quota->unit) == LLMQ_CALENDAR_TOTAL)
+	{
+		limit->shape.unit = quota->unit;
+		limit->shape.zone = llmq_total_hash(quota->budget->starts_at);
+	}
 	else if (quota->kind == LLMQ_WINDOW_CALENDAR)
 	{
-		limit->zone = quota->zone != NULL ? quota->zone : subject->zone;
+		limit->zone = zone_of(quota, subject);
 		limit->shape.unit = quota->unit;
 		limit->shape.zone = llmq_zone_hash(limit->zone);
 		/* the period is empty, hence stale, until llmq_plan_refresh() */
@@ -109,12 +130,14 @@ init_limit(LlmqLimit *limit, const LlmqQuota *quota, const LlmqSubject *subject,
 bool
 llmq_plan_fits(const LlmqQuota *quota, const LlmqWindow *window, const LlmqSettings *settings)
 {
-	int64		slack = is_limited_by_provider(quota->scope) ? settings->arrival_slack : 0;
+	int64		slack = is_limited_by_provider(quota) ? settings->arrival_slack : 0;
 
 	if (window->kind != quota->kind || window->metric != quota->metric)
 		return false;
 	if (quota->kind == LLMQ_WINDOW_SLIDING)
 		return window->span == llmq_window_span(quota->length, slack);
+	if (llmq_unit_calendar(quota->unit) == LLMQ_CALENDAR_TOTAL)
+		return window->unit == quota->unit && window->zone == llmq_total_hash(quota->budget->starts_at);
 	return quota->kind != LLMQ_WINDOW_CALENDAR ||
 		(window->unit == quota->unit && (quota->zone == NULL || window->zone == llmq_zone_hash(quota->zone)));
 }
@@ -137,7 +160,7 @@ llmq_plan_meter(LlmqCatalog *catalog, LlmqSubject *subject, LlmqPart part, const
 	if (n > LLMQ_MAX_LIMITS)
 		ereport(ERROR,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-				 errmsg("more than %d quotas limit \"%s\" at once", LLMQ_MAX_LIMITS, subject->name),
+				 errmsg("more than %d quotas and budgets limit \"%s\" at once", LLMQ_MAX_LIMITS, subject->name),
 				 errhint("Delete quotas, or limit by model or family.")));
 
 	meter = MemoryContextAllocZero(subject->context, sizeof(LlmqMeter));
@@ -201,6 +224,11 @@ llmq_plan_refresh(LlmqMeter *meter, TimestampTz now)
 		if (limit->shape.kind != LLMQ_WINDOW_CALENDAR ||
 			(now >= limit->shape.period.start && now < limit->shape.period.end))
 			continue;
+		if (llmq_unit_calendar(limit->shape.unit) == LLMQ_CALENDAR_TOTAL)
+		{
+			llmq_total_period(limit->quota->budget->starts_at, now, &limit->shape.period);
+			continue;
+		}
 		if (!llmq_zone_period(limit->zone, limit->shape.unit, now, &limit->shape.period))
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),

@@ -38,8 +38,8 @@ dated_at(LlmqDated *list, int64 at)
 }
 
 /* A number as an integer of that many decimals. Rows were checked when they were written. */
-static int64
-scaled(Datum number, int decimals)
+int64
+llmq_scaled(Datum number, int decimals)
 {
 	Datum		scale = NumericGetDatum(int64_div_fast_to_numeric(1, -decimals));
 
@@ -50,7 +50,7 @@ scaled(Datum number, int decimals)
 static int64
 price_value(const LlmqRow *row, int column, int64 otherwise)
 {
-	return is_null(row, column) ? otherwise : scaled(value(row, column), LLMQ_MONEY_DECIMALS);
+	return is_null(row, column) ? otherwise : llmq_scaled(value(row, column), LLMQ_MONEY_DECIMALS);
 }
 
 static void
@@ -78,7 +78,7 @@ read_rate(LlmqRow *row)
 
 	strlcpy(rate->currency, text_value(row, 1), LLMQ_CURRENCY_SIZE);
 	rate->dated.valid_from = DatumGetTimestampTz(value(row, 2));
-	rate->rate = scaled(value(row, 3), LLMQ_RATE_DECIMALS);
+	rate->rate = llmq_scaled(value(row, 3), LLMQ_RATE_DECIMALS);
 	insert_dated(&row->catalog->rates, &rate->dated);
 }
 
@@ -250,6 +250,6 @@ llmq_money_read(Numeric amount, int64 *money)
 	if (!DatumGetBool(DirectFunctionCall2(numeric_eq, NumericGetDatum(amount), rounded)) ||
 		!DatumGetBool(DirectFunctionCall2(numeric_le, DirectFunctionCall1(numeric_abs, rounded), most)))
 		return false;
-	*money = scaled(rounded, LLMQ_MONEY_DECIMALS);
+	*money = llmq_scaled(rounded, LLMQ_MONEY_DECIMALS);
 	return true;
 }

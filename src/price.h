@@ -64,6 +64,7 @@ extern bool llmq_cost_reserve(const LlmqCatalog *catalog, const LlmqModel *model
 extern int64 llmq_cost_in(const LlmqCatalog *catalog, const LlmqCost *cost, int64 at, LlmqCurrency currency);
 extern void llmq_cost_in_base(const LlmqCatalog *catalog, LlmqCost *cost, int64 at);
 extern void llmq_cost_of(const LlmqCatalog *catalog, const LlmqPricedCall *call, LlmqCost *cost);
+extern int64 llmq_scaled(Datum number, int decimals);
 extern Numeric llmq_money_numeric(int64 money);
 extern bool llmq_money_read(Numeric amount, int64 *money);
 

@@ -170,6 +170,17 @@ subject_of(LlmqCatalog *catalog, const Caller *caller, LlmqScope scope, LlmqName
 	return caller->name[kind] == NULL ? NULL : llmq_catalog_subject(catalog, scope, caller->name[kind]->text);
 }
 
+/* Those of an org that count it with the orgs above it. */
+static void
+ensure_trees(LlmqLive *live, LlmqCatalog *catalog, const Caller *caller, const LlmqModel *model)
+{
+	const LlmqLedgerName *name = caller->name[LLMQ_NAMED_ORG];
+	LlmqOrg    *org = name == NULL ? NULL : llmq_catalog_org(catalog, name->text);
+
+	for (int i = 0; org != NULL && i < org->ntrees; i++)
+		ensure_subject(live, catalog, org->tree[i], model);
+}
+
 /* Makes sure that all meters are there which the ledger's rows belong to. */
 static void
 ensure_meters(LlmqLive *live)
@@ -190,6 +201,7 @@ ensure_meters(LlmqLive *live)
 		CHECK_FOR_INTERRUPTS();
 		ensure_subject(live, catalog, &catalog->global, model);
 		ensure_subject(live, catalog, subject_of(catalog, caller, LLMQ_SCOPE_ORG, LLMQ_NAMED_ORG), model);
+		ensure_trees(live, catalog, caller, model);
 		ensure_subject(live, catalog, subject_of(catalog, caller, LLMQ_SCOPE_PROVIDER, LLMQ_NAMED_PROVIDER), model);
 		ensure_subject(live, catalog, subject_of(catalog, caller, LLMQ_SCOPE_ACCOUNT, LLMQ_NAMED_ACCOUNT), model);
 		ensure_subject(live, catalog, subject_of(catalog, caller, LLMQ_SCOPE_KEY, LLMQ_NAMED_KEY), model);

@@ -126,19 +126,8 @@ static void
 read_cost(FunctionCallInfo fcinfo, LlmqLedgerExtra *extra)
 {
 	extra->cost_given = llmq_arg_given(fcinfo, ARG_COST);
-	if (!extra->cost_given)
-		return;
-	if (!llmq_money_read(PG_GETARG_NUMERIC(ARG_COST), &extra->cost))
-		ereport(ERROR,
-				(errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
-				 errmsg("cost is too large, or has more than %d decimals", LLMQ_MONEY_DECIMALS),
-				 errhint("Pass an amount of the currency of the model's price, rounded to %d decimals.",
-						 LLMQ_MONEY_DECIMALS)));
-	if (extra->cost < 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("cost must not be negative"),
-				 errhint("Pass NULL when the tokens say what the call cost, 0 when it was free.")));
+	if (extra->cost_given)
+		extra->cost = llmq_arg_money(fcinfo, ARG_COST, "cost");
 }
 
 /* Everything beside figures that goes into the ledger. */

@@ -17,10 +17,14 @@ typedef enum LlmqRefusalStatus
 	LLMQ_REFUSED_NO_ROUTE,
 	LLMQ_REFUSED_DISABLED,
 	LLMQ_REFUSED_NO_LEASE_SLOT,
-	LLMQ_REFUSED_ATTEMPTS_EXHAUSTED
+	LLMQ_REFUSED_ATTEMPTS_EXHAUSTED,
+	LLMQ_REFUSED_BUDGET_EXCEEDED
 } LlmqRefusalStatus;
 
-#define LLMQ_REFUSAL_STATUSES (LLMQ_REFUSED_ATTEMPTS_EXHAUSTED + 1)
+#define LLMQ_REFUSAL_STATUSES (LLMQ_REFUSED_BUDGET_EXCEEDED + 1)
+
+/* Statuses that 0.1.0 has room for in a page. */
+#define LLMQ_REFUSAL_COUNTED 8
 
 /* The texts of an entry, one behind the other, none with an end. */
 typedef enum LlmqRefusalText
@@ -78,8 +82,8 @@ typedef struct LlmqRefusalPage
 {
 	LlmqCellHeader cell;
 	uint32		used;			/* bytes of entries */
-	uint32		reserved;
-	int64		counted[LLMQ_REFUSAL_STATUSES]; /* by status, since the page was made */
+	uint32		over_budget;	/* counted of the status that counted[] has no room for; starts anew when it is full */
+	int64		counted[LLMQ_REFUSAL_COUNTED];	/* by status, since the page was made */
 	char		entries[LLMQ_REFUSAL_ROOM];
 } LlmqRefusalPage;
 
@@ -124,6 +128,7 @@ extern const char *llmq_refusal_status_text(LlmqRefusalStatus status);
 extern Datum llmq_refusal_limit_jsonb(const LlmqRefusalLimit *limit);
 
 /* refusal_page.c */
+extern int64 llmq_refusal_counted(const LlmqRefusalPage *page, int status);
 extern bool llmq_refusal_merge(char *base, uint32 *used, uint32 room, const LlmqRefusalEntry *entry);
 extern void llmq_refusal_pages_write(LlmqLive *live, char *entries, uint32 *used);
 

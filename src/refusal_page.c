@@ -142,6 +142,22 @@ is_for(const LlmqRefusalEntry *entry, int32 page, int32 npages, bool any)
 	return any || (int32) (entry->hash % npages) + 1 == page;
 }
 
+/* How many refusals of a status a page has counted. */
+int64
+llmq_refusal_counted(const LlmqRefusalPage *page, int status)
+{
+	return status < LLMQ_REFUSAL_COUNTED ? page->counted[status] : page->over_budget;
+}
+
+static void
+add_counted(LlmqRefusalPage *page, int status, int64 count)
+{
+	if (status < LLMQ_REFUSAL_COUNTED)
+		page->counted[status] += count;
+	else
+		page->over_budget += (uint32) count;
+}
+
 /* Moves entries of the list to a page, as many as fit, and closes the gaps they leave. */
 static void
 move_entries(LlmqRefusalPage *page, int32 npages, bool any, char *entries, uint32 *used)
@@ -157,7 +173,7 @@ move_entries(LlmqRefusalPage *page, int32 npages, bool any, char *entries, uint3
 		size = entry->size;
 		if (is_for(entry, page->cell.id, npages, any) && llmq_refusal_merge(page->entries, &page->used, room, entry))
 		{
-			page->counted[entry->status] += entry->count;
+			add_counted(page, entry->status, entry->count);
 			continue;
 		}
 		if (left < at)
@@ -334,7 +350,8 @@ put_entry(ReturnSetInfo *result, const LlmqRefusalEntry *entry)
 	llmq_put_text(values, nulls, COL_ROUTE, text_of(entry, LLMQ_REFUSAL_ROUTE));
 	llmq_put_text(values, nulls, COL_STATUS, llmq_refusal_status_text(entry->status));
 	nulls[COL_QUOTA] = entry->quota == 0;
-	values[COL_QUOTA] = Int64GetDatum(entry->quota);
+	values[COL_QUOTA] = Int64GetDatum(entry->metric == LLMQ_METRIC_COST ? llmq_budget_of_window(entry->quota) :
+									  entry->quota);
 	values[COL_COUNT] = Int64GetDatum(entry->count);
 	values[COL_TOKENS] = Int64GetDatum(entry->tokens);
 	values[COL_FIRST_AT] = TimestampTzGetDatum(entry->first_at);
@@ -358,7 +375,7 @@ put_entry(ReturnSetInfo *result, const LlmqRefusalEntry *entry)
 static bool
 is_due(const LlmqRefusalEntry *entry, const Ends *ends)
 {
-	if (entry->status >= LLMQ_REFUSAL_STATUSES || entry->metric > LLMQ_METRIC_CONCURRENCY)
+	if (entry->status >= LLMQ_REFUSAL_STATUSES || entry->metric > LLMQ_METRIC_COST)
 		return false;
 	return entry->drained_by == 0 || end_of(ends, entry->drained_by) == LLMQ_XACT_FAILED;
 }

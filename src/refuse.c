@@ -57,6 +57,8 @@ llmq_refusal_status(const LlmqPick *pick)
 		return LLMQ_REFUSED_UNAVAILABLE;
 	if (pick->refusal.cause.kind != LLMQ_TROUBLE_NONE)
 		return LLMQ_REFUSED_UNAVAILABLE;
+	if (pick->refusal.limit->quota->budget != NULL)
+		return LLMQ_REFUSED_BUDGET_EXCEEDED;
 	if (pick->refusal.when == LLMQ_WHEN_NEVER)
 		return LLMQ_REFUSED_TOO_LARGE;
 	return pick->refusal.meter->subject->scope == LLMQ_SCOPE_ORG ? LLMQ_REFUSED_RATE_LIMITED :
@@ -75,6 +77,7 @@ llmq_refusal_status_text(LlmqRefusalStatus status)
 		[LLMQ_REFUSED_DISABLED] = "disabled",
 		[LLMQ_REFUSED_NO_LEASE_SLOT] = "no_lease_slot",
 		[LLMQ_REFUSED_ATTEMPTS_EXHAUSTED] = "attempts_exhausted",
+		[LLMQ_REFUSED_BUDGET_EXCEEDED] = "budget_exceeded",
 	};
 
 	return texts[status];
@@ -183,6 +186,16 @@ push_number(JsonbParseState **state, const char *name, int64 number)
 	push(state, name, &value);
 }
 
+/* An amount of what a limit counts. */
+static void
+push_amount(JsonbParseState **state, const char *name, const LlmqRefusalLimit *limit, int64 amount)
+{
+	JsonbValue	value = {.type = jbvNumeric};
+
+	value.val.numeric = limit->metric == LLMQ_METRIC_COST ? llmq_money_numeric(amount) : int64_to_numeric(amount);
+	push(state, name, &value);
+}
+
 static const char *
 retry_at_text(int64 retry_at)
 {
@@ -203,10 +216,19 @@ push_limit(JsonbParseState **state, const LlmqRefusalLimit *limit)
 		push_text(state, "family", limit->family);
 	push_text(state, "metric", llmq_metric_text(limit->metric));
 	push_text(state, "period", limit->period);
-	push_number(state, "amount", limit->amount);
-	push_number(state, "used", limit->used);
-	push_number(state, "requested", limit->requested);
-	push_number(state, "quota", limit->quota);
+	push_amount(state, "amount", limit, limit->amount);
+	push_amount(state, "used", limit, limit->used);
+	push_amount(state, "requested", limit, limit->requested);
+	if (limit->metric == LLMQ_METRIC_COST)
+	{
+		char		currency[LLMQ_CURRENCY_SIZE];
+
+		llmq_currency_text(llmq_currency_of_window(limit->quota), currency);
+		push_text(state, "currency", currency);
+		push_number(state, "budget", llmq_budget_of_window(limit->quota));
+	}
+	else
+		push_number(state, "quota", limit->quota);
 	push_text(state, "retry_at", retry_at_text(limit->retry_at));
 }
 
@@ -280,6 +302,27 @@ push_attempt(JsonbParseState **state, const LlmqPick *pick, const LlmqTried *tri
 	pushJsonbValue(state, WJB_END_OBJECT, NULL);
 }
 
+/* What budgets would have had answer, but no key can serve now. */
+static void
+push_downgrades(JsonbParseState **state, const LlmqPick *pick)
+{
+	const LlmqDowngrade *downgrade = &pick->downgrade;
+	JsonbValue	key = {.type = jbvString,.val.string = {.val = "downgrades",.len = strlen("downgrades")}};
+
+	push_text(state, "requested_model", downgrade->requested->name);
+	pushJsonbValue(state, WJB_KEY, &key);
+	pushJsonbValue(state, WJB_BEGIN_ARRAY, NULL);
+	for (int i = 0; i < downgrade->ntried; i++)
+	{
+		JsonbValue	name = {.type = jbvString};
+
+		name.val.string.val = unconstify(char *, downgrade->tried[i]->name);
+		name.val.string.len = strlen(downgrade->tried[i]->name);
+		pushJsonbValue(state, WJB_ELEM, &name);
+	}
+	pushJsonbValue(state, WJB_END_ARRAY, NULL);
+}
+
 /* What was tried before, and why each attempt failed; oldest first. */
 static void
 push_tried(JsonbParseState **state, const LlmqPick *pick)
@@ -332,6 +375,8 @@ llmq_refusal_jsonb(const LlmqPick *pick)
 		push_trouble(&state, pick);
 	else
 		push_quota(&state, pick);
+	if (pick->downgrade.requested != NULL)
+		push_downgrades(&state, pick);
 	if (pick->retry != NULL)
 		push_tried(&state, pick);
 	return JsonbPGetDatum(JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL)));

@@ -226,6 +226,21 @@ refer_to(Candidates *candidates, int32 id)
 		found->referenced = true;
 }
 
+/* Notes what a lease refers to. */
+static void
+refer_to_all(Retiring *retiring, const LlmqLease *lease)
+{
+	const LlmqSlot *slot = &lease->slot;
+	int32		names[] = {
+		slot->org, slot->route, slot->model, slot->provider, slot->account, slot->key, lease->money.requested_model
+	};
+
+	for (Size i = 0; i < lengthof(names); i++)
+		refer_to(&retiring->names, names[i]);
+	for (int i = 0; i < slot->nmeters; i++)
+		refer_to(&retiring->meters, slot->meter[i].meter);
+}
+
 /* Notes what the slots of a page refer to. */
 static void
 visit_references(const LlmqCellHeader *state, HeapTuple tuple, void *argument)
@@ -235,15 +250,11 @@ visit_references(const LlmqCellHeader *state, HeapTuple tuple, void *argument)
 
 	for (int i = 0; i < LLMQ_SLOTS; i++)
 	{
-		const LlmqSlot *slot = &page->slot[i];
-		int32		names[] = {slot->org, slot->route, slot->model, slot->provider, slot->account, slot->key};
+		LlmqLease	lease;
 
-		if (slot->state == LLMQ_SLOT_FREE)
-			continue;
-		for (Size j = 0; j < lengthof(names); j++)
-			refer_to(&retiring->names, names[j]);
-		for (int j = 0; j < slot->nmeters; j++)
-			refer_to(&retiring->meters, slot->meter[j].meter);
+		llmq_lease_copy(page, i, &lease);
+		if (lease.slot.state != LLMQ_SLOT_FREE)
+			refer_to_all(retiring, &lease);
 	}
 }
 

@@ -73,7 +73,8 @@ belongs(const LlmqSlot *slot, const LlmqCellKey *key)
 	LlmqScope	scope;
 	int32		subject[] = {
 		[LLMQ_SCOPE_GLOBAL] = 0,[LLMQ_SCOPE_PROVIDER] = slot->provider,[LLMQ_SCOPE_ACCOUNT] = slot->account,
-		[LLMQ_SCOPE_KEY] = slot->key,[LLMQ_SCOPE_ORG] = slot->org
+		[LLMQ_SCOPE_KEY] = slot->key,[LLMQ_SCOPE_ORG] = slot->org,
+		[LLMQ_SCOPE_PARENT] = -1	/* which counts no calls in flight */
 	};
 
 	if (!llmq_scope_of(key->kind, &scope) || subject[scope] != key->subject)

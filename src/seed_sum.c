@@ -25,6 +25,7 @@
 typedef struct SeedTarget
 {
 	struct SeedTarget *next;	/* of the same subject */
+	const LlmqLedgerName *parent;	/* of the scope parent; else NULL */
 	LlmqSeedMeter *meter;
 	int			nmodels;		/* -1: all */
 	LlmqLedgerName **model;
@@ -52,10 +53,23 @@ typedef struct OpenEntry
 typedef struct SeedCount
 {
 	SeedTarget *global;
+	SeedTarget *parents;		/* of orgs with those below them */
+	HTAB	   *trees;			/* TreeEntry: which of those count an org */
 	bool		scope_wanted[LLMQ_SCOPE_COUNT];
 	open_hash  *open;			/* leases that are not taken from the ledger */
 	HTAB	   *ids;			/* IdEntry: names that they have */
 } SeedCount;
+
+/* Does a target of the scope parent count calls of an org? */
+typedef struct TreeEntry
+{
+	struct
+	{
+		const SeedTarget *target;
+		const LlmqLedgerName *org;
+	}			key;
+	bool		counts;
+} TreeEntry;
 
 typedef struct IdEntry
 {
@@ -133,14 +147,52 @@ count_in_meter(const SeedTarget *target, const LlmqUsageRow *row, const LlmqSlot
 	}
 }
 
+/* Is an org in the tree below another? As the configuration has it now. */
+static bool
+is_below(const LlmqLedgerName *org, const LlmqLedgerName *parent)
+{
+	const LlmqOrg *found = llmq_catalog_org(llmq_catalog(), org->text);
+
+	for (int i = 0; i < found->ntrees; i++)
+		if (strcmp(found->tree[i]->name, parent->text) == 0)
+			return true;
+	return false;
+}
+
+/* The same, remembered. */
+static bool
+counts_org(const SeedCount *count, const SeedTarget *target, const LlmqLedgerName *org)
+{
+	TreeEntry	wanted = {.key = {.target = target,.org = org}};
+	TreeEntry  *entry;
+	bool		found;
+
+	entry = hash_search(count->trees, &wanted.key, HASH_ENTER, &found);
+	if (!found)
+		entry->counts = is_below(org, target->parent);
+	return entry->counts;
+}
+
+/* Adds up one lease for the orgs above that of the call, and itself. */
+static void
+count_in_trees(const SeedCount *count, const LlmqUsageRow *row, const LlmqSlot *slot)
+{
+	const LlmqLedgerName *org = row->name[LLMQ_NAMED_ORG];
+
+	for (const SeedTarget *target = count->parents; org != NULL && target != NULL; target = target->next)
+		if (counts_model(target, row->name[LLMQ_NAMED_MODEL]) && counts_org(count, target, org))
+			count_in_meter(target, row, slot);
+}
+
 static void
 count_lease(const SeedCount *count, const LlmqUsageRow *row, const LlmqSlot *slot)
 {
+	count_in_trees(count, row, slot);
 	for (int scope = 0; scope < LLMQ_SCOPE_COUNT; scope++)
 	{
 		const SeedTarget *target = count->global;
 
-		if (!count->scope_wanted[scope])
+		if (!count->scope_wanted[scope] || scope == LLMQ_SCOPE_PARENT)
 			continue;
 		if (scope != LLMQ_SCOPE_GLOBAL)
 			target = row->name[named_of(scope)] == NULL ? NULL : row->name[named_of(scope)]->object;
@@ -244,6 +296,15 @@ add_meter(SeedCount *count, LlmqLedgerNames *names, LlmqSeedMeter *meter)
 		target->next = count->global;
 		count->global = target;
 	}
+	else if (subject != NULL && scope == LLMQ_SCOPE_PARENT)
+	{
+		/* whatever orgs are below it: every name of an org is wanted */
+		names->wanted[LLMQ_NAMED_ORG] = true;
+		names->all = true;
+		target->parent = llmq_ledger_name_of_cell(names, LLMQ_NAMED_ORG, subject);
+		target->next = count->parents;
+		count->parents = target;
+	}
 	else if (subject != NULL)
 	{
 		LlmqLedgerName *name = llmq_ledger_name_of_cell(names, named_of(scope), subject);
@@ -295,6 +356,9 @@ llmq_seed_pass_begin(LlmqSeedPass *pass, LlmqSeedMeter *meters, int n, const Llm
 {
 	SeedCount  *count = palloc0(sizeof(SeedCount));
 	TimestampTz now = GetCurrentTimestamp();
+	HASHCTL		trees = {
+		.keysize = sizeof(((TreeEntry *) NULL)->key),.entrysize = sizeof(TreeEntry),.hcxt = CurrentMemoryContext
+	};
 	HASHCTL		ids = {.keysize = sizeof(int32),.entrysize = sizeof(IdEntry),.hcxt = CurrentMemoryContext};
 
 	PushActiveSnapshot(GetLatestSnapshot());
@@ -303,6 +367,7 @@ llmq_seed_pass_begin(LlmqSeedPass *pass, LlmqSeedMeter *meters, int n, const Llm
 		.names = &pass->names,.from = PG_INT64_MAX,.to = PG_INT64_MIN,.visit = count_row,.context = count
 	};
 	count->open = open_create(CurrentMemoryContext, leases->n + 16, NULL);
+	count->trees = hash_create("llmquota orgs below others", 256, &trees, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 	count->ids = hash_create("llmquota names of leases", 256, &ids, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 	for (int i = 0; i < n; i++)
 	{

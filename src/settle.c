@@ -111,7 +111,9 @@ llmq_bill_reserved(const LlmqLease *lease)
 LlmqBill
 llmq_bill_settled(const LlmqLease *lease)
 {
-	return (LlmqBill) {.known = lease->money.known,.costs = costs_of(&lease->money, lease->money.settled)};
+	return (LlmqBill) {
+		.known = lease->money.known,.given = lease->money.given,.costs = costs_of(&lease->money, lease->money.settled)
+	};
 }
 
 /* What a granted lease is charged for. */
@@ -299,6 +301,7 @@ settle_money(const Settling *settling, LlmqSlotMoney *money)
 		memcpy(money->currency, bill->costs.currency, sizeof(money->currency));
 	money->secret = settling->seen.slot.secret;
 	money->known = bill->known || (released && money->priced);
+	money->given = bill->given;
 	if (released)
 		memset(money->settled, 0, sizeof(money->settled));
 	else

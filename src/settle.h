@@ -25,6 +25,7 @@ extern LlmqSettlement llmq_settlement_without_figures(LlmqOutcome outcome, LlmqU
 typedef struct LlmqBill
 {
 	bool		known;
+	bool		given;			/* by the application */
 	LlmqCosts	costs;
 } LlmqBill;
 

@@ -91,9 +91,10 @@ buckets_fault(const LlmqWindow *window, LlmqFault *found)
 static bool
 window_fault(const LlmqMeterState *meter, const LlmqWindow *window, LlmqFault *found)
 {
-	llmq_fault_if_unknown(found, "metric", LLMQ_METRIC_CONCURRENCY, window->metric);
-	if (window->unit > LLMQ_CALENDAR_YEAR)
-		return llmq_fault(found, "calendar unit", LLMQ_CALENDAR_YEAR, window->unit);
+	llmq_fault_if_unknown(found, "metric", LLMQ_METRIC_COST, window->metric);
+	llmq_fault_if_unknown(found, "calendar unit", LLMQ_CALENDAR_TOTAL, llmq_unit_calendar(window->unit));
+	if (llmq_unit_fiscal_month(window->unit) > 12)
+		return llmq_fault(found, "month that years begin with", 12, llmq_unit_fiscal_month(window->unit));
 	if (window->since > meter->generation)
 		return llmq_fault(found, "generation of a window", meter->generation, window->since);
 	if (window->rebased > meter->generation)
@@ -155,7 +156,7 @@ slot_fault(const LlmqSlot *slot, LlmqFault *found)
 static bool
 lease_page_fault(const LlmqLeasePage *page, LlmqFault *found)
 {
-	if (page->cell.length != sizeof(LlmqLeasePage))
+	if (page->cell.length != sizeof(LlmqLeasePage) && page->cell.length != LLMQ_LEASE_PAGE_OLD_SIZE)
 		return llmq_fault(found, "length", sizeof(LlmqLeasePage), page->cell.length);
 	for (int i = 0; i < LLMQ_SLOTS; i++)
 		if (slot_fault(&page->slot[i], found))

@@ -66,6 +66,8 @@ typedef struct Usage
 typedef struct Subjects
 {
 	int32		by_scope[LLMQ_SCOPE_COUNT];
+	int			ntrees;			/* of the scope parent there may be several */
+	int32		tree[LLMQ_MAX_LEVELS];
 	int32		model;
 	int32		family;
 } Subjects;
@@ -146,15 +148,24 @@ is_listed(const LlmqSlot *slot, int32 meter)
 	return false;
 }
 
-/* Adds a lease to every meter that may count it, but for those that its slot names. */
+/* The orgs that count calls of this one, because it is below them, and itself. */
 static void
-tally_by_name(const Usage *usage, const Subjects *subjects, const LlmqSlot *slot, const LlmqTallied *lease)
+find_trees(const Usage *usage, const char *name, Subjects *subjects)
 {
-	for (int i = 0; i < LLMQ_SCOPE_COUNT * LLMQ_PART_COUNT; i++)
+	const LlmqOrg *org = name == NULL ? NULL : llmq_catalog_org(usage->catalog, name);
+
+	for (int i = 0; org != NULL && i < org->ntrees; i++)
+		subjects->tree[subjects->ntrees++] = find_name(usage, LLMQ_NAME_ORG, org->tree[i]->name);
+}
+
+/* Adds a lease to every meter of a subject that may count it, but for those that its slot names. */
+static void
+tally_subject(const Usage *usage, LlmqScope scope, int32 subject, const Subjects *subjects, const LlmqSlot *slot,
+			  const LlmqTallied *lease)
+{
+	for (LlmqPart part = LLMQ_PART_ALL; part < LLMQ_PART_COUNT; part++)
 	{
-		LlmqScope	scope = (LlmqScope) (i / LLMQ_PART_COUNT);
-		LlmqPart	part = (LlmqPart) (i % LLMQ_PART_COUNT);
-		MeterKey	key = {.scope = llmq_scope_letter(scope),.subject = subjects->by_scope[scope]};
+		MeterKey	key = {.scope = llmq_scope_letter(scope),.subject = subject};
 		MeterEntry *entry;
 
 		key.part = part == LLMQ_PART_MODEL ? subjects->model : part == LLMQ_PART_FAMILY ? subjects->family : 0;
@@ -164,6 +175,16 @@ tally_by_name(const Usage *usage, const Subjects *subjects, const LlmqSlot *slot
 		if (entry != NULL && !is_listed(slot, entry->id))
 			llmq_tally(usage->tallies, entry->id, lease);
 	}
+}
+
+/* Adds a lease to every meter that may count it, but for those that its slot names. */
+static void
+tally_by_name(const Usage *usage, const Subjects *subjects, const LlmqSlot *slot, const LlmqTallied *lease)
+{
+	for (LlmqScope scope = LLMQ_SCOPE_GLOBAL; scope < LLMQ_SCOPE_PARENT; scope++)
+		tally_subject(usage, scope, subjects->by_scope[scope], subjects, slot, lease);
+	for (int i = 0; i < subjects->ntrees; i++)
+		tally_subject(usage, LLMQ_SCOPE_PARENT, subjects->tree[i], subjects, slot, lease);
 }
 
 /* The slot of a lease, if it is still there. */
@@ -193,6 +214,7 @@ slot_subjects(const Usage *usage, const LlmqSlot *slot, Subjects *subjects)
 		},
 		.model = slot->model,.family = model == NULL ? 0 : family_of(usage, model)
 	};
+	find_trees(usage, llmq_name_text(slot->org), subjects);
 }
 
 /*
@@ -339,6 +361,7 @@ tally_row(const Usage *usage, HeapTuple row)
 		return;
 	subjects.model = find_name(usage, LLMQ_NAME_MODEL, model);
 	subjects.family = family_of(usage, model);
+	find_trees(usage, text_of(row, ROW_ORG), &subjects);
 	row_use(row, &lease);
 	row_cost(usage, row, &lease);
 	tally_by_name(usage, &subjects, NULL, &lease);

@@ -15,6 +15,7 @@
 #include "utils/numeric.h"
 #include "utils/timestamp.h"
 
+#include "budget.h"
 #include "catalog.h"
 #include "lease.h"
 #include "meter.h"
@@ -38,7 +39,7 @@ enum
 {
 	METER_SCOPE, METER_SUBJECT, METER_PART_KIND, METER_PART, METER_QUOTA, METER_METRIC, METER_PERIOD,
 	METER_PERIOD_START, METER_USED, METER_AMOUNT, METER_REFUSED, METER_WOULD_REFUSE, METER_RESETS_AT, METER_SEEDING,
-	METER_MODE, METER_NCOLUMNS
+	METER_MODE, METER_CURRENCY, METER_NCOLUMNS
 };
 
 /* A walk over the meters. */
@@ -48,6 +49,8 @@ typedef struct MeterWalk
 	LlmqCatalog *catalog;
 	int			nquotas;
 	LlmqQuota **quotas;			/* sorted by id */
+	const char *subject;		/* of the meter at hand */
+	TimestampTz now;
 } MeterWalk;
 
 static void
@@ -104,19 +107,6 @@ resets_at(const LlmqWindow *window, int64 *at)
 	return true;
 }
 
-/* The window as it is at the clock: what has left it no longer counts, and a period that has ended counts nothing. */
-static void
-bring_to_clock(LlmqWindow *window, uint32 generation, int64 now)
-{
-	LlmqWindowShape shape;
-
-	llmq_window_shape_of(window, &shape);
-	if (!llmq_window_stale(&shape, now))
-		(void) llmq_window_advance(window, &shape, now, generation);
-	else if (now >= shape.period.end)
-		window->sum = 0;
-}
-
 static int
 compare_quotas(const void *a, const void *b)
 {
@@ -159,11 +149,24 @@ quota_of(const MeterWalk *walk, const LlmqWindow *window)
 	return found != NULL && llmq_plan_fits(*found, window, &walk->catalog->settings) ? *found : NULL;
 }
 
-/* "1 minute"; "day America/Los_Angeles"; NULL for concurrency. */
+/* The window as it is at the clock: what has left it no longer counts, and a period that has ended counts nothing. */
+static void
+bring_to_clock(const MeterWalk *walk, LlmqWindow *window, uint32 generation)
+{
+	LlmqLimit	limit = {.quota = quota_of(walk, window),.subject = walk->subject};
+
+	llmq_window_shape_of(window, &limit.shape);
+	if (llmq_window_stale(&limit.shape, walk->now))
+		window->sum = walk->now >= limit.shape.period.end ? 0 : window->sum;
+	else if (limit.quota != NULL)
+		(void) llmq_limit_advance(&limit, window, walk->now, generation);
+}
+
+/* "1 minute"; "day America/Los_Angeles"; "total"; NULL for concurrency. */
 static const char *
 period_text(const MeterWalk *walk, const LlmqQuota *quota, const LlmqWindow *window)
 {
-	if (quota->kind != LLMQ_WINDOW_CALENDAR)
+	if (quota->kind != LLMQ_WINDOW_CALENDAR || llmq_unit_calendar(window->unit) == LLMQ_CALENDAR_TOTAL)
 		return quota->period;
 	return psprintf("%s %s", quota->period,
 					quota->zone != NULL ? quota->zone : llmq_catalog_zone_name(walk->catalog, window->zone));
@@ -173,18 +176,23 @@ static void
 put_window(const MeterWalk *walk, Datum *values, bool *nulls, const LlmqWindow *window)
 {
 	const LlmqQuota *quota = quota_of(walk, window);
+	char		currency[LLMQ_CURRENCY_SIZE];
 	int64		at = 0;
 
 	if (quota == NULL)
 		return;
-	values[METER_QUOTA] = Int64GetDatum(window->quota);
+	values[METER_QUOTA] = Int64GetDatum(quota->budget != NULL ? quota->budget->id : window->quota);
 	llmq_put_text(values, nulls, METER_METRIC, llmq_metric_text(window->metric));
 	llmq_put_text(values, nulls, METER_PERIOD, period_text(walk, quota, window));
 	nulls[METER_PERIOD_START] = window->kind != LLMQ_WINDOW_CALENDAR;
 	values[METER_PERIOD_START] = TimestampTzGetDatum(window->head);
 	values[METER_USED] = Int64GetDatum(window->sum);
 	nulls[METER_AMOUNT] = quota->amount == LLMQ_NO_LIMIT;
-	values[METER_AMOUNT] = NumericGetDatum(int64_to_numeric(quota->amount));
+	if (quota->budget != NULL)
+		llmq_currency_text(quota->budget->currency, currency);
+	values[METER_AMOUNT] = NumericGetDatum(int64_to_numeric(quota->budget == NULL ? quota->amount :
+															llmq_budget_amount(quota, walk->subject, walk->now)));
+	llmq_put_text(values, nulls, METER_CURRENCY, quota->budget != NULL ? currency : NULL);
 	values[METER_REFUSED] = Int64GetDatum(window->refused);
 	values[METER_WOULD_REFUSE] = Int64GetDatum(window->would_refuse);
 	nulls[METER_RESETS_AT] = !resets_at(window, &at);
@@ -204,12 +212,13 @@ visit_meter(const LlmqCellHeader *state, HeapTuple tuple, void *context)
 	Datum		values[METER_NCOLUMNS];
 	bool		nulls[METER_NCOLUMNS] = {false};
 	char		part_kind;
-	TimestampTz now = GetCurrentTimestamp();
+	MeterWalk  *walk = context;
 
 	llmq_cell_key(tuple, LLMQ_LIVE_METER, &key);
 	part_kind = llmq_name_kind(key.part);
 	llmq_put_text(values, nulls, METER_SCOPE, llmq_scope_text(key.kind));
-	llmq_put_text(values, nulls, METER_SUBJECT, key.subject == 0 ? "" : llmq_name_text(key.subject));
+	walk->subject = key.subject == 0 ? "" : llmq_name_text(key.subject);
+	llmq_put_text(values, nulls, METER_SUBJECT, walk->subject);
 	llmq_put_text(values, nulls, METER_PART_KIND, part_kind == LLMQ_NAME_MODEL ? "model" :
 			 part_kind == LLMQ_NAME_FAMILY ? "family" : NULL);
 	llmq_put_text(values, nulls, METER_PART, llmq_name_text(key.part));
@@ -218,8 +227,8 @@ visit_meter(const LlmqCellHeader *state, HeapTuple tuple, void *context)
 		LlmqWindow	window;
 
 		memcpy(&window, stored, llmq_window_size(stored->kind));
-		bring_to_clock(&window, meter->generation, now);
-		put_window(context, values, nulls, &window);
+		bring_to_clock(walk, &window, meter->generation);
+		put_window(walk, values, nulls, &window);
 	}
 }
 
@@ -253,6 +262,7 @@ llmquota_meter_rows(PG_FUNCTION_ARGS)
 	InitMaterializedSRF(fcinfo, 0);
 	meters.result = (ReturnSetInfo *) fcinfo->resultinfo;
 	meters.catalog = llmq_catalog();
+	meters.now = GetCurrentTimestamp();
 	sort_quotas(&meters);
 	if (!RecoveryInProgress() && !XactReadOnly)
 		llmq_refusals_flush();

@@ -46,6 +46,7 @@
 #include "postgres.h"
 
 #include "common/int.h"
+#include "datatype/timestamp.h"
 
 #include "window.h"
 
@@ -93,6 +94,48 @@ llmq_window_span(int64 length, int64 slack)
 	int64		whole = add_saturated(Max(length, 1), Max(slack, 0));
 
 	return whole / (LLMQ_BUCKETS - 1) + (whole % (LLMQ_BUCKETS - 1) != 0);
+}
+
+/*
+ * From when on a total counts.  Nothing was picked before 2000, and with a
+ * start that is not negative the length of what never ends is a number.
+ */
+static int64
+total_start(int64 starts_at)
+{
+	return Max(starts_at, 0);
+}
+
+/*
+ * The period of a total that an instant is in: the one that never ends, or
+ * what is before it.  An end at LLMQ_WHEN_NEVER is infinity as a timestamp,
+ * and start and length of either add up to their end without saturation.
+ */
+void
+llmq_total_period(int64 starts_at, int64 at, LlmqPeriod *period)
+{
+	int64		start = total_start(starts_at);
+
+	period->start = start;
+	period->end = LLMQ_WHEN_NEVER;
+	period->next_end = LLMQ_WHEN_NEVER;
+	if (at < start)
+	{
+		period->start = Max(MIN_TIMESTAMP, start - LLMQ_WHEN_NEVER);
+		period->end = start;
+	}
+}
+
+/*
+ * Where other calendars have their zone, a total has its start, so that one
+ * that is given another start is counted anew.  0 for all that ever was.
+ */
+uint32
+llmq_total_hash(int64 starts_at)
+{
+	uint64		start = (uint64) total_start(starts_at);
+
+	return (uint32) (start ^ start >> 32);
 }
 
 /*
@@ -304,6 +347,19 @@ llmq_window_advance(LlmqWindow *window, const LlmqWindowShape *shape,
 }
 
 /*
+ * Has the window begun?  Only a total may begin later than it is counted in,
+ * and until then it is in a period that has an end; nobody should be refused
+ * for what is used in that.
+ */
+bool
+llmq_window_begun(const LlmqWindow *window)
+{
+	return window->kind != LLMQ_WINDOW_CALENDAR ||
+		llmq_unit_calendar(window->unit) != LLMQ_CALENDAR_TOTAL ||
+		add_saturated(window->head, window->span) == LLMQ_WHEN_NEVER;
+}
+
+/*
  * Would the amount admit the request now?  An amount of zero never does, not
  * even a request of zero.
  */
@@ -376,7 +432,7 @@ llmq_window_when(const LlmqWindow *window, int64 now, int64 amount, int64 reques
 static int64
 add_to_bucket(LlmqWindow *window, int64 number, int64 value)
 {
-	int64		applied = Min(value, PG_INT64_MAX - window->sum);
+	int64		applied = window->sum < 0 ? value : Min(value, PG_INT64_MAX - window->sum);
 
 	window->sum += applied;
 	if (window->kind == LLMQ_WINDOW_SLIDING)
@@ -431,7 +487,8 @@ find_pick(LlmqWindow *window, int64 picked_at, uint32 pick_generation)
 static int64
 refund(LlmqWindow *window, int64 *counted, int64 delta)
 {
-	int64		applied = Max(delta, -*counted);
+	/* what was handed on by the period before may have the sum begin below zero */
+	int64		applied = (window->flags & LLMQ_WINDOW_CARRIES) ? delta : Max(delta, -*counted);
 
 	*counted += applied;
 	if (counted != &window->sum)

@@ -49,8 +49,32 @@ typedef enum LlmqCalendarUnit
 	LLMQ_CALENDAR_WEEK,
 	LLMQ_CALENDAR_MONTH,
 	LLMQ_CALENDAR_QUARTER,
-	LLMQ_CALENDAR_YEAR
+	LLMQ_CALENDAR_YEAR,
+	LLMQ_CALENDAR_TOTAL			/* once: one period, which never ends */
 } LlmqCalendarUnit;
+
+/*
+ * A calendar is stored in one byte: its unit, and above it the month, less
+ * one, with which years begin and quarters are counted from.  Other units have
+ * no such month, and say January.
+ */
+static inline uint8
+llmq_unit(LlmqCalendarUnit calendar, int fiscal_month)
+{
+	return (uint8) (calendar | (fiscal_month - 1) << 4);
+}
+
+static inline LlmqCalendarUnit
+llmq_unit_calendar(uint8 unit)
+{
+	return (LlmqCalendarUnit) (unit & 0x0F);
+}
+
+static inline int
+llmq_unit_fiscal_month(uint8 unit)
+{
+	return (unit >> 4) + 1;
+}
 
 /* LlmqWindow.flags: what was used before began_at is not yet counted */
 #define LLMQ_WINDOW_SEEDING 0x01
@@ -78,9 +102,10 @@ typedef struct LlmqWindow
 	int64		quota;			/* llmquota.quota.id; of a cost window, see currency.h */
 	uint8		kind;			/* LlmqWindowKind */
 	uint8		metric;			/* LlmqMetric */
-	uint8		unit;			/* LlmqCalendarUnit; 0 if not a calendar */
+	uint8		unit;			/* llmq_unit(); 0 if not a calendar */
 	uint8		flags;			/* LLMQ_WINDOW_SEEDING */
-	uint32		zone;			/* llmq_zone_hash of the calendar's zone; 0 */
+	uint32		zone;			/* llmq_zone_hash of the calendar's zone, or
+								 * llmq_total_hash of a total's start; 0 */
 	uint32		since;			/* picks of an older generation don't count */
 	uint32		rebased;		/* refunds of an older generation are void */
 	int64		span;			/* length of a bucket, or of the period; 0 */
@@ -112,13 +137,16 @@ typedef struct LlmqWindowShape
 	int64		quota;
 	LlmqWindowKind kind;
 	LlmqMetric	metric;
-	LlmqCalendarUnit unit;		/* calendar only, else 0 */
+	uint8		unit;			/* calendar only: llmq_unit(), else 0 */
 	uint32		zone;			/* calendar only, else 0 */
 	int64		span;			/* sliding only: llmq_window_span() */
-	LlmqPeriod	period;			/* calendar only: llmq_zone_period() */
+	LlmqPeriod	period;			/* calendar only: llmq_zone_period(), or
+								 * llmq_total_period() */
 } LlmqWindowShape;
 
 /* Shape */
+extern void llmq_total_period(int64 starts_at, int64 at, LlmqPeriod *period);
+extern uint32 llmq_total_hash(int64 starts_at);
 extern int64 llmq_window_span(int64 length, int64 slack);
 extern void llmq_window_shape_of(const LlmqWindow *window, LlmqWindowShape *shape);
 extern bool llmq_window_stale(const LlmqWindowShape *shape, int64 now);
@@ -131,6 +159,7 @@ extern bool llmq_window_advance(LlmqWindow *window, const LlmqWindowShape *shape
 								int64 now, uint32 generation);
 
 /* Questions */
+extern bool llmq_window_begun(const LlmqWindow *window);
 extern bool llmq_window_fits(const LlmqWindow *window, int64 amount, int64 requested);
 extern int64 llmq_window_left(const LlmqWindow *window, int64 amount);
 extern int64 llmq_window_when(const LlmqWindow *window, int64 now,

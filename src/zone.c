@@ -17,7 +17,10 @@
  * altogether has no length.  Weeks (from Monday), months, quarters and years
  * begin with their first day, and each lasts until the next one that begins
  * later.  So periods follow each other without gap or overlap, and none of
- * them is empty.
+ * them is empty.  Years may begin with another month than January, and their
+ * quarters with them.
+ *
+ * A total has one period, which never ends, and no zone.
  */
 #include "postgres.h"
 
@@ -102,30 +105,36 @@ date_start(const pg_tz *zone, int date, pg_time_t *start)
  * 1), that a date belongs to.
  */
 static int
-period_date(LlmqCalendarUnit unit, int date, int later)
+period_date(uint8 unit, int date, int later)
 {
+	int			length;			/* of a period, in months */
+	int			passed;			/* of a fiscal year, before this month */
 	int			year;
 	int			month;
 	int			day;
 
-	j2date(date, &year, &month, &day);
-	switch (unit)
+	switch (llmq_unit_calendar(unit))
 	{
 		case LLMQ_CALENDAR_DAY:
 			return date + later;
 		case LLMQ_CALENDAR_WEEK:
 			return date - date % 7 + 7 * later; /* Julian day 0 was a Monday */
 		case LLMQ_CALENDAR_MONTH:
-			month += later;
+			length = 1;
 			break;
 		case LLMQ_CALENDAR_QUARTER:
-			month = (month - 1) / 3 * 3 + 1 + 3 * later;
+			length = 3;
 			break;
-		case LLMQ_CALENDAR_YEAR:
-			month = 1 + 12 * later;
+		default:
+			length = MONTHS_PER_YEAR;
 			break;
 	}
-	return month > 12 ? date2j(year + 1, month - 12, 1) : date2j(year, month, 1);
+	j2date(date, &year, &month, &day);
+	passed = (month + MONTHS_PER_YEAR - llmq_unit_fiscal_month(unit)) % MONTHS_PER_YEAR;
+	month += length * later - passed % length;
+	if (month > MONTHS_PER_YEAR)
+		return date2j(year + 1, month - MONTHS_PER_YEAR, 1);
+	return month < 1 ? date2j(year - 1, month + MONTHS_PER_YEAR, 1) : date2j(year, month, 1);
 }
 
 /*
@@ -133,7 +142,7 @@ period_date(LlmqCalendarUnit unit, int date, int later)
  * when.  *date is the first day of a period that begins no later than that.
  */
 static bool
-next_start(const pg_tz *zone, LlmqCalendarUnit unit, int *date, pg_time_t after, pg_time_t *start)
+next_start(const pg_tz *zone, uint8 unit, int *date, pg_time_t after, pg_time_t *start)
 {
 	do
 	{
@@ -165,10 +174,10 @@ llmq_zone_known(const char *name)
 
 /*
  * The period that contains an instant, and the end of the one after it.  False
- * for an unknown zone, or at the ends of time.
+ * for an unknown zone, at the ends of time, or for a total, which has none.
  */
 bool
-llmq_zone_period(const char *name, LlmqCalendarUnit unit, TimestampTz at, LlmqPeriod *period)
+llmq_zone_period(const char *name, uint8 unit, TimestampTz at, LlmqPeriod *period)
 {
 	pg_tz	   *zone = find_zone(name);
 	pg_time_t	second;
@@ -177,7 +186,7 @@ llmq_zone_period(const char *name, LlmqCalendarUnit unit, TimestampTz at, LlmqPe
 	pg_time_t	next_end;
 	int			date;
 
-	if (zone == NULL || !IS_VALID_TIMESTAMP(at))
+	if (zone == NULL || !IS_VALID_TIMESTAMP(at) || llmq_unit_calendar(unit) > LLMQ_CALENDAR_YEAR)
 		return false;
 	second = at / USECS_PER_SEC - (at % USECS_PER_SEC < 0 ? 1 : 0) + EPOCH_SECONDS;
 
@@ -199,6 +208,32 @@ llmq_zone_period(const char *name, LlmqCalendarUnit unit, TimestampTz at, LlmqPe
 		to_timestamp(start, &period->start) &&
 		to_timestamp(end, &period->end) &&
 		to_timestamp(next_end, &period->next_end);
+}
+
+/*
+ * "day"; "quarter from April".
+ */
+const char *
+llmq_unit_text(uint8 unit)
+{
+	static const char *const names[] = {
+		[LLMQ_CALENDAR_DAY] = "day",
+		[LLMQ_CALENDAR_WEEK] = "week",
+		[LLMQ_CALENDAR_MONTH] = "month",
+		[LLMQ_CALENDAR_QUARTER] = "quarter",
+		[LLMQ_CALENDAR_YEAR] = "year",
+		[LLMQ_CALENDAR_TOTAL] = "total"
+	};
+	static const char *const month_names[] = {
+		"January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
+		"December"
+	};
+	LlmqCalendarUnit calendar = llmq_unit_calendar(unit);
+	int			month = llmq_unit_fiscal_month(unit);
+
+	if (calendar > LLMQ_CALENDAR_TOTAL || month > MONTHS_PER_YEAR)
+		return "unknown";
+	return month == 1 ? names[calendar] : psprintf("%s from %s", names[calendar], month_names[month - 1]);
 }
 
 /*

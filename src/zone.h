@@ -13,9 +13,12 @@
 
 /* Not under a content lock: these may allocate and read tz files. */
 extern bool llmq_zone_known(const char *name);
-extern bool llmq_zone_period(const char *name, LlmqCalendarUnit unit, TimestampTz at, LlmqPeriod *period);
+extern bool llmq_zone_period(const char *name, uint8 unit, TimestampTz at, LlmqPeriod *period);
 
 /* What LlmqWindowShape.zone holds; the same for names that differ only in case. */
 extern uint32 llmq_zone_hash(const char *name);
+
+/* For people; may allocate. */
+extern const char *llmq_unit_text(uint8 unit);
 
 #endif							/* LLMQ_ZONE_H */

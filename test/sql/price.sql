@@ -126,5 +126,5 @@ BEGIN;
 SELECT status, cost FROM llmquota_record(:'lease', 1000, 100);
 ROLLBACK;
 SELECT work_left FROM llmquota_maintain();
-SELECT org, usage_source, cost, cost_base FROM llmquota.usage WHERE org IN ('undone', 'recovered') ORDER BY org;
+SELECT org, usage_source, cost, cost_base, cost_given FROM llmquota.usage WHERE org IN ('undone', 'recovered') ORDER BY org;
 SELECT * FROM llmquota_verify();

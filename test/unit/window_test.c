@@ -16,11 +16,15 @@
 #define HOUR (60 * MINUTE)
 #define DAY (24 * HOUR)
 
+/* The first and the last instant that a TimestampTz may be. */
+#define FIRST INT64CONST(-211813488000000000)
+#define LAST INT64CONST(9223371331199999999)
+
 enum
 {
 	EDGES, CLOSED, UTILISED, STILL, FORWARD, SLIGHTLY_BACK, FAR_BACK, BACK_LATE, VOIDED, SMALL_REFUND, OWN_BUCKET,
 	DEBT, SINCE, CALENDAR, CALENDAR_BACK, SETTLER, CONCURRENCY, WHEN, ZERO, LEFT, OVERFLOWING, END_OF_TIME, SHAPES,
-	STALE, SPAN, BARE, REFUSALS, EARLIER, EARLIER_MOVED, LOOSE, LOOSE_CALENDAR, PROMISES
+	STALE, SPAN, BARE, REFUSALS, EARLIER, EARLIER_MOVED, LOOSE, LOOSE_CALENDAR, UNITS, TOTAL, TOTAL_LATER, TOTAL_START, PROMISES
 };
 
 static Promise promises[PROMISES] = {
@@ -55,6 +59,10 @@ static Promise promises[PROMISES] = {
 	[EARLIER_MOVED] = {"where the ring has moved since, it counts as used now"},
 	[LOOSE] = {"a sliding window is loose until all that it held then has left, and after a move as long as before it"},
 	[LOOSE_CALENDAR] = {"a calendar window is loose from a clock before its period to the end of the period"},
+	[UNITS] = {"a calendar's unit and fiscal month are one byte, which without such a month is the unit alone"},
+	[TOTAL] = {"a total never ends: it opens never, knows its own shape, and counts whatever it was picked in it"},
+	[TOTAL_LATER] = {"a total that starts later has not begun until then, and begins at zero"},
+	[TOTAL_START] = {"a total with another start is another window; all starts before 2000 are one"},
 };
 
 /* A sliding window of 60 s: its buckets are the seconds. */
@@ -455,10 +463,6 @@ test_overflowing(void)
 	CHECK(&promises[OVERFLOWING], window.sum == 10, "sum " INT64_FORMAT, window.sum);
 }
 
-/* The first and the last instant that a TimestampTz may be. */
-#define FIRST INT64CONST(-211813488000000000)
-#define LAST INT64CONST(9223371331199999999)
-
 static void
 test_end_of_time(void)
 {
@@ -518,6 +522,89 @@ test_stale(void)
 	CHECK(&promises[STALE], llmq_window_stale(&daily, 102 * DAY + HOUR), "after");
 	CHECK(&promises[STALE], !llmq_window_stale(&sixty_seconds, 900 * DAY), "sliding");
 	CHECK(&promises[STALE], !llmq_window_stale(&in_flight, 900 * DAY), "concurrency");
+}
+
+static void
+test_units(void)
+{
+	for (LlmqCalendarUnit calendar = LLMQ_CALENDAR_DAY; calendar <= LLMQ_CALENDAR_TOTAL; calendar++)
+	{
+		CHECK(&promises[UNITS], llmq_unit(calendar, 1) == calendar, "not the unit alone");
+		for (int month = 1; month <= 12; month++)
+		{
+			uint8		unit = llmq_unit(calendar, month);
+
+			CHECK(&promises[UNITS], llmq_unit_calendar(unit) == calendar, "another unit");
+			CHECK(&promises[UNITS], llmq_unit_fiscal_month(unit) == month, "another month");
+		}
+	}
+}
+
+/* What a budget without a calendar is, at an instant. */
+static LlmqWindowShape
+total_shape(int64 starts_at, int64 at)
+{
+	LlmqWindowShape shape = {
+		.quota = 10, .kind = LLMQ_WINDOW_CALENDAR, .unit = llmq_unit(LLMQ_CALENDAR_TOTAL, 1),
+		.zone = llmq_total_hash(starts_at)
+	};
+
+	llmq_total_period(starts_at, at, &shape.period);
+	CHECK(&promises[TOTAL], shape.period.start <= at && at < shape.period.end, "another period");
+	CHECK(&promises[TOTAL], at < starts_at || shape.period.end == LLMQ_WHEN_NEVER, "it ends");
+	return shape;
+}
+
+static void
+test_total(void)
+{
+	static const int64 starts[] = {PG_INT64_MIN, FIRST, -1, 0, 100 * DAY, LAST};
+
+	for (int i = 0; i < (int) lengthof(starts); i++)
+	{
+		int64		start = Max(starts[i], 0);
+		LlmqWindowShape shape = total_shape(starts[i], start);
+		LlmqWindow	window = new_window(&shape, start);
+
+		CHECK(&promises[TOTAL], admit(&window, &shape, start, 10, 8), "not admitted");
+		CHECK(&promises[TOTAL], !admit(&window, &shape, LAST, 10, 3), "admitted too much");
+		CHECK(&promises[TOTAL], llmq_window_when(&window, LAST, 10, 3) == LLMQ_WHEN_NEVER, "opens again");
+		CHECK(&promises[TOTAL], llmq_window_begun(&window), "not begun");
+		llmq_window_shape_of(&window, &shape);
+		CHECK(&promises[TOTAL], shape.period.start == start && shape.period.end == LLMQ_WHEN_NEVER, "another shape");
+		CHECK(&promises[TOTAL], !llmq_window_stale(&shape, LAST) && !llmq_window_stale(&shape, start), "stale");
+		CHECK(&promises[TOTAL], llmq_window_correct(&window, start - 1, 1, -1) == 0, "given back from before");
+		CHECK(&promises[TOTAL], llmq_window_add_earlier(&window, start - 1, 1) == 0, "added from before");
+		CHECK(&promises[TOTAL], llmq_window_correct(&window, start, 1, -8) == -8, "not given back");
+		CHECK(&promises[TOTAL], llmq_window_add_earlier(&window, start, 4) == 4 && window.sum == 4, "not added");
+	}
+	CHECK(&promises[TOTAL_START], llmq_total_hash(FIRST) == 0 && llmq_total_hash(0) == 0, "not one");
+	CHECK(&promises[TOTAL_START], llmq_total_hash(DAY) != 0 && llmq_total_hash(DAY) != llmq_total_hash(2 * DAY), "one");
+}
+
+static void
+test_total_later(void)
+{
+	static const int64 starts[] = {0, 100 * DAY, LAST};
+
+	for (int i = 0; i < (int) lengthof(starts); i++)
+	{
+		int64		start = starts[i];
+		int64		before = start == 0 ? FIRST : start - 1;
+		LlmqWindowShape shape = total_shape(start, before);
+		LlmqWindow	window = new_window(&shape, before);
+
+		CHECK(&promises[TOTAL_LATER], !llmq_window_begun(&window), "begun");
+		CHECK(&promises[TOTAL_LATER], shape.period.start >= FIRST, "begins before the beginning of time");
+		CHECK(&promises[TOTAL_LATER], window.head + window.span == start, "does not last until its start");
+		llmq_window_charge(&window, before, 7);
+		llmq_window_shape_of(&window, &shape);
+		CHECK(&promises[TOTAL_LATER], !llmq_window_stale(&shape, LAST), "stale");
+		llmq_window_advance(&window, &shape, start, 1);
+		CHECK(&promises[TOTAL_LATER], llmq_window_begun(&window) && window.sum == 0, "not begun at zero");
+		CHECK(&promises[TOTAL_LATER], window.head == start && window.head + window.span == LLMQ_WHEN_NEVER, "ends");
+	}
+	CHECK(&promises[TOTAL_LATER], llmq_window_begun(&(LlmqWindow) {.kind = LLMQ_WINDOW_SLIDING}), "sliding");
 }
 
 static void
@@ -669,5 +756,8 @@ main(void)
 	test_earlier_moved();
 	test_loose();
 	test_loose_calendar();
+	test_units();
+	test_total();
+	test_total_later();
 	return promises_report(promises, PROMISES);
 }

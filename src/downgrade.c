@@ -1,0 +1,180 @@
+/*
+ * downgrade.c
+ *	  What budgets have answer in the place of a model.
+ *
+ * Which steps of its budgets a request has reached is known from what this backend saw of them last; where that is some
+ * step, or nothing was seen yet, the meters are read. The grant asks again under the locks: when a step has been reached
+ * meanwhile, whatever backend took the budget there, nothing is granted and the model is chosen anew. So the first pick
+ * after a threshold is crossed acts on it.
+ */
+#include "postgres.h"
+
+#include "utils/timestamp.h"
+
+#include "pick.h"
+
+/* Budgets whose steps a request has reached, and what they have answer. */
+typedef struct Answer
+{
+	LlmqModel  *requested;
+	LlmqModel  *model;			/* NULL: the one that was requested */
+	int64		budget;
+	int			steps;
+} Answer;
+
+/* The model that answers in the place of one that names it; NULL: none. */
+static LlmqModel *
+successor(const LlmqPick *pick, const LlmqModel *model)
+{
+	return model->downgrade_to == NULL ? NULL : llmq_names_find(pick->catalog->models, model->downgrade_to);
+}
+
+/* Is one model cheaper than another for this request? Nobody knows when one has no price: then the budget is right. */
+static bool
+is_cheaper(LlmqPick *pick, const LlmqModel *model, const LlmqModel *than)
+{
+	LlmqCost	cost;
+	LlmqCost	other;
+	TimestampTz now = GetCurrentTimestamp();
+
+	(void) llmq_cost_reserve(pick->catalog, model, &pick->demand.use, now, &cost);
+	(void) llmq_cost_reserve(pick->catalog, than, &pick->demand.use, now, &other);
+	llmq_cost_in_base(pick->catalog, &cost, now);
+	llmq_cost_in_base(pick->catalog, &other, now);
+	return !cost.base_known || !other.base_known || cost.base < other.base;
+}
+
+/* Takes into account a budget that has reached so many steps: of several, the cheapest model answers. */
+static void
+add_budget(LlmqPick *pick, const LlmqBudget *budget, int steps, Answer *answer)
+{
+	LlmqModel  *model = budget->step[steps - 1].model;
+
+	if (model == NULL)
+		model = successor(pick, answer->requested);
+	answer->steps += steps;
+	if (model == NULL || model == answer->requested || !is_cheaper(pick, model, answer->requested))
+		return;
+	if (answer->model != NULL && !is_cheaper(pick, model, answer->model))
+		return;
+	answer->model = model;
+	answer->budget = budget->id;
+}
+
+static bool
+has_steps(const LlmqMeter *meter)
+{
+	for (int i = 0; i < meter->nlimits; i++)
+		if (meter->limit[i].quota->budget != NULL && meter->limit[i].quota->budget->nsteps > 0)
+			return true;
+	return false;
+}
+
+/* Has some budget of a meter reached a step, as far as this backend knows? */
+static bool
+reached_step(const LlmqMeter *meter, TimestampTz now)
+{
+	for (int i = 0; i < meter->nlimits; i++)
+		if (llmq_limit_steps(&meter->limit[i], now) > 0)
+			return true;
+	return false;
+}
+
+/* Takes the budgets of a meter into account. */
+static void
+add_meter(LlmqPick *pick, LlmqMeter *meter, TimestampTz now, Answer *answer)
+{
+	if (!has_steps(meter))
+		return;
+	if (meter->seen_at == 0 || reached_step(meter, now))
+	{
+		bool		known = llmq_meter_read(&pick->live, meter, pick->scratch);
+		LlmqVerdict unused;
+
+		llmq_verdict_init(&unused);
+		llmq_plan_refresh(meter, now);
+		llmq_meter_check(meter, known ? pick->scratch : NULL, &pick->demand, now, &unused);
+	}
+	for (int i = 0; i < meter->nlimits; i++)
+	{
+		int			steps = llmq_limit_steps(&meter->limit[i], now);
+
+		if (steps > 0)
+			add_budget(pick, meter->limit[i].quota->budget, steps, answer);
+	}
+}
+
+/* What answers a request for a model. */
+static void
+find_answer(LlmqPick *pick, LlmqModel *model, Answer *answer)
+{
+	LlmqSubject *subjects[LLMQ_COMMON_SUBJECTS];
+	int			n = llmq_common_subjects(pick, model, subjects);
+	TimestampTz now = GetCurrentTimestamp();
+
+	*answer = (Answer) {.requested = model};
+	for (int i = 0; i < n; i++)
+	{
+		LlmqMeters *meters = llmq_plan_meters(pick->catalog, subjects[i], model);
+
+		for (int j = 0; j < meters->n; j++)
+			add_meter(pick, meters->meter[j], now, answer);
+	}
+}
+
+/* Is the model one that has been tried for the request, or that nobody may call? */
+static bool
+is_out(const LlmqDowngrade *downgrade, const LlmqModel *model)
+{
+	if (!model->enabled || model == downgrade->requested)
+		return true;
+	for (int i = 0; i < downgrade->ntried; i++)
+		if (downgrade->tried[i] == model)
+			return true;
+	return false;
+}
+
+/* The first of a chain of models that may be tried; NULL when there is none. */
+static LlmqModel *
+next_in_chain(LlmqPick *pick, LlmqModel *model)
+{
+	LlmqDowngrade *downgrade = &pick->downgrade;
+	Answer		answer;
+
+	for (int i = 0; model != NULL && is_out(downgrade, model); i++)
+		model = i < LLMQ_MAX_DOWNGRADES ? successor(pick, model) : NULL;
+	if (model == NULL || downgrade->ntried == LLMQ_MAX_DOWNGRADES)
+		return NULL;
+	downgrade->tried[downgrade->ntried++] = model;
+	find_answer(pick, model, &answer);
+	downgrade->steps = answer.steps;
+	return model;
+}
+
+/* The model to try for a request for this one; NULL when budgets have another answer, but none may be called. */
+LlmqModel *
+llmq_downgrade(LlmqPick *pick, LlmqModel *model)
+{
+	LlmqDowngrade *downgrade = &pick->downgrade;
+	Answer		answer;
+
+	memset(downgrade, 0, sizeof(LlmqDowngrade));
+	if (pick->catalog->budgets == NULL)
+		return model;
+	pick->model = model;
+	llmq_set_demand(pick);
+	find_answer(pick, model, &answer);
+	downgrade->steps = answer.steps;
+	if (answer.model == NULL)
+		return model;
+	downgrade->requested = model;
+	downgrade->budget = answer.budget;
+	return next_in_chain(pick, answer.model);
+}
+
+/* The model to try when no key can serve the one tried last; NULL when there is none. */
+LlmqModel *
+llmq_downgrade_next(LlmqPick *pick)
+{
+	return pick->downgrade.requested == NULL ? NULL : next_in_chain(pick, successor(pick, pick->model));
+}
