@@ -131,13 +131,22 @@ token_cost(const LlmqPricedCall *call, const LlmqPrice *price, int64 *cost)
 		!pg_add_s64_overflow(*cost, reserved, cost);
 }
 
+/* What a cost of a call that was picked then is in the base currency. */
+void
+llmq_cost_convert(const LlmqCatalog *catalog, int64 picked_at, LlmqCost *cost)
+{
+	int64		rate;
+
+	cost->base_known = cost->known && rate_at(catalog, cost->currency, picked_at, &rate) &&
+		llmq_money_convert(cost->amount, rate, RATE_ONE, &cost->base);
+}
+
 /* What a call cost; an amount that has no place in 64 bits is as one that nobody knows. */
 void
 llmq_cost_of(const LlmqCatalog *catalog, const LlmqPricedCall *call, LlmqCost *cost)
 {
 	const LlmqModel *model = call->model == NULL ? NULL : llmq_catalog_model(catalog, call->model);
 	const LlmqTariff *tariff = model == NULL ? NULL : (const LlmqTariff *) dated_at(model->tariffs, call->picked_at);
-	int64		rate;
 
 	memset(cost, 0, sizeof(LlmqCost));
 	strlcpy(cost->currency, tariff == NULL ? catalog->settings.base_currency : tariff->currency, LLMQ_CURRENCY_SIZE);
@@ -150,8 +159,7 @@ llmq_cost_of(const LlmqCatalog *catalog, const LlmqPricedCall *call, LlmqCost *c
 		cost->known = true;
 	else if (tariff != NULL)
 		cost->known = token_cost(call, &tariff->price, &cost->amount);
-	cost->base_known = cost->known && rate_at(catalog, cost->currency, call->picked_at, &rate) &&
-		llmq_money_convert(cost->amount, rate, RATE_ONE, &cost->base);
+	llmq_cost_convert(catalog, call->picked_at, cost);
 }
 
 /* An amount as SQL has it. */

@@ -58,6 +58,7 @@ typedef struct LlmqPricedCall
 
 extern void llmq_prices_load(LlmqCatalog *catalog, Snapshot snapshot);
 extern void llmq_cost_of(const LlmqCatalog *catalog, const LlmqPricedCall *call, LlmqCost *cost);
+extern void llmq_cost_convert(const LlmqCatalog *catalog, int64 picked_at, LlmqCost *cost);
 extern Numeric llmq_money_numeric(int64 money);
 extern bool llmq_money_read(Numeric amount, int64 *money);
 
