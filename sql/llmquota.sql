@@ -765,6 +765,50 @@ COMMENT ON COLUMN llmquota.usage_undone.latency_ms IS 'its latency; NULL: not kn
 COMMENT ON COLUMN llmquota.usage_undone.cost_base IS 'its cost in the base currency; NULL: not known';
 
 --
+-- Tables: what has become of costs. llmquota_reprice writes it.
+--
+
+CREATE TABLE llmquota.repricing (
+	id bigint GENERATED ALWAYS AS IDENTITY,
+	repriced_at timestamptz NOT NULL,
+	repriced_by text NOT NULL,
+	day date NOT NULL,
+	org text NOT NULL,
+	model text,
+	key text,
+	calls bigint NOT NULL,
+	currency_before text,
+	cost_before numeric,
+	currency_after text,
+	cost_after numeric,
+	difference numeric,
+	base_currency text NOT NULL,
+	base_before numeric NOT NULL,
+	base_after numeric NOT NULL,
+	base_difference numeric NOT NULL,
+	CONSTRAINT repricing_pkey PRIMARY KEY (id)
+);
+COMMENT ON TABLE llmquota.repricing IS 'by how much calls cost more, or less, since llmquota_reprice: for each time it was called a row by day, org, model, key, and currencies. Kept for as long as the ledger';
+COMMENT ON SEQUENCE llmquota.repricing_id_seq IS 'numbers of rows of llmquota.repricing';
+COMMENT ON COLUMN llmquota.repricing.id IS 'number of the row';
+COMMENT ON COLUMN llmquota.repricing.repriced_at IS 'when; the same for all rows of one call of llmquota_reprice';
+COMMENT ON COLUMN llmquota.repricing.repriced_by IS 'the role that was logged in';
+COMMENT ON COLUMN llmquota.repricing.day IS 'the UTC day in which the calls were picked';
+COMMENT ON COLUMN llmquota.repricing.org IS 'the org they were made for, as the ledger has it';
+COMMENT ON COLUMN llmquota.repricing.model IS 'their model; NULL: none';
+COMMENT ON COLUMN llmquota.repricing.key IS 'their key; NULL: none';
+COMMENT ON COLUMN llmquota.repricing.calls IS 'how many of them cost something else now';
+COMMENT ON COLUMN llmquota.repricing.currency_before IS 'currency of their costs before; NULL: their costs were not known';
+COMMENT ON COLUMN llmquota.repricing.cost_before IS 'what they cost before; NULL: not known';
+COMMENT ON COLUMN llmquota.repricing.currency_after IS 'currency of their costs now; NULL: their costs are not known any more';
+COMMENT ON COLUMN llmquota.repricing.cost_after IS 'what they cost now; NULL: not known';
+COMMENT ON COLUMN llmquota.repricing.difference IS 'cost_after less cost_before, a cost that is not known counted as 0; NULL: they are of two currencies';
+COMMENT ON COLUMN llmquota.repricing.base_currency IS 'the base currency of now';
+COMMENT ON COLUMN llmquota.repricing.base_before IS 'what llmquota.usage.cost_base came to before, as far as it was known';
+COMMENT ON COLUMN llmquota.repricing.base_after IS 'what it comes to now, as far as it is known';
+COMMENT ON COLUMN llmquota.repricing.base_difference IS 'base_after less base_before';
+
+--
 -- Tables: refusals. Maintenance writes them from llmquota.refusal_page.
 --
 
@@ -1621,6 +1665,12 @@ BEGIN ATOMIC
 		 WHERE m.ctid OPERATOR(pg_catalog.=) ANY (ARRAY(
 				SELECT o.ctid FROM llmquota.refusal_sample o WHERE o.minute OPERATOR(pg_catalog.<) (SELECT r.sample FROM retention r) LIMIT 10000))
 		RETURNING 1
+	), repricing AS (
+		DELETE FROM llmquota.repricing p
+		 WHERE p.ctid OPERATOR(pg_catalog.=) ANY (ARRAY(
+				SELECT o.ctid FROM llmquota.repricing o
+				 WHERE o.day OPERATOR(pg_catalog.<) (SELECT (r.usage AT TIME ZONE 'UTC')::date FROM retention r) LIMIT 10000))
+		RETURNING 1
 	), event AS (
 		DELETE FROM llmquota.event e
 		 WHERE e.ctid OPERATOR(pg_catalog.=) ANY (ARRAY(
@@ -1628,9 +1678,10 @@ BEGIN ATOMIC
 		RETURNING 1
 	)
 	SELECT (SELECT pg_catalog.count(*) FROM usage) OPERATOR(pg_catalog.+) (SELECT pg_catalog.count(*) FROM hourly)
-		   OPERATOR(pg_catalog.+) (SELECT pg_catalog.count(*) FROM sample) OPERATOR(pg_catalog.+) (SELECT pg_catalog.count(*) FROM event);
+		   OPERATOR(pg_catalog.+) (SELECT pg_catalog.count(*) FROM sample) OPERATOR(pg_catalog.+) (SELECT pg_catalog.count(*) FROM event)
+		   OPERATOR(pg_catalog.+) (SELECT pg_catalog.count(*) FROM repricing);
 END;
-COMMENT ON FUNCTION @extschema@.llmquota_drop_history(timestamptz) IS 'internal, a step of llmquota_maintain: deletes rows of llmquota.usage_hourly, llmquota.refusal_hourly, llmquota.refusal_sample and llmquota.event past their retention, at most 10000 of each; answers how many';
+COMMENT ON FUNCTION @extschema@.llmquota_drop_history(timestamptz) IS 'internal, a step of llmquota_maintain: deletes rows of llmquota.usage_hourly, llmquota.repricing, llmquota.refusal_hourly, llmquota.refusal_sample and llmquota.event past their retention, at most 10000 of each; answers how many';
 
 -- Says which rows of the ledger a role sees: all, those of its orgs, or none. The policies are the roles' own, so that
 -- they are dumped as their privileges are, and that they name the orgs: an index on the org can be used. Policies change
@@ -1657,7 +1708,7 @@ DECLARE
 										 WHERE g.role OPERATOR(pg_catalog.=) $1 AND g.kind OPERATOR(pg_catalog.=) 'analyst');
 	target pg_catalog.text;
 BEGIN
-	FOREACH target IN ARRAY '{usage,usage_hourly,refusal_hourly,refusal_sample}'::pg_catalog.text[] LOOP
+	FOREACH target IN ARRAY '{usage,usage_hourly,repricing,refusal_hourly,refusal_sample}'::pg_catalog.text[] LOOP
 		IF EXISTS (SELECT FROM pg_catalog.pg_policy p
 					WHERE p.polrelid OPERATOR(pg_catalog.=) pg_catalog.format('llmquota.%I', target)::pg_catalog.regclass
 					  AND p.polname::pg_catalog.text OPERATOR(pg_catalog.=) role) THEN
@@ -1703,6 +1754,7 @@ DECLARE
 		'@extschema@.llmquota_rename(pg_catalog.text, pg_catalog.text, pg_catalog.text), '
 		'@extschema@.llmquota_forget(pg_catalog.text, pg_catalog.text), '
 		'@extschema@.llmquota_rebuild(), '
+		'@extschema@.llmquota_reprice(pg_catalog.timestamptz, pg_catalog.timestamptz), '
 		'@extschema@.llmquota_key_state(pg_catalog.text, pg_catalog.text), '
 		'@extschema@.llmquota_lease_rows(), '
 		'@extschema@.llmquota_meter_rows(), '
@@ -1715,7 +1767,7 @@ DECLARE
 		'@extschema@.llmquota_names_valid(pg_catalog.text[]), '
 		'@extschema@.llmquota_zone_exists(pg_catalog.text)';
 	configuration CONSTANT pg_catalog.text := 'llmquota.provider, llmquota.account, llmquota.key, llmquota.model, llmquota.price, llmquota.exchange_rate, llmquota.route, llmquota.route_option, llmquota.org, llmquota.quota, llmquota.budget, llmquota.budget_step, llmquota.setting';
-	spend CONSTANT pg_catalog.text := 'llmquota.usage, llmquota.usage_hourly, llmquota.refusal_hourly';
+	spend CONSTANT pg_catalog.text := 'llmquota.usage, llmquota.usage_hourly, llmquota.repricing, llmquota.refusal_hourly';
 	histograms CONSTANT pg_catalog.text := '@extschema@.llmquota_percentile(bigint[], float8), '
 		'@extschema@.llmquota_histogram(int, bigint), '
 		'@extschema@.llmquota_histogram_sum(bigint[])';
@@ -2085,6 +2137,12 @@ BEGIN
 		   AND NOT EXISTS (SELECT FROM llmquota.usage_default d
 							WHERE d.picked_at OPERATOR(pg_catalog.>=) h.hour
 							  AND d.picked_at OPERATOR(pg_catalog.<) (h.hour OPERATOR(pg_catalog.+) '1 hour'::pg_catalog.interval));
+		UPDATE llmquota.repricing r SET org = pseudonym
+		 WHERE r.org OPERATOR(pg_catalog.=) bearer
+			OR EXISTS (SELECT FROM llmquota.former_name f
+						WHERE f.kind OPERATOR(pg_catalog.=) 'org' AND f.name OPERATOR(pg_catalog.=) r.org AND f.now_called OPERATOR(pg_catalog.=) bearer
+						  AND r.day OPERATOR(pg_catalog.>=) (f.picked_from AT TIME ZONE 'UTC')::pg_catalog.date
+						  AND r.day OPERATOR(pg_catalog.<=) (f.until AT TIME ZONE 'UTC')::pg_catalog.date);
 		-- two names of the org may have refusals in one hour, which are one name's now
 		WITH gone AS (
 			DELETE FROM llmquota.refusal_hourly r
@@ -2107,6 +2165,17 @@ END
 $$;
 COMMENT ON FUNCTION @extschema@.llmquota_forget(text, text) IS
 'Takes an org, or with session one of its sessions, out of the ledger: names become pseudonyms, request_id too, errors and tags are removed, and figures stay as they are. Answers the pseudonym, how many rows of the ledger it stands in, and how many calls are pending, whose rows may still come with the name of the org: call again until it is 0. session NULL: the whole org';
+
+--
+-- Functions: corrections
+--
+
+CREATE FUNCTION @extschema@.llmquota_reprice(since timestamptz, until timestamptz DEFAULT NULL)
+RETURNS SETOF llmquota.repricing
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'llmquota_reprice';
+COMMENT ON FUNCTION @extschema@.llmquota_reprice(timestamptz, timestamptz) IS
+'Computes anew what the calls cost that were picked from since on and before until (NULL: to the last), by the prices and exchange rates of now that are valid for them, and brings the ledger to it. Costs that applications have told stay, and are only converted anew. Answers the differences, which llmquota.repricing keeps; none when there are none. Calls may go on';
 
 --
 -- Functions: rows of the views
@@ -2722,6 +2791,7 @@ INSERT INTO llmquota.setting (name, value, unit, description) VALUES
 ALTER TABLE llmquota.usage ENABLE ROW LEVEL SECURITY;
 ALTER TABLE llmquota.usage_default ENABLE ROW LEVEL SECURITY;
 ALTER TABLE llmquota.usage_hourly ENABLE ROW LEVEL SECURITY;
+ALTER TABLE llmquota.repricing ENABLE ROW LEVEL SECURITY;
 ALTER TABLE llmquota.refusal_hourly ENABLE ROW LEVEL SECURITY;
 ALTER TABLE llmquota.refusal_sample ENABLE ROW LEVEL SECURITY;
 
@@ -2934,6 +3004,7 @@ REVOKE ALL ON FUNCTION
 	@extschema@.llmquota_cool(text, text, int, text, text),
 	@extschema@.llmquota_clear(text, text, text),
 	@extschema@.llmquota_rebuild(),
+	@extschema@.llmquota_reprice(timestamptz, timestamptz),
 	@extschema@.llmquota_histogram_count(bigint[], int, bigint),
 	@extschema@.llmquota_histogram_add(bigint[], bigint[]),
 	@extschema@.llmquota_histogram_trim(bigint[]),
@@ -3011,6 +3082,8 @@ SELECT pg_catalog.pg_extension_config_dump('llmquota.role_grant', '');
 SELECT pg_catalog.pg_extension_config_dump('llmquota.alias', '');
 SELECT pg_catalog.pg_extension_config_dump('llmquota.refusal_hourly', '');
 SELECT pg_catalog.pg_extension_config_dump('llmquota.refusal_sample', '');
+SELECT pg_catalog.pg_extension_config_dump('llmquota.repricing', '');
+SELECT pg_catalog.pg_extension_config_dump('llmquota.repricing_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('llmquota.event', '');
 SELECT pg_catalog.pg_extension_config_dump('llmquota.change', '');
 SELECT pg_catalog.pg_extension_config_dump('llmquota.usage_default', '');

@@ -245,8 +245,8 @@ row_columns(const LlmqLease *lease, const pg_uuid_t *uuid, const LlmqLedgerExtra
 }
 
 /* Makes a leaf the target of the executor's single-row changes. */
-static ResultRelInfo *
-open_target(Relation leaf, EState *estate)
+ResultRelInfo *
+llmq_ledger_target(Relation leaf, EState *estate)
 {
 	ResultRelInfo *target = makeNode(ResultRelInfo);
 
@@ -259,8 +259,8 @@ open_target(Relation leaf, EState *estate)
 	return target;
 }
 
-static void
-close_target(ResultRelInfo *target, EState *estate)
+void
+llmq_ledger_target_end(ResultRelInfo *target, EState *estate)
 {
 	ExecCloseIndices(target);
 	ExecResetTupleTable(estate->es_tupleTable, false);
@@ -283,7 +283,7 @@ static void
 insert_row(Relation leaf, const Datum *values, const bool *nulls)
 {
 	EState	   *estate = CreateExecutorState();
-	ResultRelInfo *target = open_target(leaf, estate);
+	ResultRelInfo *target = llmq_ledger_target(leaf, estate);
 	TupleTableSlot *row = ExecInitExtraTupleSlot(estate, RelationGetDescr(leaf), &TTSOpsVirtual);
 
 	copy_columns(values, nulls, row);
@@ -291,7 +291,7 @@ insert_row(Relation leaf, const Datum *values, const bool *nulls)
 	AfterTriggerBeginQuery();
 	ExecSimpleRelationInsert(target, estate, row);
 	AfterTriggerEndQuery(estate);
-	close_target(target, estate);
+	llmq_ledger_target_end(target, estate);
 }
 
 /* Writes the row of a settled lease in the caller's transaction, which must be the one that settled it. */
@@ -460,7 +460,7 @@ static void
 update_row(Relation leaf, TupleTableSlot *old, const Correction *correction)
 {
 	EState	   *estate = CreateExecutorState();
-	ResultRelInfo *target = open_target(leaf, estate);
+	ResultRelInfo *target = llmq_ledger_target(leaf, estate);
 	TupleTableSlot *row = ExecInitExtraTupleSlot(estate, RelationGetDescr(leaf), &TTSOpsVirtual);
 	EPQState	epq;
 
@@ -471,7 +471,7 @@ update_row(Relation leaf, TupleTableSlot *old, const Correction *correction)
 	ExecSimpleRelationUpdate(target, estate, &epq, old, row);
 	AfterTriggerEndQuery(estate);
 	EvalPlanQualEnd(&epq);
-	close_target(target, estate);
+	llmq_ledger_target_end(target, estate);
 }
 
 /* Locks a found row, in its last version. False when it is gone, or is not `expected` any more. */

@@ -5,6 +5,7 @@
 #ifndef LLMQ_LEDGER_H
 #define LLMQ_LEDGER_H
 
+#include "nodes/execnodes.h"
 #include "utils/jsonb.h"
 #include "utils/numeric.h"
 
@@ -44,6 +45,8 @@ extern bool llmq_ledger_find(const LlmqLeaseId *id, LlmqLedgerRow *row);
 extern bool llmq_ledger_correct(const LlmqLeaseId *id, const LlmqLease *lease, const LlmqLedgerExtra *extra);
 extern bool llmq_ledger_correct_expired(const LlmqLeaseId *id, const LlmqSettlement *settlement,
 										const LlmqLedgerExtra *extra, const LlmqCost *cost);
+extern ResultRelInfo *llmq_ledger_target(Relation leaf, EState *estate);
+extern void llmq_ledger_target_end(ResultRelInfo *target, EState *estate);
 extern char *llmq_ledger_leaf_name(int32 day);
 extern bool llmq_ledger_leaf_day(const char *name, int32 *day);
 extern int	llmq_ledger_recorded_in(void);

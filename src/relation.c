@@ -49,6 +49,7 @@ static const char *const relation_names[LLMQ_REL_COUNT] = {
 	[LLMQ_REL_CONFIG_TIME] = "config_time",
 	[LLMQ_REL_USAGE] = "usage",
 	[LLMQ_REL_USAGE_DEFAULT] = "usage_default",
+	[LLMQ_REL_REPRICING] = "repricing",
 };
 
 /* Reset by the relation cache's callback. */

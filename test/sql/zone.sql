@@ -1,4 +1,4 @@
--- Calendar periods: day, week, month, quarter and year in any zone, on nights of every kind.
+-- Calendar periods: day, week, month, quarter and year, also fiscal ones, in any zone, on nights of every kind.
 -- The functions are those of test/unit/zone_test.c, which is src/zone.c and nothing else.
 
 SET timezone = 'UTC';
@@ -32,6 +32,27 @@ INSERT INTO known VALUES
 	('UTC', 'quarter', '2026-09-30 12:00', '2026-07-01', '2026-10-01', '2027-01-01', 'the last quarter but one'),
 	('UTC', 'year', '2024-12-31 23:59:59.999999', '2024-01-01', '2025-01-01', '2026-01-01', 'the end of a leap year'),
 	('UTC', 'year', '0001-06-01 12:00 BC', '0001-01-01 BC', '0001-01-01', '0002-01-01', 'there is no year zero'),
+	('UTC', 'year from April', '2026-03-31 23:59:59.999999', '2025-04-01', '2026-04-01', '2027-04-01', 'the end of a fiscal year'),
+	('UTC', 'year from April', '2026-04-01 00:00', '2026-04-01', '2027-04-01', '2028-04-01', 'its beginning'),
+	('UTC', 'year from December', '2026-11-30 12:00', '2025-12-01', '2026-12-01', '2027-12-01', 'the latest it can begin'),
+	('UTC', 'year from December', '2026-12-31 12:00', '2026-12-01', '2027-12-01', '2028-12-01', 'in its first month'),
+	('UTC', 'year from March', '2024-02-29 23:59:59.999999', '2023-03-01', '2024-03-01', '2025-03-01', 'it ends with a leap day'),
+	('UTC', 'year from March', '2100-02-28 23:59:59.999999', '2099-03-01', '2100-03-01', '2101-03-01', 'and here with none'),
+	('UTC', 'year from October', '0001-02-01 12:00', '0001-10-01 BC', '0001-10-01', '0002-10-01', 'there is no year zero'),
+	('UTC', 'quarter from February', '2026-01-31 23:59:59.999999', '2025-11-01', '2026-02-01', '2026-05-01', 'a quarter over New Year'),
+	('UTC', 'quarter from March', '2024-02-29 12:00', '2023-12-01', '2024-03-01', '2024-06-01', 'it ends with a leap day'),
+	('UTC', 'quarter from November', '2026-10-31 12:00', '2026-08-01', '2026-11-01', '2027-02-01', 'the last quarter of a fiscal year'),
+	('UTC', 'quarter from April', '2026-10-15 12:00', '2026-10-01', '2027-01-01', '2027-04-01', 'quarters from April are those from January'),
+	('Asia/Kolkata', 'year from April', '2026-03-31 18:30', '2026-03-31 18:30', '2027-03-31 18:30', '2028-03-31 18:30', 'India''s fiscal year'),
+	('Asia/Bangkok', 'year from October', '2026-09-30 16:59:59.999999', '2025-09-30 17:00', '2026-09-30 17:00', '2027-09-30 17:00', 'Thailand''s'),
+	('Australia/Sydney', 'quarter from July', '2026-09-30 14:00', '2026-09-30 14:00', '2026-12-31 13:00', '2027-03-31 13:00', 'Australia''s, in which summer time begins'),
+	('Asia/Amman', 'year from April', '2022-03-31 20:59:59.999999', '2021-03-31 21:00', '2022-03-31 21:00', '2023-03-31 21:00', 'from winter, then from summer'),
+	('Asia/Beirut', 'quarter from April', '2019-03-31 20:59:59.999999', '2018-12-31 22:00', '2019-03-31 21:00', '2019-06-30 21:00', 'the day before it began at 01:00'),
+	('Africa/Cairo', 'day', '2026-04-23 22:00', '2026-04-23 22:00', '2026-04-24 21:00', '2026-04-25 21:00', 'begins at 01:00'),
+	('Africa/Cairo', 'day', '2026-10-29 20:59:59.999999', '2026-10-28 21:00', '2026-10-29 22:00', '2026-10-30 22:00', 'its last hour twice, the first time'),
+	('Africa/Cairo', 'day', '2026-10-29 21:00', '2026-10-28 21:00', '2026-10-29 22:00', '2026-10-30 22:00', 'and the second'),
+	('Antarctica/Troll', 'day', '2026-03-29 12:00', '2026-03-29 00:00', '2026-03-29 22:00', '2026-03-30 22:00', 'a day of 22 hours'),
+	('Antarctica/Troll', 'day', '2026-10-25 12:00', '2026-10-24 22:00', '2026-10-26 00:00', '2026-10-27 00:00', 'a day of 26 hours'),
 	('America/Los_Angeles', 'day', '2026-03-08 07:59:59.999999', '2026-03-07 08:00', '2026-03-08 08:00', '2026-03-09 07:00', 'midnight Pacific, before the short day'),
 	('America/Los_Angeles', 'day', '2026-03-08 12:00', '2026-03-08 08:00', '2026-03-09 07:00', '2026-03-10 07:00', 'midnight Pacific, a day of 23 hours'),
 	('America/Los_Angeles', 'day', '2026-11-01 12:00', '2026-11-01 07:00', '2026-11-02 08:00', '2026-11-03 08:00', 'midnight Pacific, a day of 25 hours'),
@@ -69,49 +90,98 @@ FROM known CROSS JOIN LATERAL zone_period(zone, unit, at) AS period
 WHERE (known.starts, known.ends, known.next_ends) IS DISTINCT FROM (period.starts, period.ends, period.next_ends);
 SELECT count(*) AS rows_compared FROM known;
 
+-- All units, by the names that people see. For the server's date_trunc() each is a field that begins so much later.
+CREATE TABLE unit AS
+SELECT field || CASE month WHEN 1 THEN '' ELSE to_char(make_date(2000, month, 1), '" from "FMMonth') END AS unit,
+	field, make_interval(months => month - 1) AS later
+FROM unnest('{day,week,month,quarter,year}'::text[]) AS field CROSS JOIN generate_series(1, 12) AS month
+WHERE month = 1 OR field IN ('quarter', 'year');
+CREATE FUNCTION local_start(field text, later interval, at timestamp) RETURNS timestamp LANGUAGE sql IMMUTABLE AS
+	'SELECT date_trunc(field, at - later) + later';
+CREATE TABLE some_unit AS SELECT * FROM unit WHERE later = '0' OR unit IN ('quarter from February', 'quarter from September', 'year from April', 'year from October');
+
 -- Everywhere, by definition. A period begins at the first instant whose local date is in it or later: so it begins a
 -- calendar unit that the zone's clock had not reached at any time in the three days before.
-CREATE FUNCTION violations(zone text, unit text, at timestamptz) RETURNS text LANGUAGE sql AS $$
+CREATE FUNCTION violations(zone text, unit text, field text, later interval, at timestamptz) RETURNS text LANGUAGE sql AS $$
 	SELECT concat_ws(', ',
 		CASE WHEN NOT (p.starts <= at AND at < p.ends AND p.ends < p.next_ends) THEN 'does not contain it' END,
 		CASE WHEN (p.starts, p.ends, p.next_ends) IS DISTINCT FROM (SELECT (q.starts, q.ends, q.next_ends) FROM zone_period(zone, unit, p.starts) q) THEN 'its first is another' END,
 		CASE WHEN (p.starts, p.ends, p.next_ends) IS DISTINCT FROM (SELECT (q.starts, q.ends, q.next_ends) FROM zone_period(zone, unit, p.ends - interval '1 us') q) THEN 'its last is another' END,
 		CASE WHEN (p.ends, p.next_ends) IS DISTINCT FROM (SELECT (q.starts, q.ends) FROM zone_period(zone, unit, p.ends) q) THEN 'the next is another' END,
-		CASE WHEN date_trunc(unit, p.starts AT TIME ZONE zone) < date_trunc(unit, at AT TIME ZONE zone) THEN 'begins too early' END,
-		CASE WHEN date_trunc(unit, p.starts AT TIME ZONE zone) <= (
-			SELECT max(date_trunc(unit, (p.starts - before) AT TIME ZONE zone))
+		CASE WHEN local_start(field, later, p.starts AT TIME ZONE zone) < local_start(field, later, at AT TIME ZONE zone) THEN 'begins too early' END,
+		CASE WHEN local_start(field, later, p.starts AT TIME ZONE zone) <= (
+			SELECT max(local_start(field, later, (p.starts - before) AT TIME ZONE zone))
 			FROM unnest('{1 us, 30 s, 30 min, 59 min, 1 h, 90 min, 2 h, 3 h, 23 h, 24 h, 25 h, 47 h, 48 h, 71 h}'::interval[]) AS before) THEN 'begins too late' END)
 	FROM zone_period(zone, unit, at) AS p
 $$;
 
-CREATE TABLE unit AS SELECT unnest('{day,week,month,quarter,year}'::text[]) AS unit;
-
--- Every hour and a half of the nights above, and of some more: clocks that went back a whole day, and Morocco's Ramadan.
-SELECT zone, unit, at, violations(zone, unit, at)
-FROM (SELECT zone, at - interval '2 days' AS since FROM known
+-- Every hour and a half of the nights above, and of some more: clocks that went back a whole day, and Morocco's Ramadan. Not
+-- of CET, which AT TIME ZONE, unlike SET timezone, takes for an abbreviation of a fixed offset.
+SELECT zone, unit, at, violations(zone, unit, field, later, at)
+FROM (SELECT zone, at - interval '2 days' AS since FROM known WHERE zone <> 'CET'
 	UNION SELECT * FROM (VALUES
 		('Pacific/Kwajalein', timestamptz '1969-09-28'), ('Pacific/Kwajalein', '1993-08-19'), ('Africa/Casablanca', '2026-02-13'),
 		('Africa/Casablanca', '2026-03-20'), ('America/Godthab', '2023-10-28'), ('Africa/Cairo', '2026-04-22'),
 		('Africa/Monrovia', '1972-01-05'), ('Antarctica/Troll', '2026-03-27'), ('America/Asuncion', '2023-09-29'),
 		('Asia/Amman', '2022-10-26'), ('Asia/Gaza', '2026-10-22'), ('Asia/Pyongyang', '2018-05-03')) AS more) AS nights
-CROSS JOIN unit
+CROSS JOIN some_unit
 CROSS JOIN LATERAL generate_series(since, since + interval '4 days', interval '90 min') AS at
-WHERE violations(zone, unit, at) <> '';
+WHERE violations(zone, unit, field, later, at) <> '';
 
 -- Where every day has one midnight, or none, it is what the server says of it.
 SELECT zone, unit, at, starts, ends
 FROM unnest('{UTC,Europe/Berlin,Europe/London,America/New_York,America/Los_Angeles,America/Santiago,Asia/Kolkata,Asia/Tehran,Asia/Tokyo,Australia/Sydney,Pacific/Auckland,Pacific/Chatham}'::text[]) AS zone
-CROSS JOIN unit
+CROSS JOIN some_unit
 CROSS JOIN generate_series(timestamptz '2023-12-28', '2026-01-05', interval '37 hours 11 min') AS at
 CROSS JOIN LATERAL zone_period(zone, unit, at) AS period
-WHERE starts IS DISTINCT FROM date_trunc(unit, at AT TIME ZONE zone) AT TIME ZONE zone
-   OR ends IS DISTINCT FROM (date_trunc(unit, at AT TIME ZONE zone) + CASE unit WHEN 'quarter' THEN '3 months' ELSE '1 ' || unit END::interval) AT TIME ZONE zone;
+WHERE starts IS DISTINCT FROM local_start(field, later, at AT TIME ZONE zone) AT TIME ZONE zone
+   OR ends IS DISTINCT FROM (local_start(field, later, at AT TIME ZONE zone) + CASE field WHEN 'quarter' THEN '3 months' ELSE '1 ' || field END::interval) AT TIME ZONE zone;
+
+-- To the microsecond, by reading the calendar on the wall: what date it is in the zone, every quarter of an hour, for three
+-- and a half years with a leap day among them, and nothing else. A day has begun when its date, or a later one, was shown for
+-- the first time, and a period when its first day, or a later one, has. No offset of these zones changes but at such a quarter.
+CREATE TABLE wall AS
+SELECT zone, since
+FROM unnest('{Pacific/Kiritimati,Etc/GMT+12,Asia/Kathmandu,Africa/Cairo,Africa/Casablanca,America/Havana,America/Santiago,Antarctica/Troll,Asia/Beirut,Australia/Lord_Howe,Pacific/Chatham}'::text[]) AS zone
+CROSS JOIN (VALUES (timestamptz '2023-10-28 00:00')) AS v (since)
+UNION ALL VALUES ('Pacific/Apia', timestamptz '2009-10-28 00:00'), ('America/St_Johns', '2007-10-28 00:00'), ('Asia/Pyongyang', '2015-06-28 00:00');
+
+-- The first instant of every date that was shown.
+CREATE TABLE day_shown AS
+SELECT zone, since, shown, min(at) AS starts
+FROM (SELECT zone, since, at, max((at AT TIME ZONE zone)::date) OVER (PARTITION BY zone ORDER BY at) AS shown
+	FROM wall CROSS JOIN LATERAL generate_series(since, since + interval '1260 days', interval '15 min') AS at) AS quarter
+GROUP BY zone, since, shown;
+SELECT zone, count(*) AS days, max(starts - since) AS until FROM day_shown GROUP BY zone ORDER BY zone;
+
+-- All units, years and quarters from every month; the first period that is whole, and all up to the last but one.
+CREATE TABLE wall_period AS
+SELECT zone, unit, starts, ends, next_ends
+FROM (SELECT zone, unit, since, min(starts) AS starts,
+		lead(min(starts)) OVER following AS ends, lead(min(starts), 2) OVER following AS next_ends
+	FROM day_shown CROSS JOIN unit
+	GROUP BY zone, since, unit, local_start(field, later, shown)
+	WINDOW following AS (PARTITION BY zone, unit ORDER BY min(starts))) AS period
+WHERE starts > since + interval '2 days' AND next_ends IS NOT NULL;
+SELECT unit, count(*) AS periods FROM wall_period WHERE zone = 'Africa/Cairo' GROUP BY unit ORDER BY unit;
+
+-- Those that differ at their first microsecond, their last, or in between: none. The one before ends where they start.
+SELECT w.*, probe.at, period.*
+FROM wall_period AS w
+CROSS JOIN LATERAL (VALUES (w.starts), (w.starts + (w.ends - w.starts) / 2), (w.ends - interval '1 us')) AS probe (at)
+CROSS JOIN LATERAL zone_period(w.zone, w.unit, probe.at) AS period
+WHERE (w.starts, w.ends, w.next_ends) IS DISTINCT FROM (period.starts, period.ends, period.next_ends);
+SELECT w.*, period.*
+FROM wall_period AS w
+CROSS JOIN LATERAL zone_period(w.zone, w.unit, w.starts - interval '1 us') AS period
+WHERE (w.starts, w.ends) IS DISTINCT FROM (period.ends, period.next_ends);
+SELECT count(*) > 20000 AS enough, count(*) FILTER (WHERE ends - starts NOT IN ('1 day', '7 days')) > 2000 AS uneven FROM wall_period;
 
 -- Every zone of the server, at times that differ from zone to zone, over three years and at some far ones; but those
--- four (CET, EET, MET, WET) that AT TIME ZONE, unlike SET timezone, takes for an abbreviation of a fixed offset.
-SELECT count(*) > 10000 AS tried, count(*) FILTER (WHERE violations(name, unit, at) <> '') AS violations
+-- four (CET, EET, MET, WET) that are abbreviations, too.
+SELECT count(*) > 10000 AS tried, count(*) FILTER (WHERE violations(name, unit, field, later, at) <> '') AS violations
 FROM (SELECT name, row_number() OVER (ORDER BY name) AS number FROM pg_timezone_names) AS zone
-CROSS JOIN unit
+CROSS JOIN some_unit
 CROSS JOIN LATERAL (
 	SELECT at + number * interval '97 min' AS at FROM generate_series(timestamptz '2024-01-01', '2026-12-31', interval '61 days 5 hours') AS at
 	UNION ALL SELECT unnest('{1950-03-26 00:30,1985-10-27 23:30,2099-12-31 23:59:59.999999,12000-02-29,290000-10-10}'::timestamptz[])) AS sample
@@ -122,11 +192,15 @@ SELECT zone, zone_known(zone), zone_period(zone, 'day', '2026-01-01') IS NULL AS
 FROM unnest(ARRAY['UTC', 'utc', 'Europe/Berlin', 'EST5EDT', 'XYZ-167', '', ' ', 'Mars/Olympus', 'Europe', 'Europe/', '../Europe/Berlin',
 	'../../../../etc/passwd', '/etc/localtime', 'UTC ', 'Europe/Berlín']) AS zone;
 SELECT zone_known(repeat('x', 10000)), zone_known(repeat('a', 255) || '5');
-SELECT violations('XYZ-167', unit, '2026-01-01 12:00'), violations('XYZ+167', unit, '2026-01-01 12:00') FROM unit;
+SELECT count(*), count(nullif(violations('XYZ-167', unit, field, later, '2026-01-01 12:00'), '')) AS east,
+	count(nullif(violations('XYZ+167', unit, field, later, '2026-01-01 12:00'), '')) AS west FROM unit;
 SELECT at, unit, zone_period('Pacific/Kiritimati', unit, at)
 FROM unnest('{-infinity,infinity,4714-11-24 BC,294276-12-31 23:59:59.999999,294276-12-30}'::timestamptz[]) WITH ORDINALITY AS t (at, n)
-CROSS JOIN unit
+CROSS JOIN some_unit
 ORDER BY n, unit;
+
+-- A total has no zone.
+SELECT zone_period('UTC', 'total', '2026-01-01');
 
 -- What is stored stays what it is.
 SELECT zone_hash(''), zone_hash('UTC'), zone_hash('Europe/Berlin') AS berlin, zone_hash('europe/BERLIN') AS again;

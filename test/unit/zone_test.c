@@ -19,20 +19,14 @@ PG_FUNCTION_INFO_V1(zone_period);
 PG_FUNCTION_INFO_V1(zone_known);
 PG_FUNCTION_INFO_V1(zone_hash);
 
-static LlmqCalendarUnit
+/* By the text that people see. */
+static uint8
 unit_of(const char *name)
 {
-	static const char *const names[] = {
-		[LLMQ_CALENDAR_DAY] = "day",
-		[LLMQ_CALENDAR_WEEK] = "week",
-		[LLMQ_CALENDAR_MONTH] = "month",
-		[LLMQ_CALENDAR_QUARTER] = "quarter",
-		[LLMQ_CALENDAR_YEAR] = "year"
-	};
-
-	for (int i = 0; i < (int) lengthof(names); i++)
-		if (strcmp(names[i], name) == 0)
-			return (LlmqCalendarUnit) i;
+	for (LlmqCalendarUnit calendar = LLMQ_CALENDAR_DAY; calendar <= LLMQ_CALENDAR_TOTAL; calendar++)
+		for (int month = 1; month <= MONTHS_PER_YEAR; month++)
+			if (strcmp(llmq_unit_text(llmq_unit(calendar, month)), name) == 0)
+				return llmq_unit(calendar, month);
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 			 errmsg("unknown unit \"%s\"", name)));
@@ -46,7 +40,7 @@ Datum
 zone_period(PG_FUNCTION_ARGS)
 {
 	char	   *zone = text_to_cstring(PG_GETARG_TEXT_PP(0));
-	LlmqCalendarUnit unit = unit_of(text_to_cstring(PG_GETARG_TEXT_PP(1)));
+	uint8		unit = unit_of(text_to_cstring(PG_GETARG_TEXT_PP(1)));
 	LlmqPeriod	period;
 	TupleDesc	descriptor;
 	Datum		values[3];
