@@ -306,7 +306,8 @@ llmq_quota_subject(LlmqQuota *quota, const LlmqRow *row, int first)
 
 	quota->scope = llmq_word_number(text_value(row, first), scopes);
 	quota->subject = text_value(row, first + 1);
-	quota->part = !is_null(row, first + 2) ? LLMQ_PART_MODEL : !is_null(row, first + 3) ? LLMQ_PART_FAMILY : LLMQ_PART_ALL;
+	quota->part = !is_null(row, first + 2) ? LLMQ_PART_MODEL :
+		!is_null(row, first + 3) ? LLMQ_PART_FAMILY : LLMQ_PART_ALL;
 	if (quota->part != LLMQ_PART_ALL)
 		quota->part_name = text_value(row, quota->part == LLMQ_PART_MODEL ? first + 2 : first + 3);
 }

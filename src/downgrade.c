@@ -2,8 +2,8 @@
  * downgrade.c
  *	  What budgets have answer in the place of a model.
  *
- * Which steps of its budgets a request has reached is known from what this backend saw of them last; where that is some
- * step, or nothing was seen yet, the meters are read. The grant asks again under the locks: when a step has been reached
+ * Which steps of its budgets a request has reached is known from what this backend saw of them last; where that is
+ * some step, or nothing was seen yet, the meters are read. The grant asks again under the locks: when a step has been reached
  * meanwhile, whatever backend took the budget there, nothing is granted and the model is chosen anew. So the first pick
  * after a threshold is crossed acts on it.
  */

@@ -46,6 +46,15 @@ typedef struct Excess
 	LlmqCorrection correction;
 } Excess;
 
+/* Has the excess counted in the currencies of a meter's budgets. */
+static void
+want_currencies(LlmqCosts *costs, const LlmqMeter *meter)
+{
+	for (int i = 0; i < meter->nlimits; i++)
+		if (meter->limit[i].quota->budget != NULL)
+			(void) llmq_costs_want(costs, meter->limit[i].quota->budget->currency);
+}
+
 /* Adds the meters of one subject that exist; one that has never counted anything is not created for this. */
 static void
 add_meters(Excess *excess, LlmqSubject *subject, const LlmqModel *model)
@@ -57,9 +66,7 @@ add_meters(Excess *excess, LlmqSubject *subject, const LlmqModel *model)
 		if (!llmq_meter_read(&excess->live, meters->meter[i], excess->scratch))
 			continue;
 		(void) llmq_set_add(&excess->set, LLMQ_LIVE_METER, meters->meter[i]->id);
-		for (int j = 0; j < meters->meter[i]->nlimits; j++)
-			if (meters->meter[i]->limit[j].quota->budget != NULL)
-				(void) llmq_costs_want(&excess->correction.from.costs, meters->meter[i]->limit[j].quota->budget->currency);
+		want_currencies(&excess->correction.from.costs, meters->meter[i]);
 	}
 }
 

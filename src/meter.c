@@ -243,7 +243,7 @@ check_limit(LlmqVerdict *verdict, const LlmqLimit *limit, const LlmqWindow *wind
 	refusal.when = llmq_window_when(window, now, amount, requested);
 	if (refusal.when == LLMQ_WHEN_UNKNOWN)
 		refusal.when = estimate_return(window->sum, state, now);
-	if (refusal.when == LLMQ_WHEN_NEVER &&
+	if (refusal.when == LLMQ_WHEN_NEVER && limit->quota->budget == NULL &&
 		requested <= usable_amount(limit, limit->quota->amount, demand->high_priority))
 		refusal.when = Max(limit->learned.observed_at + limit->learned_ttl, now + PROBE_WAIT);
 	refusal.full = !llmq_window_fits(window, amount, 1);

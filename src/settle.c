@@ -127,8 +127,8 @@ llmq_use_reserved(const LlmqLease *lease)
 }
 
 /*
- * What a settled lease is charged for, but for money. A figure that was not given stays as reserved, unless the provider answered with
- * a failure; an expired lease stays as reserved, because the call may have been made; a released one gives all back.
+ * What a settled lease is charged for, but for money. A figure that was not given stays as reserved, unless the
+ * provider answered with a failure; an expired lease stays as reserved, because the call may have been made; a released one gives all back.
  */
 LlmqUse
 llmq_use_tokens(const LlmqSlot *slot, const LlmqSettlement *settlement)
@@ -442,8 +442,8 @@ finish(LlmqLive *live, const LlmqLeaseId *id, LlmqLease *lease)
 }
 
 /*
- * Settles a lease that llmq_lease_look() found live, open or expired. `lease` goes in as it was seen and comes out as it
- * is now. False when somebody else changed the slot first: then look again. The current transaction gets an id.
+ * Settles a lease that llmq_lease_look() found live, open or expired. `lease` goes in as it was seen and comes out as
+ * it is now. False when somebody else changed the slot first: then look again. The current transaction gets an id.
  *
  * The change is durable when the transaction commits. Whoever answers to the caller before that makes it durable first.
  */
