@@ -117,6 +117,82 @@ COMMENT ON COLUMN llmquota.explain_result.http_status IS 'HTTP status of the ans
 COMMENT ON COLUMN llmquota.explain_result.lease IS 'the lease of the call that caused it; NULL: none did, or as for account';
 COMMENT ON COLUMN llmquota.explain_result.reason IS 'what somebody said; NULL: nothing, or as for account';
 
+CREATE TYPE llmquota.statement_result AS (
+	line text,
+	org text,
+	day date,
+	model text,
+	currency text,
+	calls bigint,
+	input_tokens bigint,
+	cached_tokens bigint,
+	output_tokens bigint,
+	cost numeric,
+	markup numeric,
+	amount numeric,
+	amount_due numeric
+);
+COMMENT ON TYPE llmquota.statement_result IS 'a row of llmquota_statement: what an org is billed for a month';
+COMMENT ON COLUMN llmquota.statement_result.line IS 'day: a model in a day; org: the sum of the org; total: the sum of the statement';
+COMMENT ON COLUMN llmquota.statement_result.org IS 'the org, or one below it; NULL in a total';
+COMMENT ON COLUMN llmquota.statement_result.day IS 'the day, in the time zone of the org that the statement is for; NULL in sums';
+COMMENT ON COLUMN llmquota.statement_result.model IS 'the model, by its name of now; NULL in sums, and for rows of the ledger without one';
+COMMENT ON COLUMN llmquota.statement_result.currency IS 'currency of the costs; NULL: nobody knows what the calls cost';
+COMMENT ON COLUMN llmquota.statement_result.calls IS 'calls, but for those that were released: failed and expired ones, too';
+COMMENT ON COLUMN llmquota.statement_result.input_tokens IS 'input tokens, where they are known';
+COMMENT ON COLUMN llmquota.statement_result.cached_tokens IS 'input tokens among them that providers read from their caches, where they are known';
+COMMENT ON COLUMN llmquota.statement_result.output_tokens IS 'output tokens, where they are known';
+COMMENT ON COLUMN llmquota.statement_result.cost IS 'what the calls cost, as the ledger has it; NULL: nobody knows';
+COMMENT ON COLUMN llmquota.statement_result.markup IS 'the markup of the org, as a fraction; NULL in a total';
+COMMENT ON COLUMN llmquota.statement_result.amount IS 'the cost with the markup, exact; NULL: the cost is not known';
+COMMENT ON COLUMN llmquota.statement_result.amount_due IS 'in sums: the amount rounded to what the currency is paid in, half away from zero; NULL: not a sum, or the cost is not known';
+
+CREATE TYPE llmquota.reconcile_result AS (
+	status text,
+	day date,
+	provider_model text,
+	model text,
+	account text,
+	key text,
+	requests_here numeric,
+	requests_there numeric,
+	requests_difference numeric,
+	input_tokens_here numeric,
+	input_tokens_there numeric,
+	input_tokens_difference numeric,
+	output_tokens_here numeric,
+	output_tokens_there numeric,
+	output_tokens_difference numeric,
+	currency text,
+	cost_here numeric,
+	cost_there numeric,
+	cost_difference numeric,
+	expired bigint,
+	unpriced bigint
+);
+COMMENT ON TYPE llmquota.reconcile_result IS 'a row of llmquota_reconcile: a day and model, in the ledger (here) and in the provider''s export (there)';
+COMMENT ON COLUMN llmquota.reconcile_result.status IS 'equal, different, only_here (in the ledger) or only_there (in the export)';
+COMMENT ON COLUMN llmquota.reconcile_result.day IS 'the day, in the time zone that was asked for; NULL: the export says none';
+COMMENT ON COLUMN llmquota.reconcile_result.provider_model IS 'the model, as the provider calls it; NULL: the export says none, or rows of the ledger without one';
+COMMENT ON COLUMN llmquota.reconcile_result.model IS 'the models of llmquota.model that have this name at the provider; NULL: none has';
+COMMENT ON COLUMN llmquota.reconcile_result.account IS 'the account; NULL: not compared by accounts, or the export says none';
+COMMENT ON COLUMN llmquota.reconcile_result.key IS 'the key; NULL: not compared by keys, or the export says none';
+COMMENT ON COLUMN llmquota.reconcile_result.requests_here IS 'calls of the ledger that the provider may have charged: not those that were released, nor those that it refused without using any tokens';
+COMMENT ON COLUMN llmquota.reconcile_result.requests_there IS 'requests in the export; NULL: it does not say, as with the others';
+COMMENT ON COLUMN llmquota.reconcile_result.requests_difference IS 'by how much there are more in the export; NULL: it does not say, as with the others';
+COMMENT ON COLUMN llmquota.reconcile_result.input_tokens_here IS 'input tokens in the ledger, where they are known';
+COMMENT ON COLUMN llmquota.reconcile_result.input_tokens_there IS 'input tokens in the export';
+COMMENT ON COLUMN llmquota.reconcile_result.input_tokens_difference IS 'by how much there are more in the export';
+COMMENT ON COLUMN llmquota.reconcile_result.output_tokens_here IS 'output tokens in the ledger, where they are known';
+COMMENT ON COLUMN llmquota.reconcile_result.output_tokens_there IS 'output tokens in the export';
+COMMENT ON COLUMN llmquota.reconcile_result.output_tokens_difference IS 'by how much there are more in the export';
+COMMENT ON COLUMN llmquota.reconcile_result.currency IS 'currency of the costs';
+COMMENT ON COLUMN llmquota.reconcile_result.cost_here IS 'what the calls cost by the ledger, where that is known in this currency';
+COMMENT ON COLUMN llmquota.reconcile_result.cost_there IS 'what they cost by the export';
+COMMENT ON COLUMN llmquota.reconcile_result.cost_difference IS 'by how much they cost more there';
+COMMENT ON COLUMN llmquota.reconcile_result.expired IS 'how many of requests_here nobody has recorded: they may have been made or not';
+COMMENT ON COLUMN llmquota.reconcile_result.unpriced IS 'how many of requests_here have no cost in this currency';
+
 --
 -- Tables: configuration. Plain DML; a change is effective in every backend at its next pick after the commit. Their
 -- pages are read directly, so they are heaps whatever default_table_access_method says.
@@ -1755,6 +1831,10 @@ DECLARE
 		'@extschema@.llmquota_forget(pg_catalog.text, pg_catalog.text), '
 		'@extschema@.llmquota_rebuild(), '
 		'@extschema@.llmquota_reprice(pg_catalog.timestamptz, pg_catalog.timestamptz), '
+		'@extschema@.llmquota_reconcile(pg_catalog.text, pg_catalog.regclass, pg_catalog.jsonb, pg_catalog.date, pg_catalog.date, pg_catalog.text, pg_catalog.text, pg_catalog.jsonb), '
+		'@extschema@.llmquota_check_reconcile(pg_catalog.text, pg_catalog.regclass, pg_catalog.jsonb, pg_catalog.text, pg_catalog.text, pg_catalog.jsonb), '
+		'@extschema@.llmquota_export_field(pg_catalog.regclass, pg_catalog.jsonb, pg_catalog.text), '
+		'@extschema@.llmquota_export_column(pg_catalog.regclass, pg_catalog.text, pg_catalog.text), '
 		'@extschema@.llmquota_key_state(pg_catalog.text, pg_catalog.text), '
 		'@extschema@.llmquota_lease_rows(), '
 		'@extschema@.llmquota_meter_rows(), '
@@ -1768,7 +1848,8 @@ DECLARE
 		'@extschema@.llmquota_zone_exists(pg_catalog.text)';
 	configuration CONSTANT pg_catalog.text := 'llmquota.provider, llmquota.account, llmquota.key, llmquota.model, llmquota.price, llmquota.exchange_rate, llmquota.route, llmquota.route_option, llmquota.org, llmquota.quota, llmquota.budget, llmquota.budget_step, llmquota.setting';
 	spend CONSTANT pg_catalog.text := 'llmquota.usage, llmquota.usage_hourly, llmquota.repricing, llmquota.refusal_hourly';
-	histograms CONSTANT pg_catalog.text := '@extschema@.llmquota_percentile(bigint[], float8), '
+	reports CONSTANT pg_catalog.text := '@extschema@.llmquota_statement(pg_catalog.text, pg_catalog.text), '
+		'@extschema@.llmquota_percentile(bigint[], float8), '
 		'@extschema@.llmquota_histogram(int, bigint), '
 		'@extschema@.llmquota_histogram_sum(bigint[])';
 	reading CONSTANT pg_catalog.text := 'llmquota.usage_current, llmquota.budget_raise, llmquota.budget_window, llmquota.alias, llmquota.former_name, llmquota.change, llmquota.event, llmquota.key_status, llmquota.lease, llmquota.meter_window, llmquota.observed_limit, llmquota.worker_status, llmquota.role_grant';
@@ -1790,9 +1871,9 @@ BEGIN
 	IF is_reader THEN
 		EXECUTE pg_catalog.format('GRANT USAGE ON SCHEMA llmquota TO %I', role);
 		EXECUTE pg_catalog.format('GRANT SELECT ON %s TO %I', spend, role);
-		EXECUTE pg_catalog.format('GRANT EXECUTE ON FUNCTION %s TO %I', histograms, role);
+		EXECUTE pg_catalog.format('GRANT EXECUTE ON FUNCTION %s TO %I', reports, role);
 	ELSE
-		EXECUTE pg_catalog.format('REVOKE ALL ON FUNCTION %s FROM %I', histograms, role);
+		EXECUTE pg_catalog.format('REVOKE ALL ON FUNCTION %s FROM %I', reports, role);
 		EXECUTE pg_catalog.format('REVOKE ALL ON %s FROM %I', spend, role);
 		EXECUTE pg_catalog.format('REVOKE ALL ON SCHEMA llmquota FROM %I', role);
 	END IF;
@@ -2176,6 +2257,347 @@ LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'llmquota_reprice';
 COMMENT ON FUNCTION @extschema@.llmquota_reprice(timestamptz, timestamptz) IS
 'Computes anew what the calls cost that were picked from since on and before until (NULL: to the last), by the prices and exchange rates of now that are valid for them, and brings the ledger to it. Costs that applications have told stay, and are only converted anew. Answers the differences, which llmquota.repricing keeps; none when there are none. Calls may go on';
+
+-- How many decimals amounts of a currency have when they are paid, as ISO 4217 has it.
+CREATE FUNCTION @extschema@.llmquota_minor_unit(currency text)
+RETURNS int
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+BEGIN ATOMIC
+	SELECT CASE WHEN currency OPERATOR(pg_catalog.=) ANY ('{BIF,CLP,DJF,GNF,ISK,JPY,KMF,KRW,PYG,RWF,UGX,UYI,VND,VUV,XAF,XOF,XPF}') THEN 0
+				WHEN currency OPERATOR(pg_catalog.=) ANY ('{BHD,IQD,JOD,KWD,LYD,OMR,TND}') THEN 3
+				WHEN currency OPERATOR(pg_catalog.=) ANY ('{CLF,UYW}') THEN 4
+				ELSE 2 END;
+END;
+COMMENT ON FUNCTION @extschema@.llmquota_minor_unit(text) IS 'internal: with how many decimals an amount of a currency is paid';
+
+-- The statement of an org and of all orgs below it, in the time zone of the first. Sums are exact: an amount is rounded
+-- where it is due, and nowhere before. Former names are looked up here, and not by llmquota.usage_current, so that rows of
+-- other orgs are passed over as they are read; that view is made further down.
+CREATE FUNCTION @extschema@.llmquota_statement_rows(
+	org text,
+	month text)
+RETURNS SETOF llmquota.statement_result
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET lock_timeout = 0
+AS $$
+BEGIN
+	RETURN QUERY
+	WITH RECURSIVE family AS (
+		SELECT $1 AS org, 0 AS level
+		UNION
+		SELECT o.org, f.level OPERATOR(pg_catalog.+) 1
+		  FROM family f
+		  JOIN llmquota.org o ON o.parent OPERATOR(pg_catalog.=) f.org
+		 WHERE f.level OPERATOR(pg_catalog.<) 16
+	), listed AS (
+		SELECT f.org, pg_catalog.min(f.level) AS level,
+			   COALESCE((SELECT o.markup FROM llmquota.org o WHERE o.org OPERATOR(pg_catalog.=) f.org), 0) AS markup
+		  FROM family f
+		 GROUP BY f.org
+	), span AS (
+		SELECT z.timezone,
+			   ($2 OPERATOR(pg_catalog.||) '-01')::pg_catalog.timestamp AT TIME ZONE z.timezone AS begins,
+			   (($2 OPERATOR(pg_catalog.||) '-01')::pg_catalog.timestamp OPERATOR(pg_catalog.+) '1 month'::pg_catalog.interval) AT TIME ZONE z.timezone AS ends
+		  FROM (SELECT COALESCE((SELECT o.timezone FROM llmquota.org o WHERE o.org OPERATOR(pg_catalog.=) $1), 'UTC') AS timezone) z
+	), used AS (
+		SELECT COALESCE(o.now_called, u.org) AS org,
+			   (u.picked_at AT TIME ZONE (SELECT s.timezone FROM span s))::pg_catalog.date AS day,
+			   COALESCE(m.now_called, u.model) AS model, u.currency,
+			   pg_catalog.count(*) AS calls,
+			   COALESCE(pg_catalog.sum(u.input_tokens), 0) AS input_tokens,
+			   COALESCE(pg_catalog.sum(u.cached_tokens), 0) AS cached_tokens,
+			   COALESCE(pg_catalog.sum(u.output_tokens), 0) AS output_tokens,
+			   pg_catalog.sum(u.cost) AS cost
+		  FROM llmquota.usage u
+		  LEFT JOIN llmquota.former_name o ON o.kind OPERATOR(pg_catalog.=) 'org' AND o.name OPERATOR(pg_catalog.=) u.org
+				AND u.recorded_at OPERATOR(pg_catalog.>=) o.since AND u.picked_at OPERATOR(pg_catalog.>=) o.picked_from AND u.picked_at OPERATOR(pg_catalog.<) o.until
+		  LEFT JOIN llmquota.former_name m ON m.kind OPERATOR(pg_catalog.=) 'model' AND m.name OPERATOR(pg_catalog.=) u.model
+				AND u.recorded_at OPERATOR(pg_catalog.>=) m.since AND u.picked_at OPERATOR(pg_catalog.>=) m.picked_from AND u.picked_at OPERATOR(pg_catalog.<) m.until
+		 WHERE u.picked_at OPERATOR(pg_catalog.>=) (SELECT s.begins FROM span s)
+		   AND u.picked_at OPERATOR(pg_catalog.<) (SELECT s.ends FROM span s)
+		   AND (COALESCE(u.status, '') OPERATOR(pg_catalog.<>) 'released' OR u.cost OPERATOR(pg_catalog.<>) 0)
+		   AND u.org OPERATOR(pg_catalog.=) ANY (ARRAY(
+				SELECT l.org FROM listed l
+				UNION
+				SELECT f.name FROM llmquota.former_name f JOIN listed l ON l.org OPERATOR(pg_catalog.=) f.now_called
+				 WHERE f.kind OPERATOR(pg_catalog.=) 'org'))
+		 GROUP BY 1, 2, 3, 4
+	), lines AS (
+		SELECT CASE WHEN GROUPING(u.org) OPERATOR(pg_catalog.=) 1 THEN 2 ELSE GROUPING(u.day) END AS kind,
+			   l.level, u.org, u.day, u.model, u.currency,
+			   pg_catalog.sum(u.calls)::pg_catalog.int8 AS calls, pg_catalog.sum(u.input_tokens)::pg_catalog.int8 AS input_tokens,
+			   pg_catalog.sum(u.cached_tokens)::pg_catalog.int8 AS cached_tokens, pg_catalog.sum(u.output_tokens)::pg_catalog.int8 AS output_tokens,
+			   pg_catalog.sum(u.cost) AS cost, l.markup,
+			   pg_catalog.sum(u.cost OPERATOR(pg_catalog.*) (1::pg_catalog.numeric OPERATOR(pg_catalog.+) l.markup)) AS amount
+		  FROM used u
+		  JOIN listed l ON l.org OPERATOR(pg_catalog.=) u.org
+		 GROUP BY GROUPING SETS ((l.level, u.org, l.markup, u.day, u.model, u.currency), (l.level, u.org, l.markup, u.currency), (u.currency))
+	)
+	SELECT ('{day,org,total}'::pg_catalog.text[])[s.kind OPERATOR(pg_catalog.+) 1], s.org, s.day, s.model, s.currency, s.calls,
+		   s.input_tokens, s.cached_tokens, s.output_tokens, s.cost, s.markup, s.amount,
+		   CASE WHEN s.kind OPERATOR(pg_catalog.>) 0 THEN pg_catalog.round(s.amount, @extschema@.llmquota_minor_unit(s.currency)) END
+	  FROM lines s
+	 ORDER BY s.kind OPERATOR(pg_catalog.=) 2, s.level, s.org, s.kind, s.day, s.model, s.currency;
+END
+$$;
+COMMENT ON FUNCTION @extschema@.llmquota_statement_rows(text, text) IS 'internal: the rows of llmquota_statement, whoever asks';
+
+CREATE FUNCTION @extschema@.llmquota_statement(org text, month text)
+RETURNS SETOF llmquota.statement_result
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'llmquota_statement';
+COMMENT ON FUNCTION @extschema@.llmquota_statement(text, text) IS
+'What an org is billed for a month (such as 2026-03) in its time zone: a row for each day, model and currency, and one for the sum of the org in each currency; the same for each org below it; and the sums of all. amount is the cost with the org''s markup, exact; amount_due, in sums only, is that rounded to what the currency is paid in, half away from zero. Of calls whose cost nobody knows currency and amounts are NULL. Who is bound to orgs by llmquota_grant may ask for these only';
+
+-- How a column of a provider's export is read, as an expression: a day, a name or a figure, by the field that it is.
+CREATE FUNCTION @extschema@.llmquota_export_column(usage_export regclass, field text, name text)
+RETURNS text
+LANGUAGE plpgsql STABLE PARALLEL UNSAFE
+AS $$
+DECLARE
+	found pg_catalog.regtype;
+	is_day CONSTANT boolean := field OPERATOR(pg_catalog.=) 'day';
+	is_name CONSTANT boolean := field OPERATOR(pg_catalog.=) ANY ('{model,account,key}'::pg_catalog.text[]);
+BEGIN
+	-- what a domain is of; domains of domains are not looked through
+	SELECT CASE WHEN t.typtype OPERATOR(pg_catalog.=) 'd' THEN t.typbasetype ELSE t.oid END INTO found
+	  FROM pg_catalog.pg_attribute a
+	  JOIN pg_catalog.pg_type t ON t.oid OPERATOR(pg_catalog.=) a.atttypid
+	 WHERE a.attrelid OPERATOR(pg_catalog.=) usage_export AND a.attname::pg_catalog.text OPERATOR(pg_catalog.=) name
+	   AND a.attnum OPERATOR(pg_catalog.>) 0 AND NOT a.attisdropped;
+	IF found IS NULL THEN
+		RAISE EXCEPTION USING ERRCODE = 'undefined_column',
+			MESSAGE = pg_catalog.format('%s has no column "%s"', usage_export, name),
+			HINT = pg_catalog.format('Say in mapping which column is the %s: {"%s": "..."}.', field, field);
+	END IF;
+	IF is_name AND found OPERATOR(pg_catalog.=) ANY ('{pg_catalog.text,pg_catalog.varchar,pg_catalog.bpchar,pg_catalog.name}'::pg_catalog.regtype[]) THEN
+		RETURN pg_catalog.format('e.%I::pg_catalog.text', name);
+	ELSIF is_day AND found OPERATOR(pg_catalog.=) ANY ('{pg_catalog.date,pg_catalog.timestamp}'::pg_catalog.regtype[]) THEN
+		RETURN pg_catalog.format('e.%I::pg_catalog.date', name);
+	ELSIF is_day AND found OPERATOR(pg_catalog.=) 'pg_catalog.timestamptz'::pg_catalog.regtype THEN
+		RETURN pg_catalog.format('(e.%I AT TIME ZONE $2)::pg_catalog.date', name);
+	ELSIF is_day AND found OPERATOR(pg_catalog.=) ANY ('{pg_catalog.int4,pg_catalog.int8}'::pg_catalog.regtype[]) THEN
+		RETURN pg_catalog.format('(pg_catalog.to_timestamp(e.%I) AT TIME ZONE $2)::pg_catalog.date', name);
+	ELSIF NOT is_name AND NOT is_day
+		AND found OPERATOR(pg_catalog.=) ANY ('{pg_catalog.int2,pg_catalog.int4,pg_catalog.int8,pg_catalog.numeric}'::pg_catalog.regtype[]) THEN
+		RETURN pg_catalog.format('COALESCE(e.%I, 0)::pg_catalog.numeric', name);
+	END IF;
+	RAISE EXCEPTION USING ERRCODE = 'datatype_mismatch',
+		MESSAGE = pg_catalog.format('column "%s" of %s is of type %s, which cannot be the %s', name, usage_export, found, field),
+		HINT = pg_catalog.format('It has to be %s. A view of the table can convert it.',
+			CASE WHEN is_name THEN 'a text'
+				 WHEN is_day THEN 'a date, a timestamp, or an integer, in seconds since 1970'
+				 ELSE 'an integer or numeric' END);
+END
+$$;
+COMMENT ON FUNCTION @extschema@.llmquota_export_column(regclass, text, text) IS 'internal: how llmquota_reconcile reads a column of a provider''s export';
+
+-- How a field of a provider's export is read; NULL: it does not have it. Of several columns the sum is read.
+CREATE FUNCTION @extschema@.llmquota_export_field(usage_export regclass, mapping jsonb, field text)
+RETURNS text
+LANGUAGE plpgsql STABLE PARALLEL UNSAFE
+AS $$
+DECLARE
+	given CONSTANT pg_catalog.jsonb := mapping OPERATOR(pg_catalog.->) field;
+	required CONSTANT boolean := field OPERATOR(pg_catalog.=) ANY ('{day,model}'::pg_catalog.text[]);
+	has_column CONSTANT boolean := EXISTS (
+		SELECT FROM pg_catalog.pg_attribute a
+		 WHERE a.attrelid OPERATOR(pg_catalog.=) usage_export AND a.attname::pg_catalog.text OPERATOR(pg_catalog.=) field
+		   AND a.attnum OPERATOR(pg_catalog.>) 0 AND NOT a.attisdropped);
+	kind CONSTANT pg_catalog.text := COALESCE(pg_catalog.jsonb_typeof(given), CASE WHEN has_column OR required THEN 'same' ELSE 'null' END);
+BEGIN
+	IF kind OPERATOR(pg_catalog.=) 'null' AND NOT required THEN
+		RETURN NULL;
+	ELSIF kind OPERATOR(pg_catalog.=) 'same' THEN
+		RETURN @extschema@.llmquota_export_column(usage_export, field, field);
+	ELSIF kind OPERATOR(pg_catalog.=) 'string' THEN
+		RETURN @extschema@.llmquota_export_column(usage_export, field, given OPERATOR(pg_catalog.#>>) '{}');
+	ELSIF kind OPERATOR(pg_catalog.=) 'array' AND given OPERATOR(pg_catalog.<>) '[]'
+		AND field OPERATOR(pg_catalog.=) ANY ('{requests,input_tokens,output_tokens,cost}'::pg_catalog.text[])
+		AND NOT EXISTS (SELECT FROM pg_catalog.jsonb_array_elements(given) e WHERE pg_catalog.jsonb_typeof(e.value) OPERATOR(pg_catalog.<>) 'string') THEN
+		RETURN (SELECT pg_catalog.string_agg(@extschema@.llmquota_export_column(usage_export, field, e.value), ' OPERATOR(pg_catalog.+) ')
+				  FROM pg_catalog.jsonb_array_elements_text(given) e);
+	END IF;
+	RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+		MESSAGE = pg_catalog.format('cannot read the %s from %s', field, given),
+		HINT = 'Give the name of a column, several names as an array for a figure that is their sum, or null for a field that is not to be compared; day and model have to be.';
+END
+$$;
+COMMENT ON FUNCTION @extschema@.llmquota_export_field(regclass, jsonb, text) IS 'internal: how llmquota_reconcile reads a field of a provider''s export; NULL: it is not to be compared';
+
+-- Raises when arguments of llmquota_reconcile make no sense.
+CREATE FUNCTION @extschema@.llmquota_check_reconcile(provider text, usage_export regclass, mapping jsonb, timezone text, currency text, names jsonb)
+RETURNS void
+LANGUAGE plpgsql STABLE PARALLEL UNSAFE
+AS $$
+DECLARE
+	wrong pg_catalog.text;
+BEGIN
+	IF provider IS NULL OR usage_export IS NULL THEN
+		RAISE EXCEPTION USING ERRCODE = 'null_value_not_allowed',
+			MESSAGE = 'provider and usage_export must not be NULL';
+	END IF;
+	IF NOT EXISTS (SELECT FROM llmquota.provider p WHERE p.provider OPERATOR(pg_catalog.=) $1) THEN
+		RAISE EXCEPTION USING ERRCODE = 'undefined_object',
+			MESSAGE = pg_catalog.format('provider "%s" does not exist', provider),
+			HINT = 'SELECT provider FROM llmquota.provider shows the providers.';
+	END IF;
+	IF pg_catalog.jsonb_typeof(mapping) OPERATOR(pg_catalog.<>) 'object' THEN
+		RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+			MESSAGE = 'mapping is not an object',
+			HINT = 'Use an object such as {"day": "usage_date", "input_tokens": ["uncached", "cached"]}.';
+	END IF;
+	SELECT k INTO wrong FROM pg_catalog.jsonb_object_keys(mapping) k
+	 WHERE k OPERATOR(pg_catalog.<>) ALL ('{day,model,account,key,requests,input_tokens,output_tokens,cost}'::pg_catalog.text[]) LIMIT 1;
+	IF FOUND THEN
+		RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+			MESSAGE = pg_catalog.format('unknown field "%s" in mapping', wrong),
+			HINT = 'Use day, model, account, key, requests, input_tokens, output_tokens and cost.';
+	END IF;
+	IF pg_catalog.jsonb_typeof(names) OPERATOR(pg_catalog.<>) 'object'
+	   OR EXISTS (SELECT FROM pg_catalog.jsonb_each(names) n
+				   WHERE n.key OPERATOR(pg_catalog.<>) ALL ('{model,account,key}'::pg_catalog.text[])
+					  OR pg_catalog.jsonb_typeof(n.value) OPERATOR(pg_catalog.<>) 'object') THEN
+		RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+			MESSAGE = 'names is not an object of model, account and key',
+			HINT = 'Use an object such as {"key": {"its name in the export": "its name here"}}.';
+	END IF;
+	IF NOT @extschema@.llmquota_zone_exists(timezone) THEN
+		RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+			MESSAGE = pg_catalog.format('time zone "%s" not recognized', timezone),
+			HINT = 'SELECT name FROM pg_timezone_names shows the time zones.';
+	END IF;
+	IF currency OPERATOR(pg_catalog.!~) '^[A-Z]{3}$' THEN
+		RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+			MESSAGE = pg_catalog.format('"%s" is not a currency', currency),
+			HINT = 'Use three capital letters.';
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION @extschema@.llmquota_check_reconcile(text, regclass, jsonb, text, text, jsonb) IS 'internal: checks the arguments of llmquota_reconcile';
+
+-- The table of the export is read with the caller's privileges, like everything here. Both sides are added up by day and by
+-- the names that the provider has for models; then rows of the same are put together, whichever side they are of.
+-- Parameters of the query: 1 the provider, 2 the time zone, 3 and 4 the first and last day, 5 the currency, 6 its being the
+-- base currency, 7 the names.
+CREATE FUNCTION @extschema@.llmquota_reconcile(
+	provider text,
+	usage_export regclass,
+	mapping jsonb DEFAULT NULL,
+	first_day date DEFAULT NULL,
+	last_day date DEFAULT NULL,
+	timezone text DEFAULT NULL,
+	currency text DEFAULT NULL,
+	names jsonb DEFAULT NULL)
+RETURNS SETOF llmquota.reconcile_result
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET jit = off
+AS $$
+DECLARE
+	base CONSTANT pg_catalog.text := COALESCE((SELECT s.value FROM llmquota.setting s WHERE s.name OPERATOR(pg_catalog.=) 'base_currency'), 'USD');
+	zone CONSTANT pg_catalog.text := COALESCE(timezone, (SELECT p.timezone FROM llmquota.provider p WHERE p.provider OPERATOR(pg_catalog.=) $1));
+	asked CONSTANT pg_catalog.jsonb := COALESCE(mapping, '{}');
+	field record;
+	reads pg_catalog.text := '';
+	sums pg_catalog.text := '';
+	figures pg_catalog.text := '';
+	differences pg_catalog.text := '';
+	read pg_catalog.text;
+	export pg_catalog.text;
+	by_account boolean;
+	by_key boolean;
+	first pg_catalog.date := first_day;
+	last pg_catalog.date := last_day;
+BEGIN
+	PERFORM @extschema@.llmquota_check_reconcile(provider, usage_export, asked, zone, currency, COALESCE(names, '{}'));
+	FOR field IN
+		SELECT f.name, f.is_figure
+		  FROM (VALUES (1, 'day', false), (2, 'model', false), (3, 'account', false), (4, 'key', false), (5, 'requests', true),
+					   (6, 'input_tokens', true), (7, 'output_tokens', true), (8, 'cost', true)) f (place, name, is_figure)
+		 ORDER BY f.place
+	LOOP
+		read := @extschema@.llmquota_export_field(usage_export, asked, field.name);
+		reads := reads OPERATOR(pg_catalog.||) pg_catalog.format(', %s AS %I',
+			COALESCE(read, CASE WHEN field.is_figure THEN 'NULL::pg_catalog.numeric' ELSE 'NULL::pg_catalog.text' END), field.name);
+		by_account := CASE WHEN field.name OPERATOR(pg_catalog.=) 'account' THEN read IS NOT NULL ELSE by_account END;
+		by_key := CASE WHEN field.name OPERATOR(pg_catalog.=) 'key' THEN read IS NOT NULL ELSE by_key END;
+		IF field.is_figure THEN
+			sums := sums OPERATOR(pg_catalog.||) pg_catalog.format(', pg_catalog.sum(e.%1$I) AS %1$I', field.name);
+			figures := figures OPERATOR(pg_catalog.||) pg_catalog.format(
+				', COALESCE(pg_catalog.sum(b.%1$I) FILTER (WHERE b.here), 0) AS %2$I, %3$s AS %4$I', field.name, field.name OPERATOR(pg_catalog.||) '_here',
+				CASE WHEN read IS NULL THEN 'NULL::pg_catalog.numeric'
+					 ELSE pg_catalog.format('COALESCE(pg_catalog.sum(b.%I) FILTER (WHERE NOT b.here), 0)', field.name) END,
+				field.name OPERATOR(pg_catalog.||) '_there');
+			differences := differences OPERATOR(pg_catalog.||) CASE WHEN read IS NOT NULL THEN pg_catalog.format(
+				' OR r.%I OPERATOR(pg_catalog.<>) r.%I', field.name OPERATOR(pg_catalog.||) '_here', field.name OPERATOR(pg_catalog.||) '_there') ELSE '' END;
+		END IF;
+	END LOOP;
+	IF differences OPERATOR(pg_catalog.=) '' THEN
+		RAISE EXCEPTION USING ERRCODE = 'undefined_column',
+			MESSAGE = pg_catalog.format('%s has no figure to compare', usage_export),
+			HINT = 'Say in mapping which columns are the requests, input_tokens, output_tokens or cost.';
+	END IF;
+
+	export := pg_catalog.format('SELECT %s FROM %s e', pg_catalog.substr(reads, 3), usage_export);
+	IF first IS NULL OR last IS NULL THEN
+		EXECUTE pg_catalog.format('SELECT COALESCE($1, pg_catalog.min(e.day)), COALESCE($3, pg_catalog.max(e.day)) FROM (%s) e', export)
+		   INTO first, last USING first, zone, last;
+	END IF;
+	RETURN QUERY EXECUTE pg_catalog.format(
+		'WITH known AS ('
+		'	SELECT m.model, COALESCE(m.provider_model, m.model) AS name FROM llmquota.model m WHERE m.provider OPERATOR(pg_catalog.=) $1'
+		'), call AS ('
+		'	SELECT (u.picked_at AT TIME ZONE $2)::pg_catalog.date AS day, COALESCE(k.name, u.model) AS name, %1$s AS account, %2$s AS key,'
+		'		   u.status, u.input_tokens, u.output_tokens,'
+		'		   CASE WHEN u.currency OPERATOR(pg_catalog.=) $5 THEN u.cost WHEN $6 THEN u.cost_base END AS cost'
+		'	  FROM llmquota.usage_current u LEFT JOIN known k ON k.model OPERATOR(pg_catalog.=) u.model'
+		'	 WHERE u.provider OPERATOR(pg_catalog.=) $1 AND u.picked_at OPERATOR(pg_catalog.>=) ($3::pg_catalog.timestamp AT TIME ZONE $2)'
+		'	   AND u.picked_at OPERATOR(pg_catalog.<) (($4 OPERATOR(pg_catalog.+) 1)::pg_catalog.timestamp AT TIME ZONE $2)'
+		'	   AND COALESCE(u.status, '''') OPERATOR(pg_catalog.<>) ''released'''
+		'	   AND (COALESCE(u.status, '''') OPERATOR(pg_catalog.<>) ''error'' OR u.http_status IS NULL OR u.input_tokens IS NOT NULL OR u.output_tokens IS NOT NULL)'
+		'), here AS ('
+		'	SELECT c.day, c.name, c.account, c.key, pg_catalog.count(*)::pg_catalog.numeric AS requests, pg_catalog.sum(c.input_tokens) AS input_tokens,'
+		'		   pg_catalog.sum(c.output_tokens) AS output_tokens, pg_catalog.sum(c.cost) AS cost,'
+		'		   pg_catalog.count(*) FILTER (WHERE c.status OPERATOR(pg_catalog.=) ''expired'') AS expired,'
+		'		   pg_catalog.count(*) FILTER (WHERE c.cost IS NULL) AS unpriced'
+		'	  FROM call c GROUP BY c.day, c.name, c.account, c.key'
+		'), there AS ('
+		'	SELECT e.day, COALESCE($7 OPERATOR(pg_catalog.->) ''model'' OPERATOR(pg_catalog.->>) e.model, e.model) AS model,'
+		'		   COALESCE($7 OPERATOR(pg_catalog.->) ''account'' OPERATOR(pg_catalog.->>) e.account, e.account) AS account,'
+		'		   COALESCE($7 OPERATOR(pg_catalog.->) ''key'' OPERATOR(pg_catalog.->>) e.key, e.key) AS key%3$s'
+		'	  FROM (%4$s) e WHERE e.day IS NULL OR e.day OPERATOR(pg_catalog.>=) $3 AND e.day OPERATOR(pg_catalog.<=) $4'
+		'	 GROUP BY 1, 2, 3, 4'
+		'), same AS ('
+		'	SELECT t.model, (SELECT n.name FROM ('
+		'				SELECT k.name, 1 AS rank FROM known k WHERE k.name OPERATOR(pg_catalog.=) t.model'
+		'				UNION ALL SELECT k.name, 2 FROM known k WHERE k.model OPERATOR(pg_catalog.=) t.model'
+		'				UNION ALL SELECT h.name, 3 FROM here h WHERE h.name OPERATOR(pg_catalog.=) t.model'
+		'				UNION ALL SELECT k.name, 4 FROM known k'
+		'				 WHERE k.name OPERATOR(pg_catalog.=) pg_catalog.regexp_replace(t.model, ''-[0-9]{4}-?[0-9]{2}-?[0-9]{2}$'', '''')) n'
+		'			ORDER BY n.rank LIMIT 1) AS name'
+		'	  FROM (SELECT DISTINCT t.model FROM there t) t'
+		'), side AS ('
+		'	SELECT true AS here, h.day, h.name, h.account, h.key, h.requests, h.input_tokens, h.output_tokens, h.cost, h.expired, h.unpriced FROM here h'
+		'	UNION ALL'
+		'	SELECT false, t.day, COALESCE(s.name, t.model), t.account, t.key, t.requests, t.input_tokens, t.output_tokens, t.cost, 0, 0'
+		'	  FROM there t LEFT JOIN same s ON s.model OPERATOR(pg_catalog.=) t.model'
+		'), pair AS ('
+		'	SELECT b.day, b.name, b.account, b.key, pg_catalog.bool_or(b.here) AS here, pg_catalog.bool_or(NOT b.here) AS there%5$s,'
+		'		   pg_catalog.sum(b.expired)::pg_catalog.int8 AS expired, pg_catalog.sum(b.unpriced)::pg_catalog.int8 AS unpriced'
+		'	  FROM side b GROUP BY b.day, b.name, b.account, b.key'
+		')'
+		'SELECT CASE WHEN NOT r.there THEN ''only_here'' WHEN NOT r.here THEN ''only_there'' WHEN false%6$s THEN ''different'' ELSE ''equal'' END,'
+		'	   r.day, r.name, (SELECT pg_catalog.string_agg(k.model, '', '' ORDER BY k.model) FROM known k WHERE k.name OPERATOR(pg_catalog.=) r.name),'
+		'	   r.account, r.key, r.requests_here, r.requests_there, r.requests_there OPERATOR(pg_catalog.-) r.requests_here,'
+		'	   r.input_tokens_here, r.input_tokens_there, r.input_tokens_there OPERATOR(pg_catalog.-) r.input_tokens_here,'
+		'	   r.output_tokens_here, r.output_tokens_there, r.output_tokens_there OPERATOR(pg_catalog.-) r.output_tokens_here,'
+		'	   $5, r.cost_here, r.cost_there, r.cost_there OPERATOR(pg_catalog.-) r.cost_here, r.expired, r.unpriced'
+		'  FROM pair r ORDER BY r.day, r.name, r.account, r.key',
+		CASE WHEN by_account THEN 'u.account' ELSE 'NULL::pg_catalog.text' END, CASE WHEN by_key THEN 'u.key' ELSE 'NULL::pg_catalog.text' END,
+		sums, export, figures, differences)
+		USING provider, zone, first, last, COALESCE(currency, base), COALESCE(currency, base) OPERATOR(pg_catalog.=) base, names;
+END
+$$;
+COMMENT ON FUNCTION @extschema@.llmquota_reconcile(text, regclass, jsonb, date, date, text, text, jsonb) IS
+'Compares the ledger with a provider''s own usage export, which somebody has loaded into a table: a row for each day and model, and for each account and key if the export has them, with the figures of both. mapping says which columns are the day, model, account, key, requests, input_tokens, output_tokens and cost (NULL, or what is not in it: those of these names); first_day and last_day which days (NULL: those of the export); timezone what a day is (NULL: the provider''s); currency that of the export''s costs (NULL: the base currency); names what models, accounts and keys of the export are called here (NULL: the same). Reads the table as the caller';
 
 --
 -- Functions: rows of the views
@@ -2986,7 +3408,8 @@ $$;
 REVOKE ALL ON SCHEMA llmquota FROM PUBLIC;
 REVOKE ALL ON ALL TABLES IN SCHEMA llmquota FROM PUBLIC;
 REVOKE ALL ON ALL SEQUENCES IN SCHEMA llmquota FROM PUBLIC;
-REVOKE ALL ON TYPE llmquota.pick_result, llmquota.explain_result, llmquota.record_result FROM PUBLIC;
+REVOKE ALL ON TYPE llmquota.pick_result, llmquota.explain_result, llmquota.record_result, llmquota.statement_result,
+	llmquota.reconcile_result FROM PUBLIC;
 REVOKE ALL ON FUNCTION
 	@extschema@.llmquota_pick(text, text, bigint, bigint, text, text[], text, text, int, text, uuid, numeric),
 	@extschema@.llmquota_estimate_tokens(text, text),
@@ -3005,6 +3428,13 @@ REVOKE ALL ON FUNCTION
 	@extschema@.llmquota_clear(text, text, text),
 	@extschema@.llmquota_rebuild(),
 	@extschema@.llmquota_reprice(timestamptz, timestamptz),
+	@extschema@.llmquota_minor_unit(text),
+	@extschema@.llmquota_statement_rows(text, text),
+	@extschema@.llmquota_statement(text, text),
+	@extschema@.llmquota_export_column(regclass, text, text),
+	@extschema@.llmquota_export_field(regclass, jsonb, text),
+	@extschema@.llmquota_check_reconcile(text, regclass, jsonb, text, text, jsonb),
+	@extschema@.llmquota_reconcile(text, regclass, jsonb, date, date, text, text, jsonb),
 	@extschema@.llmquota_histogram_count(bigint[], int, bigint),
 	@extschema@.llmquota_histogram_add(bigint[], bigint[]),
 	@extschema@.llmquota_histogram_trim(bigint[]),

@@ -402,19 +402,29 @@ read_setting(LlmqRow *row)
 		settings->usage_retention_days = pg_strtoint32(setting);
 }
 
+/* Adds a grant to a list. */
+static void
+add_role_grant(LlmqRow *row, bool admin, LlmqRoleGrant **list)
+{
+	LlmqRoleGrant *grant = llmq_catalog_keep(row->catalog, sizeof(LlmqRoleGrant));
+
+	grant->role = text_value(row, 1);
+	grant->admin = admin;
+	grant->org = text_value(row, 3);
+	grant->next = *list;
+	*list = grant;
+}
+
 static void
 read_role_grant(LlmqRow *row)
 {
-	LlmqRoleGrant *grant;
+	const char *kind = text_value(row, 2);
+	bool		admin = strcmp(kind, "admin") == 0;
 
-	if (strcmp(text_value(row, 2), "analyst") == 0)
-		return;					/* reads tables and calls nothing */
-	grant = llmq_catalog_keep(row->catalog, sizeof(LlmqRoleGrant));
-	grant->role = text_value(row, 1);
-	grant->admin = strcmp(text_value(row, 2), "admin") == 0;
-	grant->org = text_value(row, 3);
-	grant->next = row->catalog->role_grants;
-	row->catalog->role_grants = grant;
+	if (admin || strcmp(kind, "analyst") == 0)
+		add_role_grant(row, admin, &row->catalog->reader_grants);
+	if (strcmp(kind, "analyst") != 0)
+		add_role_grant(row, admin, &row->catalog->role_grants);
 }
 
 static void

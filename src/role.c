@@ -4,7 +4,8 @@
  *
  * EXECUTE on the functions says who may pick at all; llmquota.role_grant says for whom. A role to which only grants
  * with an org apply (its own, or those of roles whose privileges it has) may act for these orgs; a grant without an
- * org, or none at all because EXECUTE was granted by hand, opens every org.
+ * org, or none at all because EXECUTE was granted by hand, opens every org. It is the same with those who may read what
+ * an org has used, and their grants.
  */
 #include "postgres.h"
 
@@ -22,15 +23,15 @@ applies(const LlmqRoleGrant *grant)
 	return OidIsValid(role) && has_privs_of_role(GetUserId(), role);
 }
 
-/* May the current role act for this org? */
-bool
-llmq_role_may_use(const LlmqCatalog *catalog, const char *org)
+/* Do grants let the current role have to do with this org? */
+static bool
+allow(const LlmqRoleGrant *grants, const char *org)
 {
 	bool		bound = false;
 
-	if (catalog->role_grants == NULL || superuser())
+	if (grants == NULL || superuser())
 		return true;
-	for (const LlmqRoleGrant *grant = catalog->role_grants; grant != NULL; grant = grant->next)
+	for (const LlmqRoleGrant *grant = grants; grant != NULL; grant = grant->next)
 	{
 		if (!applies(grant))
 			continue;
@@ -39,6 +40,20 @@ llmq_role_may_use(const LlmqCatalog *catalog, const char *org)
 		bound = true;
 	}
 	return !bound;
+}
+
+/* May the current role act for this org? */
+bool
+llmq_role_may_use(const LlmqCatalog *catalog, const char *org)
+{
+	return allow(catalog->role_grants, org);
+}
+
+/* May the current role ask what this org has used? */
+bool
+llmq_role_may_read(const LlmqCatalog *catalog, const char *org)
+{
+	return allow(catalog->reader_grants, org);
 }
 
 /* May the current role see what belongs to others? */

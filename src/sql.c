@@ -15,7 +15,9 @@
 #include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
+#include "lib/stringinfo.h"
 #include "miscadmin.h"
+#include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
@@ -101,6 +103,30 @@ llmq_sql_step(const char *function, TimestampTz deadline)
 	if (SPI_execute_with_args(text, 1, types, values, NULL, false, 0) != SPI_OK_SELECT || SPI_processed != 1)
 		elog(ERROR, "%s() has no result", function);
 	return DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+}
+
+/* Calls one of the extension's functions that take texts and answer rows, which are put into a result. */
+void
+llmq_sql_rows(const char *function, int nargs, char **texts, ReturnSetInfo *result)
+{
+	Oid			types[LLMQ_SQL_ARGS];
+	Datum		values[LLMQ_SQL_ARGS];
+	StringInfoData text;
+
+	Assert(nargs <= LLMQ_SQL_ARGS);
+	initStringInfo(&text);
+	appendStringInfo(&text, "SELECT * FROM %s.%s(", function_schema(), function);
+	for (int i = 0; i < nargs; i++)
+	{
+		appendStringInfo(&text, "%s$%d", i == 0 ? "" : ", ", i + 1);
+		types[i] = TEXTOID;
+		values[i] = CStringGetTextDatum(texts[i]);
+	}
+	appendStringInfoChar(&text, ')');
+	if (SPI_execute_with_args(text.data, nargs, types, values, NULL, false, 0) != SPI_OK_SELECT)
+		elog(ERROR, "%s() has no result", function);
+	for (uint64 i = 0; i < SPI_processed; i++)
+		tuplestore_puttuple(result->setResult, SPI_tuptable->vals[i]);
 }
 
 /*

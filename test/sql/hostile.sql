@@ -192,6 +192,20 @@ SELECT org, status, usage_source, input_tokens, output_tokens, http_status, tags
 SELECT partitions_created OPERATOR(pg_catalog.>) 0 AS created, rows_moved FROM public.llmquota_maintain();
 SELECT pg_catalog.nextval('trap.hits'::pg_catalog.regclass) OPERATOR(pg_catalog.-) 4 AS hits;
 
+-- corrections
+INSERT INTO llmquota.price (model, input, output) VALUES ('m', 1000, 0);
+SELECT org, calls, cost_after FROM public.llmquota_reprice('-infinity');
+SELECT r.line, r.org, r.calls, r.amount_due
+  FROM public.llmquota_statement('o', (SELECT pg_catalog.to_char(pg_catalog.min(u.picked_at) AT TIME ZONE 'UTC', 'YYYY-MM') FROM llmquota.usage u)) r
+ WHERE r.line OPERATOR(pg_catalog.<>) 'day';
+CREATE TEMP TABLE export AS SELECT pg_catalog.min(u.picked_at) AS day, pg_catalog.varchar 'm-2026-01-01' AS model, 1 AS requests, 0.01 AS cost FROM llmquota.usage u;
+SELECT r.status, r.provider_model, r.requests_here, r.requests_there, r.cost_here, r.cost_there, r.currency
+  FROM public.llmquota_reconcile('p', 'pg_temp.export', '{"requests": ["requests", "requests"], "key": null}', names => '{}') r;
+SELECT public.llmquota_reconcile('p', 'pg_temp.export', '{"requests": "model"}');
+SELECT public.llmquota_reconcile('p', 'pg_temp.export', '{"key": 1}');
+SELECT public.llmquota_reconcile('nobody', 'pg_temp.export', '{"key": 1}');
+SELECT pg_catalog.nextval('trap.hits'::pg_catalog.regclass) OPERATOR(pg_catalog.-) 5 AS hits;
+
 -- the partitions that maintenance made are nobody's, either
 SELECT pg_catalog.count(*)
   FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) i.inhrelid CROSS JOIN LATERAL pg_catalog.aclexplode(c.relacl) a
@@ -199,7 +213,7 @@ SELECT pg_catalog.count(*)
 
 -- the traps work
 SELECT 'a'::pg_catalog.text = 'a'::pg_catalog.text AS equals, now(), octet_length('a'::pg_catalog.text), llmquota_release(NULL::pg_catalog.uuid);
-SELECT pg_catalog.nextval('trap.hits'::pg_catalog.regclass) OPERATOR(pg_catalog.-) 5 AS hits;
+SELECT pg_catalog.nextval('trap.hits'::pg_catalog.regclass) OPERATOR(pg_catalog.-) 6 AS hits;
 
 RESET search_path;
 SELECT llmquota_revoke('regress_llmquota_hostile', 'app');
