@@ -57,9 +57,9 @@ class Database:
         if pick.status == "granted":
             return Answer(Call(pick.lease, request, request.org, pick.account, pick.key, pick.model,
                                pick.granted_at.timestamp(), pick.expires_at.timestamp(),
-                               (request.input_tokens, pick.max_output_tokens)))
-        quota = pick.refusal["quota"] if pick.refusal else None
-        return Answer(None, (pick.status, quota), None if pick.retry_after_ms is None else pick.retry_after_ms / 1000)
+                               (request.input_tokens, pick.max_output_tokens), downgraded=pick.downgraded))
+        limit = pick.refusal and {name: pick.refusal[name] for name in ("quota", "budget") if name in pick.refusal}
+        return Answer(None, (pick.status, *next(iter((limit or {}).items()), (None, None))), None if pick.retry_after_ms is None else pick.retry_after_ms / 1000)
 
     def record(self, call):
         said = (call.request.used_input, call.request.used_output, 200, None)

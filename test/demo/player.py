@@ -24,6 +24,7 @@ class Call:
     granted_at: float
     expires_at: float
     reserved: tuple          # tokens in and out
+    downgraded: bool = False
     ended_at: float = None   # when the player began to say how it ended; None: it forgot
     outcome: str = None      # what it was told then
 

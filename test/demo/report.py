@@ -54,8 +54,9 @@ def name_of(quota):
 def granted_and_refused(config, log):
     quotas = {quota.id: quota for quota in config.quotas}
     reasons = Counter()
-    for (status, quota), count in log.refusals.items():
-        why = f"{name_of(quotas[quota])}: {window_of(quotas[quota])}" if quota else ""
+    for (status, kind, number), count in log.refusals.items():
+        why = {"quota": f"{name_of(quotas[number])}: {window_of(quotas[number])}" if kind == "quota" else "",
+               "budget": "each clinic: baht per day"}.get(kind, "")
         reasons[status, why] += count
     rows = [("granted", "", len(log.calls))]
     rows += [(status, why, count) for (status, why), count in sorted(reasons.items(), key=lambda r: (r[0][0], -r[1]))]
@@ -98,6 +99,25 @@ def use_against_limit(config, remembered, kept):
     print(f"  llmquota exceeded {exceeded(kept)}. overshoot: {overshoot(kept)}")
 
 
+def budgets(db, money, memory, log):
+    """What clinics spent of their budgets: gives by how much one was exceeded."""
+    rows = db.execute("""
+        SELECT b.subject AS clinic, round(b.amount, 2) AS baht_a_day, round(b.used, 2) AS spent,
+               count(*) FILTER (WHERE u.downgraded) AS by_a_cheaper_model, count(*) AS calls
+          FROM llmquota.budget_window b JOIN llmquota.usage u ON u.org = b.subject
+         GROUP BY b.subject, b.amount, b.used ORDER BY b.used / b.amount DESC, b.subject""").fetchall()
+    downgraded = sum(row.by_a_cheaper_model > 0 for row in rows)
+    table(f"Budgets: the first 8 of {len(rows)} clinics", [name.replace("_", " ") for name in rows[0]._fields], rows[:8])
+    (clinic, amount, spent), over = money.worst(memory.calls)
+    (_, kept_amount, kept), exceeded_now = money.worst(log.calls)
+    print(f"\n  From four fifths of a budget on a cheaper model answered, for {downgraded:,} clinics.")
+    print(f"  Without budgets in the pick {over:,} clinics would have spent more than theirs: {clinic} {spent:.2f} of "
+          f"{amount:.2f} baht.")
+    overspent = max(kept - kept_amount, 0)
+    print(f"  With llmquota: {exceeded_now:,}. overspent: {overspent:.2f}")
+    return overspent
+
+
 def tokens_by_clinic(db):
     rows = db.execute("""
         SELECT org AS clinic, count(*) AS calls, count(*) FILTER (WHERE status = 'error') AS failed,
@@ -129,15 +149,16 @@ def the_crash(db, log, peak):
     return len(lost), wrong
 
 
-def everything(db, config, memory, log, peak, judge):
+def everything(db, config, money, memory, log, peak, judge):
     """All tables: gives whether all is well."""
     remembered, kept = judge(config, memory.calls), judge(config, log.calls)
     granted_and_refused(config, log)
     tokens_by_clinic(db)
+    overspent = budgets(db, money, memory, log)
     use_against_limit(config, remembered, kept)
     lost, wrong = the_crash(db, log, peak)
     oracle_can_see = overshoot(remembered) > 0
-    return oracle_can_see and overshoot(kept) == 0 and lost == 0 and wrong == 0
+    return oracle_can_see and overshoot(kept) == 0 and overspent == 0 and lost == 0 and wrong == 0
 
 
 def farewell(sock):
@@ -146,6 +167,7 @@ The cluster is still running, until `make demo-stop`. Look around:
 
   psql -h {sock} -p 5432 -U postgres postgres
 
+  SELECT * FROM llmquota.budget_window ORDER BY used DESC LIMIT 5;
   SELECT * FROM llmquota.meter_window WHERE refused > 0 ORDER BY refused DESC LIMIT 10;
   SELECT org, count(*), round(avg(latency_ms)) AS ms FROM llmquota.usage GROUP BY org ORDER BY 2 DESC LIMIT 5;
   SELECT * FROM llmquota_pick('chat', org => 'clinic-500', input_tokens => 1200) \\gx""")

@@ -21,11 +21,25 @@ INSERT INTO llmquota.account (account, provider) VALUES
     ('anthropic-main', 'anthropic'),
     ('google-paid', 'google'),
     ('google-free', 'google');
-INSERT INTO llmquota.model (model, provider, default_output_tokens) VALUES
-    ('gpt-4o', 'openai', 500),
-    ('claude-sonnet', 'anthropic', 500),
-    ('gemini-flash', 'google', 500),
-    ('gemini-pro', 'google', 500);
+-- Each model names the cheaper one that answers in its place when a clinic has spent most of its budget.
+INSERT INTO llmquota.model (model, provider, default_output_tokens, downgrade_to) VALUES
+    ('gemini-flash-lite', 'google', 500, NULL),
+    ('gpt-4o-mini', 'openai', 500, NULL),
+    ('gemini-flash', 'google', 500, 'gemini-flash-lite'),
+    ('gpt-4o', 'openai', 500, 'gpt-4o-mini'),
+    ('claude-sonnet', 'anthropic', 500, 'gemini-flash'),
+    ('gemini-pro', 'google', 500, 'gemini-flash');
+
+-- What they cost for a million tokens, in dollars. The clinics pay in baht.
+INSERT INTO llmquota.price (model, input, output) VALUES
+    ('gpt-4o', 2.50, 10.00),
+    ('gpt-4o-mini', 0.15, 0.60),
+    ('claude-sonnet', 3.00, 15.00),
+    ('gemini-pro', 1.25, 10.00),
+    ('gemini-flash', 0.30, 2.50),
+    ('gemini-flash-lite', 0.10, 0.40);
+UPDATE llmquota.setting SET value = 'THB' WHERE name = 'base_currency';
+INSERT INTO llmquota.exchange_rate (currency, rate) VALUES ('USD', 32.50);
 
 -- Several keys of an account share its limits. What costs nothing is used first (priority 0), what is paid for later.
 INSERT INTO llmquota.key (key, account, secret_ref, priority, models) VALUES
@@ -39,8 +53,8 @@ INSERT INTO llmquota.key (key, account, secret_ref, priority, models) VALUES
     ('anthropic-1', 'anthropic-main', 'ANTHROPIC_1', 0, NULL),
     ('anthropic-2', 'anthropic-main', 'ANTHROPIC_2', 0, NULL),
     ('google-free-1', 'google-free', 'GOOGLE_FREE_1', 0, NULL),
-    ('google-paid-1', 'google-paid', 'GOOGLE_PAID_1', 1, '{gemini-flash}'),
-    ('google-paid-2', 'google-paid', 'GOOGLE_PAID_2', 1, '{gemini-flash}');
+    ('google-paid-1', 'google-paid', 'GOOGLE_PAID_1', 1, '{gemini-flash,gemini-flash-lite}'),
+    ('google-paid-2', 'google-paid', 'GOOGLE_PAID_2', 1, '{gemini-flash,gemini-flash-lite}');
 
 -- What the clinics' software asks for.
 INSERT INTO llmquota.route (route, step, model) VALUES
@@ -56,11 +70,15 @@ INSERT INTO llmquota.quota (scope, subject, model, metric, amount, per) VALUES
     ('account', 'openai-eu', 'gpt-4o', 'tokens', 30000, :minute),
     ('account', 'openai-us', 'gpt-4o', 'requests', 20, :minute),
     ('account', 'openai-us', 'gpt-4o', 'tokens', 30000, :minute),
+    ('account', 'openai-eu', 'gpt-4o-mini', 'requests', 60, :minute),
+    ('account', 'openai-us', 'gpt-4o-mini', 'requests', 60, :minute),
     ('account', 'anthropic-main', 'claude-sonnet', 'requests', 20, :minute),
     ('account', 'anthropic-main', 'claude-sonnet', 'tokens', 20000, :minute),
     ('account', 'google-paid', 'gemini-flash', 'requests', 40, :minute),
     ('account', 'google-paid', 'gemini-flash', 'tokens', 60000, :minute),
+    ('account', 'google-paid', 'gemini-flash-lite', 'requests', 60, :minute),
     ('account', 'google-free', 'gemini-flash', 'requests', 10, :minute),
+    ('account', 'google-free', 'gemini-flash-lite', 'requests', 15, :minute),
     ('account', 'google-free', 'gemini-pro', 'requests', 2, :minute);
 INSERT INTO llmquota.quota (scope, subject, metric, amount, calendar) VALUES
     ('account', 'google-free', 'requests', 500, 'day'),
@@ -78,6 +96,11 @@ INSERT INTO llmquota.quota (scope, subject, metric, amount, calendar) VALUES
     ('org', '*', 'requests', 300, 'day'),
     ('org', '*', 'tokens', 80000, 'day'),
     ('org', 'clinic-001', 'tokens', 500000, 'day');
+
+-- What each clinic may spend in a day. From four fifths on a cheaper model answers; what does not fit is refused.
+INSERT INTO llmquota.budget (subject, amount, currency, timezone) VALUES
+    ('*', 3.00, 'THB', 'Asia/Bangkok'),
+    ('clinic-001', 25.00, 'THB', 'Asia/Bangkok');
 
 -- The gateways may call the functions and read nothing. Today's partition of the ledger is made here.
 CREATE ROLE gateway LOGIN;
