@@ -114,6 +114,7 @@ typedef struct LlmqLimit
 	const char *zone;
 	bool		enforced;		/* else it only observes */
 	int64		seen;			/* what had been used when this backend last saw it */
+	int			acted_on;		/* so many of its budget's steps the model being tried takes into account */
 	LlmqLearned learned;		/* what the provider says of it, for the model being tried */
 	int64		learned_ttl;	/* so long that holds: microseconds */
 	LlmqWindowShape shape;

@@ -326,6 +326,9 @@ try_model_once(LlmqPick *pick)
 	pick->number = ++last_number;
 	if (common_limits_admit(pick, &common))
 		return try_pools(pick, false);
+	pick->downgrade.outdated = common.outdated;
+	if (common.outdated)
+		return false;
 	if (try_pools(pick, true) || pick->refusal.admitted || pick->refusal.when < common.when)
 		pick->refusal = common;
 	return false;

@@ -2,10 +2,11 @@
  * downgrade.c
  *	  What budgets have answer in the place of a model.
  *
- * Which steps of its budgets a request has reached is known from what this backend saw of them last; where that is
- * some step, or nothing was seen yet, the meters are read. The grant asks again under the locks: when a step has been reached
- * meanwhile, whatever backend took the budget there, nothing is granted and the model is chosen anew. So the first pick
- * after a threshold is crossed acts on it.
+ * Which steps of its budgets a request has reached is known from what this backend saw of them last; where that is some
+ * step, or nothing was seen yet, the meters are read. Each limit remembers how many of its steps were acted on. Whoever
+ * looks at the meters later, and at last under the locks, compares: when some budget has reached another step meanwhile,
+ * whatever backend took it there, nothing is granted or refused and the model is chosen anew. So the first pick after a
+ * threshold is crossed acts on it.
  */
 #include "postgres.h"
 
@@ -19,7 +20,6 @@ typedef struct Answer
 	LlmqModel  *requested;
 	LlmqModel  *model;			/* NULL: the one that was requested */
 	int64		budget;
-	int			steps;
 } Answer;
 
 /* The model that answers in the place of one that names it; NULL: none. */
@@ -52,7 +52,6 @@ add_budget(LlmqPick *pick, const LlmqBudget *budget, int steps, Answer *answer)
 
 	if (model == NULL)
 		model = successor(pick, answer->requested);
-	answer->steps += steps;
 	if (model == NULL || model == answer->requested || !is_cheaper(pick, model, answer->requested))
 		return;
 	if (answer->model != NULL && !is_cheaper(pick, model, answer->model))
@@ -97,10 +96,11 @@ add_meter(LlmqPick *pick, LlmqMeter *meter, TimestampTz now, Answer *answer)
 	}
 	for (int i = 0; i < meter->nlimits; i++)
 	{
-		int			steps = llmq_limit_steps(&meter->limit[i], now);
+		LlmqLimit  *limit = &meter->limit[i];
 
-		if (steps > 0)
-			add_budget(pick, meter->limit[i].quota->budget, steps, answer);
+		limit->acted_on = llmq_limit_steps(limit, now);
+		if (limit->acted_on > 0)
+			add_budget(pick, limit->quota->budget, limit->acted_on, answer);
 	}
 }
 
@@ -122,6 +122,45 @@ find_answer(LlmqPick *pick, LlmqModel *model, Answer *answer)
 	}
 }
 
+/* Does a meter count calls of the model that was asked for? */
+static bool
+is_asked(const LlmqPick *pick, const LlmqMeter *meter)
+{
+	LlmqModel  *requested = pick->downgrade.requested;
+	LlmqMeters *meters = llmq_plan_meters(pick->catalog, meter->subject, requested);
+
+	if (meter->subject->scope == LLMQ_SCOPE_PROVIDER && meter->subject != &requested->provider->subject)
+		return false;
+	for (int i = 0; i < meters->n; i++)
+		if (meters->meter[i] == meter)
+			return true;
+	return false;
+}
+
+static void
+leave_aside(LlmqMeter *meter)
+{
+	for (int i = 0; i < meter->nlimits; i++)
+		meter->limit[i].acted_on = PG_INT32_MAX;
+}
+
+/* Budgets that only hold for a model that answers in another's place have no say: it was not asked for. */
+static void
+leave_aside_own_budgets(LlmqPick *pick, LlmqModel *model)
+{
+	LlmqSubject *subjects[LLMQ_COMMON_SUBJECTS];
+	int			n = llmq_common_subjects(pick, model, subjects);
+
+	for (int i = 0; i < n; i++)
+	{
+		LlmqMeters *meters = llmq_plan_meters(pick->catalog, subjects[i], model);
+
+		for (int j = 0; j < meters->n; j++)
+			if (!is_asked(pick, meters->meter[j]))
+				leave_aside(meters->meter[j]);
+	}
+}
+
 /* Is the model one that has been tried for the request, or that nobody may call? */
 static bool
 is_out(const LlmqDowngrade *downgrade, const LlmqModel *model)
@@ -139,15 +178,13 @@ static LlmqModel *
 next_in_chain(LlmqPick *pick, LlmqModel *model)
 {
 	LlmqDowngrade *downgrade = &pick->downgrade;
-	Answer		answer;
 
 	for (int i = 0; model != NULL && is_out(downgrade, model); i++)
 		model = i < LLMQ_MAX_DOWNGRADES ? successor(pick, model) : NULL;
 	if (model == NULL || downgrade->ntried == LLMQ_MAX_DOWNGRADES)
 		return NULL;
 	downgrade->tried[downgrade->ntried++] = model;
-	find_answer(pick, model, &answer);
-	downgrade->steps = answer.steps;
+	leave_aside_own_budgets(pick, model);
 	return model;
 }
 
@@ -164,7 +201,6 @@ llmq_downgrade(LlmqPick *pick, LlmqModel *model)
 	pick->model = model;
 	llmq_set_demand(pick);
 	find_answer(pick, model, &answer);
-	downgrade->steps = answer.steps;
 	if (answer.model == NULL)
 		return model;
 	downgrade->requested = model;

@@ -421,11 +421,11 @@ llmq_grant(LlmqPick *pick, LlmqKey *key, LlmqVerdict *verdict)
 	fill_slot(&granting, key);
 	if (!lock(&granting))
 		return LLMQ_GRANT_NO_SLOT;
-	if (!count_attempt(&granting) || !check_again(&granting, verdict) || verdict->steps > pick->downgrade.steps)
+	if (!count_attempt(&granting) || !check_again(&granting, verdict) || verdict->outdated)
 	{
 		llmq_set_unlock(&granting.set);
-		return pick->exhausted ? LLMQ_GRANT_EXHAUSTED : verdict->steps > pick->downgrade.steps ?
-			LLMQ_GRANT_DOWNGRADE : LLMQ_GRANT_REFUSED;
+		return pick->exhausted ? LLMQ_GRANT_EXHAUSTED :
+			verdict->outdated ? LLMQ_GRANT_DOWNGRADE : LLMQ_GRANT_REFUSED;
 	}
 	charge(&granting);
 	note_retry(&granting);

@@ -168,14 +168,14 @@ add_verdict(LlmqVerdict *verdict, const LlmqVerdict *other)
 	double		headroom = Min(verdict->headroom, other->headroom);
 	bool		full = verdict->full || other->full;
 	bool		common = verdict->common || other->common;
-	int			steps = verdict->steps + other->steps;
+	bool		outdated = verdict->outdated || other->outdated;
 
 	if (!other->admitted && (verdict->admitted || other->when > verdict->when))
 		*verdict = *other;
 	verdict->headroom = headroom;
 	verdict->full = full;
 	verdict->common = common;
-	verdict->steps = steps;
+	verdict->outdated = outdated;
 }
 
 /* In which time room for one request returns: a window's share of its length, or a part of a call's duration. */
@@ -227,8 +227,7 @@ check_limit(LlmqVerdict *verdict, const LlmqLimit *limit, const LlmqWindow *wind
 		.limit = limit,.amount = whole,.used = window->sum,.requested = requested,.headroom = 1
 	};
 
-	if (limit->quota->budget != NULL)
-		verdict->steps += steps_reached(limit, window->sum, now);
+	verdict->outdated |= steps_reached(limit, window->sum, now) > limit->acted_on;
 	if (!refuses(limit, requested) || !llmq_window_begun(window))
 		return;
 	/* what costs nothing needs something to be left, too */
@@ -275,8 +274,8 @@ llmq_meter_check(LlmqMeter *meter, LlmqMeterState *copy, const LlmqDemand *deman
 	meter->seen_at = now;
 	own.meter = meter;
 	own.common = !own.admitted && is_common;
-	if (!is_common)
-		own.steps = 0;
+	/* nobody downgrades for what one key has spent: another one may serve */
+	own.outdated &= is_common;
 	if (!own.admitted || own.headroom < TIGHT_HEADROOM)
 		meter->tight_until = now + TIGHT_FOR;
 	add_verdict(verdict, &own);

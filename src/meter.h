@@ -94,7 +94,7 @@ typedef struct LlmqVerdict
 	bool		admitted;
 	bool		full;			/* some limit would not even admit the smallest request */
 	bool		common;			/* a limit refuses that holds whatever the key */
-	int			steps;			/* of budgets that hold whatever the key: reached, in all */
+	bool		outdated;		/* a budget has reached a step that the model being tried does not act on */
 	double		headroom;		/* of the tightest window, after the request */
 	int64		when;			/* the request fits again; LLMQ_WHEN_NEVER: never */
 	LlmqCause	cause;			/* why it is not asked at all; of no kind: it is */

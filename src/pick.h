@@ -106,8 +106,7 @@ typedef struct LlmqDowngrade
 {
 	LlmqModel  *requested;		/* NULL: the model itself is tried */
 	int64		budget;			/* that has another tried */
-	int			steps;			/* of budgets that were reached, for the model tried */
-	bool		outdated;		/* under the lock more were */
+	bool		outdated;		/* by now a budget has reached another step */
 	int			ntried;
 	const LlmqModel *tried[LLMQ_MAX_DOWNGRADES];
 } LlmqDowngrade;

@@ -221,7 +221,7 @@ push_limit(JsonbParseState **state, const LlmqRefusalLimit *limit)
 	push_amount(state, "requested", limit, limit->requested);
 	if (limit->metric == LLMQ_METRIC_COST)
 	{
-		char		currency[LLMQ_CURRENCY_SIZE];
+		char	   *currency = palloc(LLMQ_CURRENCY_SIZE);
 
 		llmq_currency_text(llmq_currency_of_window(limit->quota), currency);
 		push_text(state, "currency", currency);
