@@ -2726,7 +2726,9 @@ BEGIN ATOMIC
 				   pg_catalog.jsonb_strip_nulls(pg_catalog.jsonb_build_object(
 						'quota', r.quota, 'scope', r.scope, 'subject', r.subject, r.part_kind_or_not, r.part,
 						'metric', r.metric, 'period', r.period)) AS labels
-			  FROM (SELECT w.*, COALESCE(w.part_kind, 'model') AS part_kind_or_not FROM @extschema@.llmquota_meter_rows() w) r) r
+			  FROM (SELECT w.*, COALESCE(w.part_kind, 'model') AS part_kind_or_not
+					  FROM @extschema@.llmquota_meter_rows() w
+					 WHERE w.currency IS NULL) r) r
 	 CROSS JOIN LATERAL (VALUES
 			('llmquota_quota_used', r.labels, r.used::float8),
 			('llmquota_quota_limit', r.labels, r.amount::float8),
@@ -2734,6 +2736,19 @@ BEGIN ATOMIC
 			('llmquota_quota_would_refuse_total', r.labels, r.would_refuse::float8)) m (name, labels, value)
 	 WHERE m.value IS NOT NULL
 	   AND (m.name OPERATOR(pg_catalog.=) ANY ('{llmquota_quota_used,llmquota_quota_limit}') OR m.value OPERATOR(pg_catalog.>) 0)
+	UNION ALL
+	SELECT m.name, b.labels, m.value
+	  FROM (SELECT w.*, pg_catalog.jsonb_strip_nulls(pg_catalog.jsonb_build_object(
+						'budget', w.quota, 'scope', w.scope, 'subject', w.subject, COALESCE(w.part_kind, 'model'), w.part,
+						'period', w.period, 'currency', w.currency)) AS labels
+			  FROM @extschema@.llmquota_meter_rows() w
+			 WHERE w.currency IS NOT NULL) b
+	 CROSS JOIN LATERAL (VALUES
+			('llmquota_budget_used', b.used::float8 OPERATOR(pg_catalog./) 1e9::float8),
+			('llmquota_budget_limit', b.amount::float8 OPERATOR(pg_catalog./) 1e9::float8),
+			('llmquota_budget_refused_total', NULLIF(b.refused::float8, 0)),
+			('llmquota_budget_would_refuse_total', NULLIF(b.would_refuse::float8, 0))) m (name, value)
+	 WHERE m.value IS NOT NULL
 	UNION ALL
 	SELECT m.name, '{}'::jsonb, m.value
 	  FROM @extschema@.llmquota_worker_rows() w

@@ -34,5 +34,12 @@ SELECT expired FROM llmquota_maintain();
 -- counts only grow, whatever maintenance takes away; the lag goes
 SELECT name, labels, value FROM llmquota_metrics()
  WHERE name LIKE '%lag%' OR name LIKE '%overdue' OR name LIKE '%picks%' AND value > 0 ORDER BY 1, 2;
+-- budgets have series of their own, in their currency
+INSERT INTO llmquota.price (model, input, output) VALUES ('m', 10, 30);
+INSERT INTO llmquota.exchange_rate (currency, rate) VALUES ('THB', 0.025);
+INSERT INTO llmquota.budget (subject, amount, currency) VALUES ('payer', 20, 'THB'), ('poor', 0.001, 'THB');
+SELECT status FROM llmquota_pick('m', 'payer', 1000, 1000);
+SELECT status FROM llmquota_pick('m', 'poor', 1000, 1000);
+SELECT name, labels - 'budget' AS labels, value FROM llmquota_metrics() WHERE name LIKE 'llmquota_budget%' ORDER BY 1, 2;
 -- the worker is off here
 SELECT name, labels, value FROM llmquota_metrics() WHERE name LIKE '%worker%' OR name LIKE '%maintenance%' ORDER BY 1, 2;
