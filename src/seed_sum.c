@@ -322,12 +322,23 @@ first_bucket(const LlmqWindow *window, TimestampTz now)
 	return Max(window->head, now / window->span) - LLMQ_BUCKETS + 1;
 }
 
+/* How many windows a meter has: more than quotas limit it, when these have changed of late. */
+static int
+count_windows(const LlmqMeterState *state)
+{
+	int			n = 0;
+
+	for (const LlmqWindow *window = llmq_meter_first(state); window != NULL; window = llmq_meter_next(state, window))
+		n++;
+	return n;
+}
+
 /* Lists the windows of a meter that are to be added up. */
 static void
 add_windows(LlmqLedgerScan *scan, LlmqSeedMeter *meter, TimestampTz now)
 {
 	meter->nwindows = 0;
-	meter->window = palloc0(sizeof(LlmqSeedWindow) * LLMQ_MAX_LIMITS);
+	meter->window = palloc0(sizeof(LlmqSeedWindow) * count_windows(meter->state));
 	for (LlmqWindow *w = llmq_meter_first(meter->state); w != NULL; w = llmq_meter_next(meter->state, w))
 	{
 		LlmqSeedWindow *window = &meter->window[meter->nwindows];

@@ -90,3 +90,15 @@ SELECT u.*, (SELECT count(*) FROM (SELECT org, model, picked_at, status FROM llm
 			  WHERE l.org = u.subject AND l.model = coalesce(u.part, l.model) AND l.status <> 'released' AND l.picked_at > now() - interval '5 hours') AS calls
   FROM used u WHERE subject IN ('c', 'renamed');
 SELECT * FROM llmquota_verify();
+
+-- a meter has the windows of all quotas that it had within the last minute, however many: all are completed
+DO $$
+BEGIN
+	FOR i IN 1..60 LOOP
+		DELETE FROM llmquota.quota;
+		INSERT INTO llmquota.quota (scope, metric, amount, calendar) VALUES ('global', 'requests', 1000000, 'year');
+		PERFORM llmquota_pick('renamed model', 'renamed');
+	END LOOP;
+END $$;
+SELECT windows_completed >= 60 AS completed FROM llmquota_maintain();
+SELECT * FROM llmquota_verify();
