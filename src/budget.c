@@ -74,7 +74,7 @@ read_budget(LlmqRow *row)
 	quota->window_flags = budget->carry_debt || budget->carry_unspent ? LLMQ_WINDOW_CARRIES : 0;
 	llmq_quota_add(catalog, quota);
 	if (quota->scope == LLMQ_SCOPE_ACCOUNT || quota->scope == LLMQ_SCOPE_KEY)
-		(void) llmq_costs_want(&catalog->key_costs, budget->currency);
+		catalog->too_many_currencies |= !llmq_costs_want(&catalog->key_costs, budget->currency);
 }
 
 static LlmqBudget *
@@ -150,13 +150,13 @@ llmq_budget_amount(const LlmqQuota *quota, const char *subject, int64 now)
 	return amount;
 }
 
-/* How many of the steps have been reached. */
+/* How many of the steps have been reached; those at 0 always are, and all of an amount of 0. */
 int
 llmq_budget_steps(const LlmqBudget *budget, int64 amount, int64 used)
 {
 	int			n = 0;
 
-	while (n < budget->nsteps && used > 0 && (int128) used * ONE >= (int128) amount * budget->step[n].at)
+	while (n < budget->nsteps && (int128) Max(used, 0) * ONE >= (int128) amount * budget->step[n].at)
 		n++;
 	return n;
 }

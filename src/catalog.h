@@ -313,6 +313,7 @@ typedef struct LlmqCatalog
 	LlmqQuota  *quotas[LLMQ_SCOPE_COUNT][LLMQ_PART_COUNT];	/* and budgets */
 	LlmqBudget *budgets;
 	LlmqCosts	key_costs;		/* in the currencies of budgets of accounts and keys, no amounts */
+	bool		too_many_currencies;	/* ... which have no room there */
 	LlmqRoleGrant *role_grants; /* of those who call */
 	LlmqRoleGrant *reader_grants;	/* of those who read the ledger */
 	struct LlmqDated *rates;	/* of all currencies, see price.h */

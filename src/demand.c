@@ -26,15 +26,21 @@ expected_input(LlmqPick *pick)
 	return known != NULL ? llmq_model_mean(known) : pick->catalog->settings.default_input_tokens;
 }
 
+static void
+refuse_currencies(void)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+			 errmsg("budgets in more than %d currencies hold for one call", LLMQ_CURRENCIES - 1),
+			 errhint("Have the budgets that can meet in one call in fewer currencies.")));
+}
+
 /* Has the cost counted in one more currency. */
 static void
 want_currency(LlmqCosts *costs, LlmqCurrency currency)
 {
 	if (!llmq_costs_want(costs, currency))
-		ereport(ERROR,
-				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-				 errmsg("budgets in more than %d currencies hold for one call", LLMQ_CURRENCIES - 1),
-				 errhint("Have the budgets that can meet in one call in fewer currencies.")));
+		refuse_currencies();
 }
 
 /* Has it counted in the currencies of all budgets that can be charged: those whatever the key, and those of keys. */
@@ -45,6 +51,8 @@ want_currencies(const LlmqPick *pick, LlmqCosts *costs)
 	LlmqSubject *subjects[LLMQ_COMMON_SUBJECTS];
 	int			n = llmq_common_subjects(pick, pick->model, subjects);
 
+	if (pick->catalog->too_many_currencies)
+		refuse_currencies();
 	for (int i = 0; i < LLMQ_CURRENCIES && of_keys->currency[i] != 0; i++)
 		want_currency(costs, of_keys->currency[i]);
 	for (int i = 0; i < n; i++)

@@ -189,13 +189,15 @@ pace(const LlmqQuota *quota, const LlmqMeterState *state, int64 amount, int64 re
 	return (double) quota->length * (double) requested / (double) amount;
 }
 
-/* How many steps of a limit's budget have been reached with so much used. */
+/* How many steps of a limit's budget have been reached with so much used; none before it begins. */
 static int
 steps_reached(const LlmqLimit *limit, int64 used, int64 now)
 {
-	if (limit->quota->budget == NULL || !limit->enforced)
+	const LlmqBudget *budget = limit->quota->budget;
+
+	if (budget == NULL || !limit->enforced || budget->starts_at > now)
 		return 0;
-	return llmq_budget_steps(limit->quota->budget, llmq_limit_amount(limit, now), used);
+	return llmq_budget_steps(budget, llmq_limit_amount(limit, now), used);
 }
 
 /* The same by what this backend has seen of it last. */
@@ -216,6 +218,13 @@ refuses(const LlmqLimit *limit, int64 requested)
 	return budget->hard_stop && !(budget->free_when_spent && requested == 0);
 }
 
+/* How much has to be left for a request: with a budget, what costs nothing needs something to be left, too. */
+static int64
+needed_by(const LlmqLimit *limit, int64 requested)
+{
+	return limit->quota->budget == NULL ? requested : Max(requested, 1);
+}
+
 static void
 check_limit(LlmqVerdict *verdict, const LlmqLimit *limit, const LlmqWindow *window, const LlmqMeterState *state,
 			const LlmqDemand *demand, int64 now)
@@ -230,9 +239,7 @@ check_limit(LlmqVerdict *verdict, const LlmqLimit *limit, const LlmqWindow *wind
 	verdict->outdated |= steps_reached(limit, window->sum, now) > limit->acted_on;
 	if (!refuses(limit, requested) || !llmq_window_begun(window))
 		return;
-	/* what costs nothing needs something to be left, too */
-	if (limit->quota->budget != NULL)
-		requested = Max(requested, 1);
+	requested = needed_by(limit, requested);
 	if (llmq_window_fits(window, amount, requested))
 	{
 		verdict->headroom = Min(verdict->headroom,
@@ -306,9 +313,10 @@ llmq_meter_recall(const LlmqMeter *meter, const LlmqDemand *demand, int64 now, L
 	{
 		const LlmqLimit *limit = &meter->limit[i];
 		double		amount = usable_amount(limit, llmq_limit_amount(limit, now), demand->high_priority);
-		double		used = (double) limit->seen + requested_of(limit, &demand->use);
+		int64		requested = requested_of(limit, &demand->use);
+		double		used = (double) limit->seen + needed_by(limit, requested);
 
-		if (!limit->enforced || (limit->quota->budget != NULL && !limit->quota->budget->hard_stop))
+		if (!refuses(limit, requested))
 			continue;
 		if (amount - used < amount * TIGHT_HEADROOM)
 			return false;
