@@ -187,18 +187,6 @@ write_ledger(LlmqLeaseStanding standing, const LlmqLeaseId *id, const LlmqLease 
 	llmq_ledger_insert(id, lease, extra);
 }
 
-/* What a late record of this row costs. */
-static void
-cost_of_late(const LlmqLedgerRow *row, const LlmqSettlement *late, const LlmqLedgerExtra *extra, LlmqCost *cost)
-{
-	LlmqPricedCall call = {
-		.model = row->model,.picked_at = row->picked_at,.reserved_input = row->reserved_input,
-		.reserved_output = row->reserved_output,.settlement = late,.cost_given = extra->cost_given,.cost = extra->cost
-	};
-
-	llmq_cost_of(llmq_catalog(), &call, cost);
-}
-
 /*
  * Settles a lease whose slot has another lease by now: only the ledger knows it. An expired one gets its real figures
  * there, and what exceeds the reservation is charged.
@@ -219,7 +207,7 @@ settle_in_ledger(const LlmqLeaseId *id, const Ending *ending, Settled *settled)
 		return;
 	late.source = LLMQ_USAGE_LATE;
 	llmq_report_diagnose(ending->report, row.provider, &late);
-	cost_of_late(&row, &late, ending->extra, &cost);
+	llmq_bill_late(&row, &late, ending->extra, &cost);
 	if (llmq_ledger_correct_expired(id, &late, ending->extra, &cost))
 	{
 		llmq_charge_excess(&row, &late, &cost);
