@@ -140,6 +140,7 @@ fill_money(Granting *granting)
 		return;
 	money->secret = granting->lease.slot.secret;
 	money->priced = pick->cost.known;
+	money->told = pick->max_cost_given;
 	memcpy(money->currency, costs->currency, sizeof(money->currency));
 	memcpy(money->reserved, costs->amount, sizeof(money->reserved));
 	if (requested != NULL)

@@ -179,7 +179,7 @@ typedef struct LlmqSlotMoney
 	uint8		priced;			/* what was reserved is known */
 	uint8		known;			/* what the settlement says is */
 	uint8		given;			/* ... because the application told */
-	uint8		unused;
+	uint8		told;			/* what was reserved is, too: the pick's max_cost */
 	int64		reserved[LLMQ_CURRENCIES];
 	int64		settled[LLMQ_CURRENCIES];
 	int64		replaced[LLMQ_CURRENCIES];	/* as LlmqReplaced */

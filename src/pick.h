@@ -88,7 +88,8 @@ typedef struct LlmqRetry
 	bool		gone;			/* its slot is: the next three are the ledger's */
 	const char *org;
 	const char *route;
-	LlmqSlot	slot;			/* as it was seen */
+	LlmqSlot	slot;			/* as it was seen, as the next */
+	LlmqSlotMoney money;
 	int			nfailed;
 	LlmqFailedAttempt failed[LLMQ_MAX_TRIED];
 	int64		deadline;		/* of the request */

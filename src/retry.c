@@ -82,6 +82,7 @@ look(LlmqRetry *retry)
 	standing = llmq_record_look(&live, &retry->id, &lease);
 	llmq_live_close(&live);
 	retry->slot = lease.slot;
+	retry->money = lease.money;
 	return standing;
 }
 
@@ -143,6 +144,8 @@ take_arguments(LlmqPick *pick)
 	pick->output_tokens = terms & LLMQ_TERM_OUTPUT ? slot->reserved_output : LLMQ_NOT_GIVEN;
 	pick->prompt = slot->prompt;
 	pick->high_priority = (terms & LLMQ_TERM_HIGH) != 0;
+	pick->max_cost_given = pick->retry->money.told;
+	pick->max_cost = pick->retry->money.reserved[0];
 	pick->session = label(slot->session, slot->session_length);
 	pick->request_id = label(slot->request_id, slot->request_id_length);
 	pick->ttl_ms = terms >> LLMQ_TERM_BITS;
