@@ -177,6 +177,22 @@ put_trouble(const LlmqTrouble *trouble, bool named, int since, Datum *values, bo
 	llmq_put_text(values, nulls, since + 4, trouble->reason[0] == '\0' ? NULL : trouble->reason);
 }
 
+/* An amount of what a limit counts; of a budget in its currency. */
+static void
+put_amount(const LlmqVerdict *verdict, int64 amount, int column, Datum *values, bool *nulls)
+{
+	nulls[column] = false;
+	values[column] = NumericGetDatum(verdict->limit->quota->budget != NULL ? llmq_money_numeric(amount) :
+									 int64_to_numeric(amount));
+}
+
+/* The id of a limit's row, in llmquota.quota or llmquota.budget. */
+static int64
+row_of_limit(const LlmqLimit *limit)
+{
+	return limit->quota->budget != NULL ? limit->quota->budget->id : limit->quota->id;
+}
+
 /* The limit that refuses. */
 static void
 put_limit(const LlmqVerdict *verdict, bool named, Datum *values, bool *nulls)
@@ -188,10 +204,10 @@ put_limit(const LlmqVerdict *verdict, bool named, Datum *values, bool *nulls)
 	llmq_put_text(values, nulls, COL_SUBJECT, shown ? subject->name : NULL);
 	llmq_put_text(values, nulls, COL_METRIC, llmq_metric_text(verdict->limit->quota->metric));
 	llmq_put_text(values, nulls, COL_PERIOD, verdict->limit->quota->period);
-	put_number(values, nulls, COL_QUOTA, verdict->limit->quota->id);
-	put_number(values, nulls, COL_AMOUNT, verdict->amount);
-	put_number(values, nulls, COL_USED, verdict->used);
-	put_number(values, nulls, COL_REQUESTED, verdict->requested);
+	put_number(values, nulls, COL_QUOTA, row_of_limit(verdict->limit));
+	put_amount(verdict, verdict->amount, COL_AMOUNT, values, nulls);
+	put_amount(verdict, verdict->used, COL_USED, values, nulls);
+	put_amount(verdict, verdict->requested, COL_REQUESTED, values, nulls);
 }
 
 /* What keeps calls from the candidate. */
@@ -271,8 +287,6 @@ explain_model(Explaining *explaining, LlmqModel *model)
 {
 	LlmqPick   *pick = &explaining->pick;
 
-	if (!model->enabled)
-		return;
 	pick->model = model;
 	pick->now = GetCurrentTimestamp();
 	llmq_set_demand(pick);
@@ -280,6 +294,16 @@ explain_model(Explaining *explaining, LlmqModel *model)
 		explain_pool(explaining, pick->org->subject.name);
 	if (pick->org->shared_keys)
 		explain_pool(explaining, NULL);
+}
+
+/* A model of a step, or those that budgets have answer in its place. */
+static void
+explain_choice(Explaining *explaining, LlmqModel *model)
+{
+	LlmqModel  *answer = model->enabled ? llmq_downgrade(&explaining->pick, model) : NULL;
+
+	for (; answer != NULL; answer = llmq_downgrade_next(&explaining->pick))
+		explain_model(explaining, answer);
 }
 
 /* llmquota_explain(what llmquota_pick takes) */
@@ -302,7 +326,7 @@ llmquota_explain(PG_FUNCTION_ARGS)
 
 		explaining.step = i + 1;
 		for (int j = 0; j < step->nchoices; j++)
-			explain_model(&explaining, step->choice[j].model);
+			explain_choice(&explaining, step->choice[j].model);
 	}
 	llmq_live_close(&pick->live);
 	return (Datum) 0;
@@ -356,7 +380,7 @@ llmquota_key_state(PG_FUNCTION_ARGS)
 		llmq_put_text(values, nulls, STATE_SCOPE,
 					  llmq_scope_text(llmq_scope_letter(finding.limits.meter->subject->scope)));
 		nulls[STATE_QUOTA] = false;
-		values[STATE_QUOTA] = Int64GetDatum(finding.limits.limit->quota->id);
+		values[STATE_QUOTA] = Int64GetDatum(row_of_limit(finding.limits.limit));
 	}
 	else
 		llmq_put_text(values, nulls, STATE_STATUS, "healthy");
