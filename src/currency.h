@@ -46,6 +46,15 @@ typedef struct LlmqCosts
 	int64		amount[LLMQ_CURRENCIES];
 } LlmqCosts;
 
+static inline bool
+llmq_costs_have(const LlmqCosts *costs, LlmqCurrency currency)
+{
+	for (int i = 0; i < LLMQ_CURRENCIES; i++)
+		if (costs->currency[i] == currency)
+			return true;
+	return false;
+}
+
 /* The cost in one of them; 0 when it is not among them. */
 static inline int64
 llmq_costs_in(const LlmqCosts *costs, LlmqCurrency currency)

@@ -328,7 +328,6 @@ read_row(LlmqLedgerScan *scan, Layout *layout, HeapTupleHeader tuple, TimestampT
 	memcpy(&row.lease, column_at(layout, READ_LEASE), UUID_LEN);
 	row.recorded_at = number8(layout, READ_RECORDED_AT, 0);
 	read_use(layout, &row.use);
-	row.in_ledger = true;
 	read_cost(scan, layout, &row.cost);
 	for (int kind = 0; kind < LLMQ_NAMED_COUNT; kind++)
 		row.name[kind] = scan->names->wanted[kind] ? read_name(scan, layout, kind, &row) : NULL;

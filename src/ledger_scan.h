@@ -58,8 +58,7 @@ typedef struct LlmqUsageRow
 	TimestampTz recorded_at;
 	LlmqLedgerName *name[LLMQ_NAMED_COUNT];	/* NULL: unknown, or not wanted */
 	LlmqUse		use;
-	bool		in_ledger;		/* then this is what it costs, where that is asked for; else the use has it */
-	LlmqCost	cost;
+	LlmqCost	cost;			/* where that is asked for: the use does not have it */
 } LlmqUsageRow;
 
 typedef void (*LlmqUsageVisit) (const LlmqUsageRow *row, void *context);

@@ -17,6 +17,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "bill.h"
 #include "name.h"
 #include "seed.h"
 #include "settle.h"
@@ -108,7 +109,7 @@ count_in_window(LlmqSeedWindow *window, const LlmqUsageRow *row)
 	}
 	if (window->bucket < 0 || window->bucket >= LLMQ_BUCKETS)
 		return;
-	if (window->metric == LLMQ_METRIC_COST && row->in_ledger)
+	if (window->metric == LLMQ_METRIC_COST)
 		counted = llmq_cost_in(llmq_catalog(), &row->cost, picked_at, llmq_currency_of_window(window->quota));
 	else
 		counted = llmq_use_counted(&row->use, window->metric, window->flags, window->quota);
@@ -238,9 +239,9 @@ name_of_id(SeedCount *count, LlmqLedgerNames *names, LlmqNamed kind, int32 id)
 	return entry->name;
 }
 
-/* Adds up a lease that the ledger may not have. */
+/* Adds up a lease that the ledger may not have, with what it costs where that is asked for. */
 static void
-count_open(SeedCount *count, LlmqLedgerNames *names, const LlmqOpenLease *lease)
+count_open(SeedCount *count, LlmqLedgerNames *names, const LlmqOpenLease *lease, bool with_cost)
 {
 	const LlmqSlot *slot = &lease->lease.slot;
 	LlmqUsageRow row = {.picked_at = slot->granted_at};
@@ -252,6 +253,8 @@ count_open(SeedCount *count, LlmqLedgerNames *names, const LlmqOpenLease *lease)
 	row.name[LLMQ_NAMED_ORG] = name_of_id(count, names, LLMQ_NAMED_ORG, slot->org);
 	row.name[LLMQ_NAMED_MODEL] = name_of_id(count, names, LLMQ_NAMED_MODEL, slot->model);
 	row.use = slot->state == LLMQ_SLOT_GRANTED ? llmq_use_reserved(&lease->lease) : llmq_use_settled(&lease->lease);
+	if (with_cost)
+		llmq_bill_open(&lease->lease, &row.cost);
 	llmq_lease_uuid(&lease->id, &row.lease);
 	open_insert(count->open, lease->id.secret, &found)->lease = row.lease;
 	count_lease(count, &row, slot);
@@ -387,7 +390,7 @@ llmq_seed_pass_begin(LlmqSeedPass *pass, LlmqSeedMeter *meters, int n, const Llm
 			add_meter(count, &pass->names, &meters[i]);
 	}
 	for (int i = 0; i < leases->n; i++)
-		count_open(count, &pass->names, &leases->lease[i]);
+		count_open(count, &pass->names, &leases->lease[i], pass->scan.with_cost);
 	pass->scan.snapshot = GetActiveSnapshot();
 	llmq_ledger_scan_begin(&pass->scan);
 }

@@ -116,7 +116,7 @@ typedef struct LlmqTallied
 	TimestampTz recorded_at;	/* of its last figures; picked_at while it is in flight */
 	LlmqUse		reserved;
 	LlmqUse		use[2];			/* it counts as one of them, which are mostly the same */
-	const LlmqCatalog *catalog; /* of a row of the ledger: converts what it costs; NULL: the uses have that */
+	const LlmqCatalog *catalog; /* converts what it costs, where the uses do not have that */
 	LlmqCost	cost[3];		/* in the order of reserved and use */
 	bool		knows_generation;
 	uint32		generation;

@@ -18,6 +18,7 @@
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
 
+#include "bill.h"
 #include "catalog.h"
 #include "ledger.h"
 #include "name.h"
@@ -217,6 +218,21 @@ slot_subjects(const Usage *usage, const LlmqSlot *slot, Subjects *subjects)
 	find_trees(usage, llmq_name_text(slot->org), subjects);
 }
 
+/* What a slot's lease cost: where it was picked before a budget, or one of that currency, came. */
+static void
+slot_cost(const Usage *usage, const LlmqLease *of, LlmqTallied *lease)
+{
+	LlmqLease	granted = *of;
+
+	lease->catalog = usage->catalog;
+	if (usage->catalog->budgets == NULL)
+		return;
+	granted.slot.state = LLMQ_SLOT_GRANTED;
+	llmq_bill_open(&granted, &lease->cost[0]);
+	llmq_bill_open(of, &lease->cost[1]);
+	lease->cost[2] = lease->cost[1];
+}
+
 /*
  * Adds a lease from its slot, which says what each of its meters counts. A window that is younger may have been told of
  * the lease by maintenance.
@@ -233,6 +249,7 @@ tally_slot(const Usage *usage, const LlmqLease *of)
 		.knows_generation = true,
 	};
 
+	slot_cost(usage, of, &lease);
 	for (int i = 0; i < slot->nmeters; i++)
 	{
 		lease.use[0] = lease.use[1] = llmq_use_at_meter(of, i);

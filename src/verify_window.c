@@ -206,11 +206,11 @@ static int64
 counted(const LlmqWindow *window, const LlmqTallied *lease, int number)
 {
 	const LlmqUse *use = number == 0 ? &lease->reserved : &lease->use[number - 1];
+	LlmqCurrency currency = llmq_currency_of_window(window->quota);
 
-	if (window->metric == LLMQ_METRIC_COST && lease->catalog != NULL)
-		return llmq_cost_in(lease->catalog, &lease->cost[number], lease->picked_at,
-							llmq_currency_of_window(window->quota));
-	return llmq_use_counted(use, window->metric, window->flags, window->quota);
+	if (window->metric != LLMQ_METRIC_COST || llmq_costs_have(&use->costs, currency))
+		return llmq_use_counted(use, window->metric, window->flags, window->quota);
+	return use->request ? llmq_cost_in(lease->catalog, &lease->cost[number], lease->picked_at, currency) : 0;
 }
 
 static void
