@@ -409,9 +409,12 @@ COMMENT ON COLUMN llmquota.org.org IS 'name, at most 128 bytes; empty: requests 
 COMMENT ON COLUMN llmquota.org.priority IS 'priority of picks that name none: normal or high';
 COMMENT ON COLUMN llmquota.org.shared_keys IS 'false: only accounts that the org owns are used for it';
 COMMENT ON COLUMN llmquota.org.enabled IS 'false: picks are refused with the status disabled';
-COMMENT ON COLUMN llmquota.org.parent IS 'the org it belongs to, whose budgets of the scope parent it spends, too; NULL: none';
+COMMENT ON COLUMN llmquota.org.parent IS 'the org it belongs to, whose budgets of the scope parent it spends, too, and so on, up to three orgs above one; NULL: none';
 COMMENT ON COLUMN llmquota.org.timezone IS 'time zone of its budgets that name none, and of its statements';
 COMMENT ON COLUMN llmquota.org.markup IS 'what its statements add to the cost, as a fraction: 0.2 for a fifth more';
+
+-- which orgs belong to one
+CREATE INDEX org_parent ON llmquota.org (parent) WHERE parent IS NOT NULL;
 
 CREATE TABLE llmquota.quota (
 	id bigint GENERATED ALWAYS AS IDENTITY,
@@ -500,7 +503,8 @@ CREATE TABLE llmquota.budget (
 	CONSTRAINT budget_id_valid CHECK (id OPERATOR(pg_catalog.<) 281474976710656),
 	CONSTRAINT budget_scope_valid CHECK (scope OPERATOR(pg_catalog.=) ANY ('{global,provider,account,key,org,parent}')),
 	CONSTRAINT budget_subject_valid CHECK (pg_catalog.octet_length(subject) OPERATOR(pg_catalog.<=) 128
-		AND (scope OPERATOR(pg_catalog.=) 'global') OPERATOR(pg_catalog.<=) (subject OPERATOR(pg_catalog.=) '')),
+		AND CASE WHEN scope OPERATOR(pg_catalog.=) 'global' THEN subject OPERATOR(pg_catalog.=) ''
+				 ELSE subject OPERATOR(pg_catalog.<>) '' OR scope OPERATOR(pg_catalog.=) ANY ('{org,parent}') END),
 	CONSTRAINT budget_model_valid CHECK (model OPERATOR(pg_catalog.<>) '' AND pg_catalog.octet_length(model) OPERATOR(pg_catalog.<=) 128),
 	CONSTRAINT budget_family_valid CHECK (family OPERATOR(pg_catalog.<>) '' AND pg_catalog.octet_length(family) OPERATOR(pg_catalog.<=) 128),
 	CONSTRAINT budget_model_or_family CHECK (model IS NULL OR family IS NULL),
@@ -512,14 +516,14 @@ CREATE TABLE llmquota.budget (
 		AND EXTRACT(month FROM per) OPERATOR(pg_catalog.=) 0),
 	CONSTRAINT budget_per_in_range CHECK (per OPERATOR(pg_catalog.>=) '1 second' AND per OPERATOR(pg_catalog.<=) '400 days'),
 	CONSTRAINT budget_calendar_valid CHECK (calendar OPERATOR(pg_catalog.=) ANY ('{day,week,month,quarter,year,total}')),
-	CONSTRAINT budget_timezone_of_calendar CHECK (timezone IS NULL OR calendar OPERATOR(pg_catalog.<>) 'total'),
+	CONSTRAINT budget_timezone_of_calendar CHECK (timezone IS NULL OR COALESCE(calendar, 'total') OPERATOR(pg_catalog.<>) 'total'),
 	CONSTRAINT budget_fiscal_month_valid CHECK (fiscal_month OPERATOR(pg_catalog.>=) 1 AND fiscal_month OPERATOR(pg_catalog.<=) 12
-		AND (fiscal_month OPERATOR(pg_catalog.=) 1 OR calendar OPERATOR(pg_catalog.=) ANY ('{quarter,year}'))),
+		AND (fiscal_month OPERATOR(pg_catalog.=) 1 OR COALESCE(calendar, '') OPERATOR(pg_catalog.=) ANY ('{quarter,year}'))),
 	CONSTRAINT budget_starts_at_of_total CHECK (starts_at OPERATOR(pg_catalog.=) '-infinity'
-		OR calendar OPERATOR(pg_catalog.=) 'total' AND starts_at OPERATOR(pg_catalog.<) 'infinity'),
+		OR COALESCE(calendar, '') OPERATOR(pg_catalog.=) 'total' AND starts_at OPERATOR(pg_catalog.<) 'infinity'),
 	CONSTRAINT budget_downgrade_at_valid CHECK (downgrade_at OPERATOR(pg_catalog.>=) 0 AND downgrade_at OPERATOR(pg_catalog.<=) 1),
 	CONSTRAINT budget_carry_of_calendar CHECK (NOT (carry_debt OR carry_unspent)
-		OR calendar OPERATOR(pg_catalog.=) ANY ('{day,week,month,quarter,year}')),
+		OR COALESCE(calendar, 'total') OPERATOR(pg_catalog.<>) 'total'),
 	CONSTRAINT budget_alert_at_valid CHECK (0 OPERATOR(pg_catalog.<) ALL (alert_at) AND 1 OPERATOR(pg_catalog.>=) ALL (alert_at)
 		AND pg_catalog.cardinality(alert_at) OPERATOR(pg_catalog.<=) 8 AND pg_catalog.array_position(alert_at, NULL) IS NULL),
 	CONSTRAINT budget_mode_valid CHECK (mode OPERATOR(pg_catalog.=) ANY ('{enforce,observe}')),
@@ -548,6 +552,9 @@ COMMENT ON COLUMN llmquota.budget.carry_unspent IS 'true: what was not spent may
 COMMENT ON COLUMN llmquota.budget.alert_at IS 'fractions of the amount at which an alert is raised, above 0 to 1, at most 8';
 COMMENT ON COLUMN llmquota.budget.mode IS 'enforce, or observe: counts and alerts, and neither refuses nor downgrades';
 COMMENT ON COLUMN llmquota.budget.rollout IS 'fraction of the subjects for which a ''*'' row is enforced, 0 to 1, chosen by a stable hash; for the others it observes. Of no effect on a row that names its subject';
+
+-- which parts of which scopes have budgets at all, and whose, for llmquota_check_parts
+CREATE INDEX budget_part ON llmquota.budget (scope, (model IS NULL), (family IS NULL), subject) WHERE amount IS NOT NULL;
 
 CREATE TABLE llmquota.budget_step (
 	budget bigint NOT NULL,
@@ -2902,8 +2909,9 @@ END
 $$;
 COMMENT ON FUNCTION @extschema@.llmquota_check_route_option() IS 'internal, a trigger: refuses unknown strategies and parameters, and values out of bounds';
 
--- Refuses quotas that would put more than 8 windows on one meter. Looks at the subjects whose quotas the statement
--- touched; touching a '*' row touches every subject named in its scope.
+-- Refuses quotas that would put more than 8 windows on one meter, and budgets that would put more than 4 there: as many
+-- as the trigger's argument says. Looks at the subjects whose rows the statement touched; touching a '*' row touches every
+-- subject named in its scope.
 CREATE FUNCTION @extschema@.llmquota_check_windows()
 RETURNS trigger
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
@@ -2916,21 +2924,35 @@ BEGIN
 		SELECT t.scope, t.subject
 		  FROM touched t
 		UNION
-		SELECT q.scope, q.subject
+		SELECT w.scope, w.subject
 		  FROM (SELECT DISTINCT t.scope FROM touched t WHERE t.subject OPERATOR(pg_catalog.=) '*') s
-		  JOIN llmquota.quota q ON q.scope OPERATOR(pg_catalog.=) s.scope
+		 CROSS JOIN LATERAL (
+			SELECT q.scope, q.subject FROM llmquota.quota q
+			 WHERE TG_TABLE_NAME OPERATOR(pg_catalog.=) 'quota' AND q.scope OPERATOR(pg_catalog.=) s.scope
+			UNION ALL
+			SELECT b.scope, b.subject FROM llmquota.budget b
+			 WHERE TG_TABLE_NAME OPERATOR(pg_catalog.=) 'budget' AND b.scope OPERATOR(pg_catalog.=) s.scope) w
+		 ORDER BY scope, subject
 	LOOP
 		-- applying: of rows for the same window, the one that names the subject. A meter of one model also holds the
 		-- windows of model '*', and a meter of one family those of family '*'.
-		WITH applying AS (
-			SELECT DISTINCT ON (q.model, q.family, q.metric, q.per, q.calendar, q.timezone)
-				   q.amount,
-				   CASE WHEN q.model IS NOT NULL THEN 'model' WHEN q.family IS NOT NULL THEN 'family' ELSE '' END AS kind,
-				   COALESCE(q.model, q.family, '') AS name
+		WITH written AS (
+			SELECT q.subject, q.model, q.family, q.amount, q.metric AS counted, q.per, q.calendar, q.timezone, 1 AS fiscal_month
 			  FROM llmquota.quota q
-			 WHERE q.scope OPERATOR(pg_catalog.=) checked.scope
+			 WHERE TG_TABLE_NAME OPERATOR(pg_catalog.=) 'quota' AND q.scope OPERATOR(pg_catalog.=) checked.scope
 			   AND q.subject OPERATOR(pg_catalog.=) ANY (ARRAY[checked.subject, '*'])
-			 ORDER BY q.model, q.family, q.metric, q.per, q.calendar, q.timezone, q.subject OPERATOR(pg_catalog.=) '*'
+			UNION ALL
+			SELECT b.subject, b.model, b.family, b.amount, b.currency, b.per, b.calendar, b.timezone, b.fiscal_month
+			  FROM llmquota.budget b
+			 WHERE TG_TABLE_NAME OPERATOR(pg_catalog.=) 'budget' AND b.scope OPERATOR(pg_catalog.=) checked.scope
+			   AND b.subject OPERATOR(pg_catalog.=) ANY (ARRAY[checked.subject, '*'])
+		), applying AS (
+			SELECT DISTINCT ON (w.model, w.family, w.counted, w.per, w.calendar, w.timezone, w.fiscal_month)
+				   w.amount,
+				   CASE WHEN w.model IS NOT NULL THEN 'model' WHEN w.family IS NOT NULL THEN 'family' ELSE '' END AS kind,
+				   COALESCE(w.model, w.family, '') AS name
+			  FROM written w
+			 ORDER BY w.model, w.family, w.counted, w.per, w.calendar, w.timezone, w.fiscal_month, w.subject OPERATOR(pg_catalog.=) '*'
 		), part AS (
 			SELECT a.kind, a.name, pg_catalog.count(*) AS windows
 			  FROM applying a
@@ -2941,62 +2963,150 @@ BEGIN
 		  FROM part p
 		  JOIN part e ON e.kind OPERATOR(pg_catalog.=) p.kind AND e.name OPERATOR(pg_catalog.=) ANY (ARRAY[p.name, '*'])
 		 GROUP BY p.kind, p.name
-		HAVING pg_catalog.sum(e.windows) OPERATOR(pg_catalog.>) 8
+		HAVING pg_catalog.sum(e.windows) OPERATOR(pg_catalog.>) TG_ARGV[0]::pg_catalog.int8
 		 ORDER BY p.kind, p.name
 		 LIMIT 1;
 		IF FOUND THEN
 			RAISE EXCEPTION USING ERRCODE = 'configuration_limit_exceeded',
-				MESSAGE = pg_catalog.format('%s quotas together limit %s', crowded.windows,
+				MESSAGE = pg_catalog.format('%s %ss together limit %s', crowded.windows, TG_TABLE_NAME,
 					CASE WHEN checked.scope OPERATOR(pg_catalog.=) 'global' THEN 'the scope global'
 						 ELSE pg_catalog.format('%s "%s"', checked.scope, checked.subject) END),
-				DETAIL = CASE WHEN crowded.kind OPERATOR(pg_catalog.=) '' THEN 'At most 8 quotas can limit all models together.'
-							ELSE pg_catalog.format('At most 8 quotas can limit one %1$s; these limit %1$s "%2$s".', crowded.kind, crowded.name) END,
+				DETAIL = CASE WHEN crowded.kind OPERATOR(pg_catalog.=) ''
+							THEN pg_catalog.format('At most %s %ss can limit all models together.', TG_ARGV[0], TG_TABLE_NAME)
+							ELSE pg_catalog.format('At most %1$s %2$ss can limit one %3$s; these limit %3$s "%4$s".',
+								TG_ARGV[0], TG_TABLE_NAME, crowded.kind, crowded.name) END,
 				HINT = 'Remove one, or replace one that is for every subject by a row for this subject with no amount.';
 		END IF;
 	END LOOP;
 	RETURN NULL;
 END
 $$;
-COMMENT ON FUNCTION @extschema@.llmquota_check_windows() IS 'internal, a trigger: refuses more than 8 windows on one meter';
+COMMENT ON FUNCTION @extschema@.llmquota_check_windows() IS 'internal, a trigger: refuses more windows on one meter than there is room for';
 
--- Refuses quotas by which one pick could need more than 12 cells: 11 meters and the lease. A pick charges at most one
--- meter for each scope and part (all models together, by model, by family) that any quota limits; index quota_part is
--- read by skipping from one such pair to the next.
+-- Refuses quotas and budgets by which one pick could need more than 12 cells: 11 meters and the lease. A pick charges at
+-- most one meter for each scope and part (all models together, by model, by family) that any of them limits, but in the
+-- scope parent one for the org and for each of up to three above it.
 CREATE FUNCTION @extschema@.llmquota_check_parts()
 RETURNS trigger
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 AS $$
 DECLARE
-	parts pg_catalog.int8;
+	meters pg_catalog.int8;
 BEGIN
-	WITH RECURSIVE part AS (
-		(SELECT q.scope, q.model IS NULL AS no_model, q.family IS NULL AS no_family
-		   FROM llmquota.quota q
-		  WHERE q.amount IS NOT NULL
-		  ORDER BY q.scope, q.model IS NULL, q.family IS NULL
-		  LIMIT 1)
-		UNION ALL
-		SELECT n.scope, n.no_model, n.no_family
-		  FROM part p
-		 CROSS JOIN LATERAL (
-			SELECT q.scope, q.model IS NULL AS no_model, q.family IS NULL AS no_family
-			  FROM llmquota.quota q
-			 WHERE q.amount IS NOT NULL
-			   AND ROW(q.scope, q.model IS NULL, q.family IS NULL) OPERATOR(pg_catalog.>) ROW(p.scope, p.no_model, p.no_family)
-			 ORDER BY q.scope, q.model IS NULL, q.family IS NULL
-			 LIMIT 1) n
-	)
-	SELECT pg_catalog.count(*) INTO parts FROM part;
-	IF parts OPERATOR(pg_catalog.>) 11 THEN
+	SELECT pg_catalog.sum(CASE WHEN s.scope OPERATOR(pg_catalog.=) 'parent' THEN
+			(SELECT CASE WHEN pg_catalog.bool_or(d.subject OPERATOR(pg_catalog.=) '*') THEN 4 ELSE pg_catalog.count(*) END
+			   FROM (SELECT DISTINCT b.subject FROM llmquota.budget b
+					  WHERE b.scope OPERATOR(pg_catalog.=) s.scope AND (b.model IS NULL) OPERATOR(pg_catalog.=) p.no_model
+						AND (b.family IS NULL) OPERATOR(pg_catalog.=) p.no_family AND b.amount IS NOT NULL
+					  LIMIT 4) d)
+		WHEN EXISTS (SELECT FROM llmquota.quota q
+					  WHERE q.scope OPERATOR(pg_catalog.=) s.scope AND (q.model IS NULL) OPERATOR(pg_catalog.=) p.no_model
+						AND (q.family IS NULL) OPERATOR(pg_catalog.=) p.no_family AND q.amount IS NOT NULL)
+		  OR EXISTS (SELECT FROM llmquota.budget b
+					  WHERE b.scope OPERATOR(pg_catalog.=) s.scope AND (b.model IS NULL) OPERATOR(pg_catalog.=) p.no_model
+						AND (b.family IS NULL) OPERATOR(pg_catalog.=) p.no_family AND b.amount IS NOT NULL) THEN 1
+		ELSE 0 END) INTO meters
+	  FROM pg_catalog.unnest('{global,provider,account,key,org,parent}'::pg_catalog.text[]) s (scope)
+	 CROSS JOIN (VALUES (true, true), (false, true), (true, false)) p (no_model, no_family);
+	IF meters OPERATOR(pg_catalog.>) 11 THEN
 		RAISE EXCEPTION USING ERRCODE = 'configuration_limit_exceeded',
-			MESSAGE = pg_catalog.format('one pick could have to charge %s meters', parts),
-			DETAIL = 'Each scope can be limited in three ways: all models together, by model, and by family. At most 11 of these ways can be in use.',
-			HINT = 'Remove the quotas by model or by family of one scope.';
+			MESSAGE = pg_catalog.format('one pick could have to charge %s meters', meters),
+			DETAIL = 'Each scope can be limited in three ways: all models together, by model, and by family. At most 11 of these ways can be in use; in the scope parent each subject counts, up to 4.',
+			HINT = pg_catalog.format('Remove the %ss by model or by family of one scope.', TG_TABLE_NAME);
 	END IF;
 	RETURN NULL;
 END
 $$;
-COMMENT ON FUNCTION @extschema@.llmquota_check_parts() IS 'internal, a trigger: refuses quotas by which one pick could have to charge more than 11 meters';
+COMMENT ON FUNCTION @extschema@.llmquota_check_parts() IS 'internal, a trigger: refuses quotas and budgets by which one pick could have to charge more than 11 meters';
+
+-- Refuses a budget if those that hold together with it are in more than 3 currencies besides that of the price: a lease has
+-- room for its cost in so many. Looks at the budgets of its subject, for an org with all above it, and at those that
+-- everybody has; not at others that some call could meet besides. What escapes it is an error of the pick.
+CREATE FUNCTION @extschema@.llmquota_check_currencies()
+RETURNS trigger
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+AS $$
+DECLARE
+	above pg_catalog.text[];
+	met record;
+BEGIN
+	IF NEW.scope OPERATOR(pg_catalog.=) ANY ('{org,parent}') THEN
+		WITH RECURSIVE chain (org) AS (
+			SELECT NEW.subject
+			UNION
+			SELECT o.parent FROM chain c JOIN llmquota.org o ON o.org OPERATOR(pg_catalog.=) c.org WHERE o.parent IS NOT NULL
+		)
+		SELECT pg_catalog.array_agg(c.org) INTO above FROM chain c;
+	END IF;
+	-- the amount is not asked for among the conditions: it would have the planner take index budget_part, the wrong one
+	SELECT pg_catalog.count(DISTINCT b.currency) FILTER (WHERE b.amount IS NOT NULL) AS currencies,
+		   pg_catalog.string_agg(DISTINCT b.currency, ', ') FILTER (WHERE b.amount IS NOT NULL) AS list INTO met
+	  FROM llmquota.budget b
+	 WHERE COALESCE(b.model, b.family, '*') OPERATOR(pg_catalog.=) ANY (ARRAY[COALESCE(NEW.model, NEW.family, '*'), '*'])
+	   AND b.scope OPERATOR(pg_catalog.=) ANY ('{global,provider,account,key,org,parent}')
+	   AND b.subject OPERATOR(pg_catalog.=) ANY (above OPERATOR(pg_catalog.||) ARRAY[NEW.subject, '*', ''])
+	   AND (b.scope OPERATOR(pg_catalog.=) 'global' OR b.subject OPERATOR(pg_catalog.=) '*'
+			OR b.subject OPERATOR(pg_catalog.=) NEW.subject AND b.scope OPERATOR(pg_catalog.=) ANY (ARRAY[NEW.scope, CASE WHEN above IS NOT NULL THEN 'org' END])
+			OR b.scope OPERATOR(pg_catalog.=) 'parent' AND b.subject OPERATOR(pg_catalog.=) ANY (above));
+	IF met.currencies OPERATOR(pg_catalog.>) 4 THEN
+		RAISE EXCEPTION USING ERRCODE = 'configuration_limit_exceeded',
+			MESSAGE = pg_catalog.format('budgets in %s currencies hold for %s', met.currencies,
+				CASE WHEN NEW.subject OPERATOR(pg_catalog.=) '*' OR NEW.scope OPERATOR(pg_catalog.=) 'global' THEN 'every call'
+					 ELSE pg_catalog.format('calls of %s "%s"', CASE WHEN above IS NULL THEN NEW.scope ELSE 'org' END, NEW.subject) END),
+			DETAIL = pg_catalog.format('They are in %s. At most 3 can be besides that of the price.', met.list),
+			HINT = 'Give some of them a currency of the others: costs are converted by llmquota.exchange_rate.';
+	END IF;
+	RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION @extschema@.llmquota_check_currencies() IS 'internal, a trigger: refuses budgets of more currencies than one call can be counted in';
+
+-- Refuses a row that stands above itself in the column that the trigger's argument names: an org that belongs to itself,
+-- a model that is its own substitute, through however many others; and an org by which more than 3 stand above another.
+-- All that stand above the row are locked, so that nobody moves one of them meanwhile.
+CREATE FUNCTION @extschema@.llmquota_check_chain()
+RETURNS trigger
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+AS $$
+DECLARE
+	named CONSTANT pg_catalog.text := pg_catalog.to_jsonb(NEW) OPERATOR(pg_catalog.->>) TG_TABLE_NAME::pg_catalog.text;
+	given CONSTANT pg_catalog.text := pg_catalog.to_jsonb(NEW) OPERATOR(pg_catalog.->>) TG_ARGV[0];
+	reached pg_catalog.text := given;
+	passed pg_catalog.text[] := '{}';
+	lower pg_catalog.text[] := ARRAY[named];
+	levels int;
+BEGIN
+	WHILE reached OPERATOR(pg_catalog.<>) ALL (passed) LOOP
+		passed := passed OPERATOR(pg_catalog.||) reached;
+		IF TG_TABLE_NAME OPERATOR(pg_catalog.=) 'org' THEN
+			SELECT o.parent INTO reached FROM llmquota.org o WHERE o.org OPERATOR(pg_catalog.=) reached FOR SHARE;
+		ELSE
+			SELECT m.downgrade_to INTO reached FROM llmquota.model m WHERE m.model OPERATOR(pg_catalog.=) reached FOR SHARE;
+		END IF;
+	END LOOP;
+	IF named OPERATOR(pg_catalog.=) ANY (passed) THEN
+		RAISE EXCEPTION USING ERRCODE = 'check_violation',
+			MESSAGE = pg_catalog.format('%s "%s" cannot have "%s" as %s', TG_TABLE_NAME, named, given, TG_ARGV[0]),
+			DETAIL = pg_catalog.format('That leads back to it: %s.', pg_catalog.array_to_string(named OPERATOR(pg_catalog.||) passed, ' > ')),
+			HINT = 'Change the others first.';
+	END IF;
+	IF TG_TABLE_NAME OPERATOR(pg_catalog.=) 'org' THEN
+		levels := pg_catalog.cardinality(passed);
+		WHILE lower IS NOT NULL AND levels OPERATOR(pg_catalog.<=) 3 LOOP
+			SELECT pg_catalog.array_agg(o.org) INTO lower FROM llmquota.org o WHERE o.parent OPERATOR(pg_catalog.=) ANY (lower);
+			levels := levels OPERATOR(pg_catalog.+) CASE WHEN lower IS NULL THEN 0 ELSE 1 END;
+		END LOOP;
+		IF levels OPERATOR(pg_catalog.>) 3 THEN
+			RAISE EXCEPTION USING ERRCODE = 'check_violation',
+				MESSAGE = pg_catalog.format('org "%s" cannot have "%s" as parent', named, given),
+				DETAIL = pg_catalog.format('At most 3 orgs can be above one; that would make %s.', levels),
+				HINT = pg_catalog.format('Leave out a level below "%s".', passed[pg_catalog.cardinality(passed)]);
+		END IF;
+	END IF;
+	RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION @extschema@.llmquota_check_chain() IS 'internal, a trigger: refuses orgs and models that stand above themselves, and orgs below too many others';
 
 -- A former name that is given to something new no longer stands for its old bearer.
 CREATE FUNCTION @extschema@.llmquota_reuse_name()
@@ -3132,22 +3242,16 @@ CREATE TRIGGER check_route_option BEFORE INSERT OR UPDATE ON llmquota.route_opti
 	FOR EACH ROW EXECUTE FUNCTION @extschema@.llmquota_check_route_option();
 ALTER TABLE llmquota.route_option ENABLE ALWAYS TRIGGER check_route_option;
 
-CREATE TRIGGER check_windows_inserted AFTER INSERT ON llmquota.quota REFERENCING NEW TABLE AS touched
-	FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.llmquota_check_windows();
-CREATE TRIGGER check_windows_updated AFTER UPDATE ON llmquota.quota REFERENCING NEW TABLE AS touched
-	FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.llmquota_check_windows();
-CREATE TRIGGER check_windows_left AFTER UPDATE ON llmquota.quota REFERENCING OLD TABLE AS touched
-	FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.llmquota_check_windows();
-CREATE TRIGGER check_windows_deleted AFTER DELETE ON llmquota.quota REFERENCING OLD TABLE AS touched
-	FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.llmquota_check_windows();
-CREATE TRIGGER check_parts AFTER INSERT OR UPDATE ON llmquota.quota
-	FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.llmquota_check_parts();
-ALTER TABLE llmquota.quota
-	ENABLE ALWAYS TRIGGER check_windows_inserted,
-	ENABLE ALWAYS TRIGGER check_windows_updated,
-	ENABLE ALWAYS TRIGGER check_windows_left,
-	ENABLE ALWAYS TRIGGER check_windows_deleted,
-	ENABLE ALWAYS TRIGGER check_parts;
+CREATE TRIGGER check_chain AFTER INSERT OR UPDATE OF parent ON llmquota.org
+	FOR EACH ROW WHEN (NEW.parent IS NOT NULL) EXECUTE FUNCTION @extschema@.llmquota_check_chain(parent);
+ALTER TABLE llmquota.org ENABLE ALWAYS TRIGGER check_chain;
+CREATE TRIGGER check_chain AFTER INSERT OR UPDATE OF downgrade_to ON llmquota.model
+	FOR EACH ROW WHEN (NEW.downgrade_to IS NOT NULL) EXECUTE FUNCTION @extschema@.llmquota_check_chain(downgrade_to);
+ALTER TABLE llmquota.model ENABLE ALWAYS TRIGGER check_chain;
+
+CREATE TRIGGER check_currencies AFTER INSERT OR UPDATE ON llmquota.budget
+	FOR EACH ROW WHEN (NEW.amount IS NOT NULL) EXECUTE FUNCTION @extschema@.llmquota_check_currencies();
+ALTER TABLE llmquota.budget ENABLE ALWAYS TRIGGER check_currencies;
 
 CREATE TRIGGER stamp_usage BEFORE INSERT OR UPDATE ON llmquota.usage
 	FOR EACH ROW EXECUTE FUNCTION @extschema@.llmquota_stamp_usage();
@@ -3164,6 +3268,8 @@ DO $$
 DECLARE
 	target pg_catalog.text;
 	key_columns pg_catalog.text;
+	most int;
+	occasion record;
 BEGIN
 	FOREACH target IN ARRAY '{provider,account,key,model,price,exchange_rate,route,route_option,org,quota,budget,budget_step,budget_raise,setting,role_grant,alias}'::pg_catalog.text[] LOOP
 		EXECUTE pg_catalog.format('CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE ON llmquota.%I '
@@ -3197,6 +3303,21 @@ BEGIN
 		EXECUTE pg_catalog.format('CREATE TRIGGER reuse_name AFTER INSERT ON llmquota.%I REFERENCING NEW TABLE AS new_rows '
 			'FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.llmquota_reuse_name()', target);
 		EXECUTE pg_catalog.format('ALTER TABLE llmquota.%I ENABLE ALWAYS TRIGGER reuse_name', target);
+	END LOOP;
+	FOR target, most IN VALUES ('quota', 8), ('budget', 4) LOOP
+		FOR occasion IN
+			SELECT o.*
+			  FROM (VALUES ('inserted', 'INSERT', 'NEW'), ('updated', 'UPDATE', 'NEW'), ('left', 'UPDATE', 'OLD'),
+						   ('deleted', 'DELETE', 'OLD')) AS o (name, event, version)
+		LOOP
+			EXECUTE pg_catalog.format('CREATE TRIGGER check_windows_%s AFTER %s ON llmquota.%I REFERENCING %s TABLE AS touched '
+				'FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.llmquota_check_windows(%s)',
+				occasion.name, occasion.event, target, occasion.version, most);
+			EXECUTE pg_catalog.format('ALTER TABLE llmquota.%I ENABLE ALWAYS TRIGGER check_windows_%s', target, occasion.name);
+		END LOOP;
+		EXECUTE pg_catalog.format('CREATE TRIGGER check_parts AFTER INSERT OR UPDATE ON llmquota.%I '
+			'FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.llmquota_check_parts()', target);
+		EXECUTE pg_catalog.format('ALTER TABLE llmquota.%I ENABLE ALWAYS TRIGGER check_parts', target);
 	END LOOP;
 	FOREACH target IN ARRAY '{meter,health,lease_page,name,refusal_page}'::pg_catalog.text[] LOOP
 		EXECUTE pg_catalog.format('CREATE TRIGGER refuse_write BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON llmquota.%I '
@@ -3493,6 +3614,8 @@ REVOKE ALL ON FUNCTION
 	@extschema@.llmquota_check_route_option(),
 	@extschema@.llmquota_check_windows(),
 	@extschema@.llmquota_check_parts(),
+	@extschema@.llmquota_check_currencies(),
+	@extschema@.llmquota_check_chain(),
 	@extschema@.llmquota_forget(text, text),
 	@extschema@.llmquota_forget_labels(text, text),
 	@extschema@.llmquota_check_rename(text, text, text),
