@@ -548,6 +548,18 @@ note_duration(LlmqMeterState *state, int64 duration)
 		state->mean_call + (duration - state->mean_call) / MEAN_CALL_SHARE;
 }
 
+/*
+ * Does a correction leave in a window what shows nowhere else? What is not given back was reserved, and the ledger has
+ * that, but in money.
+ */
+static bool
+loosens(const LlmqCorrection *correction, const LlmqWindow *window, int64 delta)
+{
+	if (delta < 0 && correction->only_more)
+		return window->metric == LLMQ_METRIC_COST;
+	return correction->loosens;
+}
+
 /* Changes what a lease is charged for, in every window that counted it. Needs no configuration: it may have changed. */
 void
 llmq_meter_correct(LlmqMeterState *state, const LlmqCorrection *correction)
@@ -565,10 +577,10 @@ llmq_meter_correct(LlmqMeterState *state, const LlmqCorrection *correction)
 			moved_back |= llmq_window_advance(window, &shape, correction->now, state->generation);
 		delta = llmq_use_counted(&correction->to, window->metric, window->flags, window->quota) -
 			llmq_use_counted(&correction->from, window->metric, window->flags, window->quota);
+		if (delta != 0 && loosens(correction, window, delta))
+			llmq_window_loosen(window);
 		if (correction->only_more)
 			delta = Max(delta, 0);
-		if (delta != 0 && correction->loosens)
-			llmq_window_loosen(window);
 		if (delta != 0)
 			(void) llmq_window_correct(window, correction->picked_at, correction->generation, delta);
 	}

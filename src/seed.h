@@ -28,7 +28,7 @@ typedef struct LlmqOpenLeases
 typedef struct LlmqSeedSums
 {
 	int64		bucket[LLMQ_BUCKETS];
-	bool		loose;			/* with figures of transactions that may yet fail */
+	bool		loose;			/* with figures of transactions that may yet fail, or that the ledger will not have */
 } LlmqSeedSums;
 
 /* A window that is to be completed, other than of concurrency. */

@@ -130,9 +130,10 @@ counts_model(const SeedTarget *target, const LlmqLedgerName *model)
 
 /* Adds up one lease for one meter, but for windows that have counted it, as its slot says if it is still there. */
 static void
-count_in_meter(const SeedTarget *target, const LlmqUsageRow *row, const LlmqSlot *slot)
+count_in_meter(const SeedTarget *target, const LlmqUsageRow *row, const LlmqLease *open)
 {
 	const LlmqSeedMeter *meter = target->meter;
+	const LlmqSlot *slot = open == NULL ? NULL : &open->slot;
 	uint32		generation = slot == NULL ? 0 : llmq_slot_generation(slot, meter->id);
 
 	for (int i = 0; i < meter->nwindows; i++)
@@ -141,9 +142,9 @@ count_in_meter(const SeedTarget *target, const LlmqUsageRow *row, const LlmqSlot
 
 		if (slot != NULL && generation >= window->window->since)
 			continue;
-		if (slot != NULL && slot->state == LLMQ_SLOT_SETTLED && row->picked_at >= window->from &&
-			row->picked_at < window->to)
-			window->sums.loose = true;
+		if (open != NULL && row->picked_at >= window->from && row->picked_at < window->to)
+			window->sums.loose |= slot->state == LLMQ_SLOT_SETTLED ||
+				(window->metric == LLMQ_METRIC_COST && open->money.told);
 		count_in_window(window, row);
 	}
 }
@@ -176,19 +177,19 @@ counts_org(const SeedCount *count, const SeedTarget *target, const LlmqLedgerNam
 
 /* Adds up one lease for the orgs above that of the call, and itself. */
 static void
-count_in_trees(const SeedCount *count, const LlmqUsageRow *row, const LlmqSlot *slot)
+count_in_trees(const SeedCount *count, const LlmqUsageRow *row, const LlmqLease *open)
 {
 	const LlmqLedgerName *org = row->name[LLMQ_NAMED_ORG];
 
 	for (const SeedTarget *target = count->parents; org != NULL && target != NULL; target = target->next)
 		if (counts_model(target, row->name[LLMQ_NAMED_MODEL]) && counts_org(count, target, org))
-			count_in_meter(target, row, slot);
+			count_in_meter(target, row, open);
 }
 
 static void
-count_lease(const SeedCount *count, const LlmqUsageRow *row, const LlmqSlot *slot)
+count_lease(const SeedCount *count, const LlmqUsageRow *row, const LlmqLease *open)
 {
-	count_in_trees(count, row, slot);
+	count_in_trees(count, row, open);
 	for (int scope = 0; scope < LLMQ_SCOPE_COUNT; scope++)
 	{
 		const SeedTarget *target = count->global;
@@ -199,7 +200,7 @@ count_lease(const SeedCount *count, const LlmqUsageRow *row, const LlmqSlot *slo
 			target = row->name[named_of(scope)] == NULL ? NULL : row->name[named_of(scope)]->object;
 		for (; target != NULL; target = target->next)
 			if (counts_model(target, row->name[LLMQ_NAMED_MODEL]))
-				count_in_meter(target, row, slot);
+				count_in_meter(target, row, open);
 	}
 }
 
@@ -257,7 +258,7 @@ count_open(SeedCount *count, LlmqLedgerNames *names, const LlmqOpenLease *lease,
 		llmq_bill_open(&lease->lease, &row.cost);
 	llmq_lease_uuid(&lease->id, &row.lease);
 	open_insert(count->open, lease->id.secret, &found)->lease = row.lease;
-	count_lease(count, &row, slot);
+	count_lease(count, &row, &lease->lease);
 }
 
 /* The models that a meter counts: the one it is for, or those of its family. */
