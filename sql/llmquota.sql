@@ -1276,6 +1276,33 @@ COMMENT ON FUNCTION @extschema@.llmquota_verify(boolean) IS
 'Compares live state with itself, with the leases and with the ledger: a row for every disagreement, none when all is well. object: the table, index, window or lease; expected and found: the two values, NULL when there are none. repair true (NULL: false) mends what can be mended, and repaired says where it did. Picks wait for a moment while it copies live state; on a standby only pages, rows and indexes are checked';
 
 --
+-- Functions: foresight
+--
+
+CREATE FUNCTION @extschema@.llmquota_backtest(
+	rule jsonb,
+	since timestamptz DEFAULT NULL,
+	until timestamptz DEFAULT NULL,
+	OUT hour timestamptz,
+	OUT subject text,
+	OUT model text,
+	OUT family text,
+	OUT org text,
+	OUT calls bigint,
+	OUT refused bigint,
+	OUT downgraded bigint,
+	OUT amount_refused numeric,
+	OUT amount_downgraded numeric,
+	OUT most_used numeric,
+	OUT first_at timestamptz,
+	OUT last_at timestamptz)
+RETURNS SETOF record
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'llmquota_backtest';
+COMMENT ON FUNCTION @extschema@.llmquota_backtest(jsonb, timestamptz, timestamptz) IS
+'Replays the calls of the ledger that were picked since one time (NULL: all that it has) and before another (NULL: now) under a proposed quota or budget, whose keys are the columns of llmquota.quota or llmquota.budget. A row for every hour, subject, model or family, and org of which a call would have been refused, or downgraded; then one for all calls, with hour and names NULL. Amounts are in what the rule limits (a budget''s in its currency); most_used is the most that its window held. Changes nothing';
+
+--
 -- Functions: what somebody says of keys, accounts, models and providers
 --
 
@@ -1859,6 +1886,7 @@ DECLARE
 		'@extschema@.llmquota_percentile(bigint[], float8), '
 		'@extschema@.llmquota_histogram(int, bigint), '
 		'@extschema@.llmquota_histogram_sum(bigint[])';
+	foresight CONSTANT pg_catalog.text := '@extschema@.llmquota_backtest(pg_catalog.jsonb, pg_catalog.timestamptz, pg_catalog.timestamptz)';
 	reading CONSTANT pg_catalog.text := 'llmquota.usage_current, llmquota.budget_raise, llmquota.budget_window, llmquota.alias, llmquota.former_name, llmquota.change, llmquota.event, llmquota.key_status, llmquota.lease, llmquota.meter_window, llmquota.observed_limit, llmquota.worker_status, llmquota.role_grant';
 	is_app CONSTANT boolean := EXISTS (SELECT FROM llmquota.role_grant g
 										WHERE g.role OPERATOR(pg_catalog.=) $1 AND g.kind OPERATOR(pg_catalog.=) ANY ('{app,admin}'::pg_catalog.text[]));
@@ -1894,8 +1922,10 @@ BEGIN
 	END IF;
 	-- the names of shared accounts and keys are not for who sees one org only
 	EXECUTE pg_catalog.format('REVOKE ALL ON llmquota.refusal_sample FROM %I', role);
+	EXECUTE pg_catalog.format('REVOKE ALL ON FUNCTION %s FROM %I', foresight, role);
 	IF sees_all THEN
 		EXECUTE pg_catalog.format('GRANT SELECT ON llmquota.refusal_sample TO %I', role);
+		EXECUTE pg_catalog.format('GRANT EXECUTE ON FUNCTION %s TO %I', foresight, role);
 	ELSIF is_reader THEN
 		EXECUTE pg_catalog.format('GRANT SELECT (minute, org, quota, status, refused_at, route, priority, input_tokens, max_output_tokens, request_id, refusal) '
 								  'ON llmquota.refusal_sample TO %I', role);
@@ -3558,6 +3588,7 @@ REVOKE ALL ON FUNCTION
 	@extschema@.llmquota_unschedule(),
 	@extschema@.llmquota_cron_database(),
 	@extschema@.llmquota_verify(boolean),
+	@extschema@.llmquota_backtest(jsonb, timestamptz, timestamptz),
 	@extschema@.llmquota_disable(text, text),
 	@extschema@.llmquota_enable(text),
 	@extschema@.llmquota_cool(text, text, int, text, text),

@@ -44,8 +44,9 @@ default_step(LlmqBudget *budget, const LlmqRow *row)
 	budget->step->model = named_model(row, COL_DOWNGRADE_TO);
 }
 
-static void
-read_budget(LlmqRow *row)
+/* Adds a budget to the configuration. */
+LlmqQuota *
+llmq_budget_read(LlmqRow *row)
 {
 	LlmqCatalog *catalog = row->catalog;
 	LlmqQuota  *quota = llmq_catalog_keep(catalog, sizeof(LlmqQuota));
@@ -75,6 +76,13 @@ read_budget(LlmqRow *row)
 	llmq_quota_add(catalog, quota);
 	if (quota->scope == LLMQ_SCOPE_ACCOUNT || quota->scope == LLMQ_SCOPE_KEY)
 		catalog->too_many_currencies |= !llmq_costs_want(&catalog->key_costs, budget->currency);
+	return quota;
+}
+
+static void
+read_budget(LlmqRow *row)
+{
+	(void) llmq_budget_read(row);
 }
 
 static LlmqBudget *

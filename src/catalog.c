@@ -116,15 +116,24 @@ prepare_context(void)
 	return context;
 }
 
+/* The configuration as it is now, in memory of the caller's, who may change it. */
+LlmqCatalog *
+llmq_catalog_of_own(MemoryContext context)
+{
+	LlmqCatalog *loaded = llmq_catalog_load(context);
+
+	loaded->org_context = AllocSetContextCreate(loaded->context, "llmquota orgs", ALLOCSET_DEFAULT_SIZES);
+	reset_orgs(loaded);
+	return loaded;
+}
+
 /* Loads the configuration in the place of the old one, of which nothing is in use. */
 static void
 load(void)
 {
 	static bool had_aliases = false;
-	LlmqCatalog *loaded = llmq_catalog_load(prepare_context());
+	LlmqCatalog *loaded = llmq_catalog_of_own(prepare_context());
 
-	loaded->org_context = AllocSetContextCreate(loaded->context, "llmquota orgs", ALLOCSET_DEFAULT_SIZES);
-	reset_orgs(loaded);
 	if (had_aliases || loaded->has_aliases)
 		llmq_name_invalidate();
 	had_aliases = loaded->has_aliases;

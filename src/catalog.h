@@ -336,6 +336,7 @@ typedef struct LlmqCatalog
 
 extern void llmq_catalog_invalidate(void);
 extern LlmqCatalog *llmq_catalog(void);
+extern LlmqCatalog *llmq_catalog_of_own(MemoryContext context);
 extern const char *llmq_catalog_zone_name(LlmqCatalog *catalog, uint32 hash);
 extern LlmqSubject *llmq_catalog_subject(LlmqCatalog *catalog, LlmqScope scope, const char *name);
 extern LlmqKey *llmq_catalog_key(LlmqCatalog *catalog, const char *name);

@@ -346,8 +346,9 @@ llmq_quota_add(LlmqCatalog *catalog, LlmqQuota *quota)
 	*list = quota;
 }
 
-static void
-read_quota(LlmqRow *row)
+/* Adds a quota to the configuration. */
+LlmqQuota *
+llmq_quota_read(LlmqRow *row)
 {
 	static const char *const metrics[] = {"requests", "input_tokens", "output_tokens", "tokens", "concurrency", NULL};
 	LlmqQuota  *quota = llmq_catalog_keep(row->catalog, sizeof(LlmqQuota));
@@ -366,6 +367,13 @@ read_quota(LlmqRow *row)
 	quota->window_flags = (bool_value(row, 14) ? 0 : LLMQ_WINDOW_NOT_CACHED) |
 		(bool_value(row, 15) ? 0 : LLMQ_WINDOW_NOT_FAILURES);
 	llmq_quota_add(row->catalog, quota);
+	return quota;
+}
+
+static void
+read_quota(LlmqRow *row)
+{
+	(void) llmq_quota_read(row);
 }
 
 /* Settings are checked when they are written; what is not named here is not the core's. */

@@ -29,7 +29,11 @@ extern void llmq_catalog_read(LlmqCatalog *catalog, LlmqRelation which, Snapshot
 extern void llmq_quota_subject(LlmqQuota *quota, const LlmqRow *row, int first);
 extern void llmq_quota_window(LlmqQuota *quota, const LlmqRow *row, int per, int calendar, int fiscal_month);
 extern void llmq_quota_add(LlmqCatalog *catalog, LlmqQuota *quota);
+extern LlmqQuota *llmq_quota_read(LlmqRow *row);
 extern int	llmq_word_number(const char *word, const char *const *words);
+
+/* budget.c */
+extern LlmqQuota *llmq_budget_read(LlmqRow *row);
 
 static inline bool
 is_null(const LlmqRow *row, int column)

@@ -1,6 +1,6 @@
 /*
  * ledger_scan.c
- *	  Reads many rows of the ledger: all that were picked in a span of time, the newest days first.
+ *	  Reads many rows of the ledger: all that were picked in a span of time, the newest days first, or the oldest.
  *
  * Whoever adds up a window may read a million rows, and so this does not go through the executor: it reads the pages
  * that a leaf's BRIN index says may have such rows, and of each row the columns that are needed, where they stand. A
@@ -37,13 +37,14 @@
 enum
 {
 	READ_LEASE, READ_PICKED_AT, READ_RECORDED_AT, READ_STATUS, READ_HTTP_STATUS, READ_RESERVED_INPUT,
-	READ_RESERVED_OUTPUT, READ_INPUT, READ_CACHED, READ_OUTPUT, READ_COST, READ_CURRENCY, READ_NAMES,
-	NREAD = READ_NAMES + LLMQ_NAMED_COUNT
+	READ_RESERVED_OUTPUT, READ_INPUT, READ_CACHED, READ_OUTPUT, READ_COST, READ_CURRENCY, READ_CACHE_WRITE,
+	READ_REASONING, READ_COST_GIVEN, READ_NAMES, NREAD = READ_NAMES + LLMQ_NAMED_COUNT
 };
 
 static const char *const read_columns[NREAD] = {
 	"lease", "picked_at", "recorded_at", "status", "http_status", "reserved_input", "reserved_output", "input_tokens",
-	"cached_tokens", "output_tokens", "cost", "currency", "provider", "account", "key", "org", "model"
+	"cached_tokens", "output_tokens", "cost", "currency", "cache_write_tokens", "reasoning_tokens", "cost_given",
+	"provider", "account", "key", "org", "model"
 };
 
 /* The leaf of a day. */
@@ -129,7 +130,7 @@ is_wanted(const LlmqLedgerScan *scan, int column)
 {
 	if (column >= READ_NAMES)
 		return scan->names->wanted[column - READ_NAMES];
-	return column < READ_COST || scan->with_cost;
+	return column < READ_COST || (scan->with_cost && (column < READ_CACHE_WRITE || scan->whole));
 }
 
 static void
@@ -223,12 +224,12 @@ number8(const Layout *layout, int column, int64 otherwise)
 	return at == NULL ? otherwise : *(const int64 *) at;
 }
 
-static int64
-number4(const Layout *layout, int column)
+static int32
+number4(const Layout *layout, int column, int32 otherwise)
 {
 	const char *at = column_at(layout, column);
 
-	return at == NULL ? 0 : *(const int32 *) at;
+	return at == NULL ? otherwise : *(const int32 *) at;
 }
 
 /* A text of the row, and its length; NULL for NULL. */
@@ -261,9 +262,35 @@ read_use(const Layout *layout, LlmqUse *use)
 	bool		refused = column_at(layout, READ_HTTP_STATUS) != NULL && text_is(layout, READ_STATUS, "error");
 
 	*use = (LlmqUse) {
-		.input = number8(layout, READ_INPUT, refused ? 0 : number4(layout, READ_RESERVED_INPUT)),
-		.output = number8(layout, READ_OUTPUT, refused ? 0 : number4(layout, READ_RESERVED_OUTPUT)),
+		.input = number8(layout, READ_INPUT, refused ? 0 : number4(layout, READ_RESERVED_INPUT, 0)),
+		.output = number8(layout, READ_OUTPUT, refused ? 0 : number4(layout, READ_RESERVED_OUTPUT, 0)),
 		.cached = number8(layout, READ_CACHED, 0),.request = true,.failed = refused
+	};
+}
+
+/* A figure that a settlement may have; no call takes as many tokens as have no place in it. */
+static int32
+read_tokens(const Layout *layout, int column)
+{
+	return (int32) Min(Max(number8(layout, column, LLMQ_NO_TOKENS), LLMQ_NO_TOKENS), PG_INT32_MAX);
+}
+
+/* What else there is in a row. */
+static void
+read_whole(const LlmqLedgerScan *scan, const Layout *layout, LlmqUsageRow *row)
+{
+	const char *cost_given = scan->with_cost ? column_at(layout, READ_COST_GIVEN) : NULL;
+
+	row->cost_given = cost_given != NULL && *(const bool *) cost_given;
+	row->reserved_input = number4(layout, READ_RESERVED_INPUT, LLMQ_NO_TOKENS);
+	row->reserved_output = number4(layout, READ_RESERVED_OUTPUT, LLMQ_NO_TOKENS);
+	row->settlement = (LlmqSettlement) {
+		.outcome = text_is(layout, READ_STATUS, "released") ? LLMQ_OUTCOME_RELEASED :
+			text_is(layout, READ_STATUS, "error") ? LLMQ_OUTCOME_ERROR : LLMQ_OUTCOME_OK,
+		.answered = column_at(layout, READ_HTTP_STATUS) != NULL,.input = read_tokens(layout, READ_INPUT),
+		.output = read_tokens(layout, READ_OUTPUT),.cached = read_tokens(layout, READ_CACHED),
+		.cache_write = scan->with_cost ? read_tokens(layout, READ_CACHE_WRITE) : LLMQ_NO_TOKENS,
+		.reasoning = scan->with_cost ? read_tokens(layout, READ_REASONING) : LLMQ_NO_TOKENS
 	};
 }
 
@@ -315,6 +342,7 @@ static void
 read_row(LlmqLedgerScan *scan, Layout *layout, HeapTupleHeader tuple, TimestampTz from)
 {
 	LlmqUsageRow row;
+	bool		released;
 
 	/* most of the time goes into waiting for memory: have it bring the rows to come, which stand before this one */
 	for (int ahead = 320; ahead <= 512; ahead += 64)
@@ -323,12 +351,17 @@ read_row(LlmqLedgerScan *scan, Layout *layout, HeapTupleHeader tuple, TimestampT
 	row.picked_at = number8(layout, READ_PICKED_AT, 0);
 	if (row.picked_at < from || row.picked_at >= scan->to)
 		return;
-	if (text_is(layout, READ_STATUS, "released") || column_at(layout, READ_STATUS) == NULL)
+	released = text_is(layout, READ_STATUS, "released");
+	if ((released && !scan->whole) || column_at(layout, READ_STATUS) == NULL)
 		return;
 	memcpy(&row.lease, column_at(layout, READ_LEASE), UUID_LEN);
 	row.recorded_at = number8(layout, READ_RECORDED_AT, 0);
-	read_use(layout, &row.use);
+	memset(&row.use, 0, sizeof(LlmqUse));
+	if (!released)
+		read_use(layout, &row.use);
 	read_cost(scan, layout, &row.cost);
+	if (scan->whole)
+		read_whole(scan, layout, &row);
 	for (int kind = 0; kind < LLMQ_NAMED_COUNT; kind++)
 		row.name[kind] = scan->names->wanted[kind] ? read_name(scan, layout, kind, &row) : NULL;
 	scan->visit(&row, scan->context);
@@ -468,5 +501,34 @@ llmq_ledger_scan_step(LlmqLedgerScan *scan)
 		read_partition(scan, lfirst_oid(cell), from);
 	scan->leaves = list_delete_first(scan->leaves);
 	scan->to = from;
+	return true;
+}
+
+/*
+ * Reads the oldest day that is left; or, of days before it that have no leaf, what else was picked on them: scan->from
+ * says then since when the ledger is still to be read. False when it has all been read.
+ */
+bool
+llmq_ledger_scan_forward(LlmqLedgerScan *scan)
+{
+	LlmqLedgerDay *leaf = scan->leaves == NIL ? NULL : llast(scan->leaves);
+	bool		has_leaf = leaf != NULL && leaf->begins <= scan->from;
+	TimestampTz to = scan->to;
+	ListCell   *cell;
+
+	if (to <= scan->from)
+		return false;
+	if (has_leaf)
+		scan->to = Min(to, leaf->begins + USECS_PER_DAY);
+	else if (leaf != NULL)
+		scan->to = leaf->begins;
+	if (has_leaf)
+		read_partition(scan, leaf->relid, scan->from);
+	foreach(cell, scan->others)
+		read_partition(scan, lfirst_oid(cell), scan->from);
+	if (has_leaf)
+		scan->leaves = list_delete_last(scan->leaves);
+	scan->from = scan->to;
+	scan->to = to;
 	return true;
 }

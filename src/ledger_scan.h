@@ -50,25 +50,31 @@ extern List *llmq_ledger_family(LlmqLedgerNames *names, const char *family);
 extern LlmqLedgerName *llmq_ledger_name_known(LlmqLedgerNames *names, LlmqNamed kind, const char *text, int length);
 extern LlmqLedgerName *llmq_ledger_name_now(LlmqLedgerName *name, TimestampTz picked_at, TimestampTz recorded_at);
 
-/* A row of the ledger, but for those of leases that were released. */
+/* A row of the ledger. */
 typedef struct LlmqUsageRow
 {
 	pg_uuid_t	lease;
 	TimestampTz picked_at;
 	TimestampTz recorded_at;
 	LlmqLedgerName *name[LLMQ_NAMED_COUNT];	/* NULL: unknown, or not wanted */
-	LlmqUse		use;
+	LlmqUse		use;			/* nothing, of a lease that was released */
 	LlmqCost	cost;			/* where that is asked for: the use does not have it */
+	/* of a whole row */
+	bool		cost_given;		/* by the application */
+	int32		reserved_input; /* or LLMQ_NO_TOKENS */
+	int32		reserved_output;
+	LlmqSettlement settlement;	/* the figures and the outcome of it; what costs nothing only with the cost */
 } LlmqUsageRow;
 
 typedef void (*LlmqUsageVisit) (const LlmqUsageRow *row, void *context);
 
-/* A scan in steps, from the newest rows to the oldest. */
+/* A scan in steps: from the newest rows to the oldest, or the other way. */
 typedef struct LlmqLedgerScan
 {
 	LlmqLedgerNames *names;
-	TimestampTz from;			/* rows picked since */
-	TimestampTz to;				/* ... and before; after a step: before this the ledger is still to be read */
+	bool		whole;			/* all rows are wanted, those of leases that were released, too, and all of them */
+	TimestampTz from;			/* rows picked since; after a step forward: since this the ledger is still to be read */
+	TimestampTz to;				/* ... and before; after a step back: before this the ledger is still to be read */
 	Snapshot	snapshot;
 	bool		with_cost;
 	LlmqUsageVisit visit;
@@ -81,5 +87,6 @@ typedef struct LlmqLedgerScan
 
 extern void llmq_ledger_scan_begin(LlmqLedgerScan *scan);
 extern bool llmq_ledger_scan_step(LlmqLedgerScan *scan);
+extern bool llmq_ledger_scan_forward(LlmqLedgerScan *scan);
 
 #endif							/* LLMQ_LEDGER_SCAN_H */

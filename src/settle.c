@@ -127,11 +127,12 @@ llmq_use_reserved(const LlmqLease *lease)
 }
 
 /*
- * What a settled lease is charged for, but for money. A figure that was not given stays as reserved, unless the
- * provider answered with a failure; an expired lease stays as reserved, because the call may have been made; a released one gives all back.
+ * What a call is charged for that ended so, but for money. A figure that was not given stays as reserved, unless the
+ * provider answered with a failure; an expired lease stays as reserved, because the call may have been made; a released
+ * one gives all back.
  */
 LlmqUse
-llmq_use_tokens(const LlmqSlot *slot, const LlmqSettlement *settlement)
+llmq_use_ended(int32 reserved_input, int32 reserved_output, const LlmqSettlement *settlement)
 {
 	LlmqUse		use = {0};
 	bool		refused = settlement->outcome == LLMQ_OUTCOME_ERROR && settlement->answered;
@@ -140,10 +141,17 @@ llmq_use_tokens(const LlmqSlot *slot, const LlmqSettlement *settlement)
 		return use;
 	use.request = true;
 	use.failed = refused;
-	use.input = settlement->input != LLMQ_NO_TOKENS ? settlement->input : refused ? 0 : slot->reserved_input;
-	use.output = settlement->output != LLMQ_NO_TOKENS ? settlement->output : refused ? 0 : slot->reserved_output;
+	use.input = settlement->input != LLMQ_NO_TOKENS ? settlement->input : refused ? 0 : reserved_input;
+	use.output = settlement->output != LLMQ_NO_TOKENS ? settlement->output : refused ? 0 : reserved_output;
 	use.cached = settlement->cached != LLMQ_NO_TOKENS ? settlement->cached : 0;
 	return use;
+}
+
+/* The same of a settled lease. */
+LlmqUse
+llmq_use_tokens(const LlmqSlot *slot, const LlmqSettlement *settlement)
+{
+	return llmq_use_ended(slot->reserved_input, slot->reserved_output, settlement);
 }
 
 /* What a settlement is charged for, which cost so much. */

@@ -33,6 +33,7 @@ extern LlmqBill llmq_bill_reserved(const LlmqLease *lease);
 extern LlmqBill llmq_bill_settled(const LlmqLease *lease);
 extern LlmqUse llmq_use_reserved(const LlmqLease *lease);
 extern LlmqUse llmq_use_settled(const LlmqLease *lease);
+extern LlmqUse llmq_use_ended(int32 reserved_input, int32 reserved_output, const LlmqSettlement *settlement);
 extern LlmqUse llmq_use_tokens(const LlmqSlot *slot, const LlmqSettlement *settlement);
 extern LlmqUse llmq_use_at_meter(const LlmqLease *lease, int meter);
 extern LlmqLeaseStanding llmq_lease_look(LlmqLive *live, const LlmqLeaseId *id, LlmqLease *seen);

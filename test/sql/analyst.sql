@@ -73,6 +73,7 @@ SELECT q.query, ask('all', q.query) AS everything, ask('one', q.query) AS one_or
 	'SELECT secret_ref FROM llmquota.key',
 	'SELECT count(*) FROM llmquota.role_grant',
 	'SELECT count(*) FROM llmquota.meter_window',
+	'SELECT max(calls) FROM llmquota_backtest(''{"scope": "global", "metric": "requests", "amount": 0, "per": "1 hour"}'')',
 	'SELECT count(*) FROM llmquota_pick(''m'', ''clinic-7'')']) WITH ORDINALITY AS q (query, n)
  ORDER BY n;
 
