@@ -67,8 +67,8 @@ want_currencies(const LlmqPick *pick, LlmqCosts *costs)
 }
 
 /* What the call may cost at most: as the caller said, else by its tokens. */
-static void
-set_costs(LlmqPick *pick)
+void
+llmq_set_costs(LlmqPick *pick)
 {
 	LlmqCosts  *costs = &pick->demand.use.costs;
 	TimestampTz now = GetCurrentTimestamp();
@@ -84,6 +84,7 @@ set_costs(LlmqPick *pick)
 	want_currencies(pick, costs);
 	if (pick->cost.known)
 		(void) llmq_costs_convert(pick->catalog, &pick->cost, now, costs);
+	pick->costs_until = llmq_costs_change_at(pick->catalog, pick->model, now);
 }
 
 /* What one call of the model reserves. */
@@ -99,7 +100,7 @@ llmq_set_demand(LlmqPick *pick)
 	pick->demand.high_priority = pick->high_priority;
 	pick->demand.lease_ttl = pick->ttl_ms * INT64CONST(1000);
 	if (pick->catalog->budgets != NULL)
-		set_costs(pick);
+		llmq_set_costs(pick);
 }
 
 /* Raises when a budget that refuses would have to count a cost that nobody knows. */

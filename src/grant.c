@@ -208,6 +208,7 @@ typedef enum Obstacle
 	OBSTACLE_NONE,
 	OBSTACLE_SLOT,				/* somebody took the slot */
 	OBSTACLE_NARROW,			/* the lease page has no room for money */
+	OBSTACLE_COSTS,				/* a call costs something else since we asked */
 	OBSTACLE_PERIOD,			/* a calendar period that the plan does not know has begun */
 	OBSTACLE_ROOM				/* a meter has too little room */
 } Obstacle;
@@ -228,6 +229,8 @@ find_obstacle(Granting *granting, SmallMeter *small)
 		return OBSTACLE_SLOT;
 	if (granting->lease.money.secret != 0 && !llmq_lease_page_has_money(page))
 		return OBSTACLE_NARROW;
+	if (granting->lease.money.secret != 0 && granting->pick->now >= granting->pick->costs_until)
+		return OBSTACLE_COSTS;
 	for (int i = 0; i < granting->nmeters; i++)
 	{
 		const LlmqMeterState *state;
@@ -259,6 +262,11 @@ clear_obstacle(Granting *granting, Obstacle obstacle, const SmallMeter *small)
 			break;
 		case OBSTACLE_NARROW:
 			llmq_lease_page_widen(&pick->live, pick->lease.page);
+			break;
+		case OBSTACLE_COSTS:
+			llmq_set_costs(pick);
+			llmq_refuse_unpriced(pick, granting->meter, granting->nmeters);
+			fill_money(granting);
 			break;
 		case OBSTACLE_PERIOD:
 			for (int i = 0; i < granting->nmeters; i++)

@@ -138,6 +138,7 @@ typedef struct LlmqPick
 	LlmqModel  *model;			/* of the step being tried */
 	LlmqDemand	demand;
 	LlmqCost	cost;			/* that is reserved */
+	int64		costs_until;	/* then prices or rates are others */
 	LlmqDowngrade downgrade;
 	bool		any_key;		/* some key can serve the route for this org */
 	bool		any_candidate;	/* ... and it was not excluded */
@@ -193,6 +194,7 @@ extern bool llmq_excluded(const LlmqPick *pick, const LlmqKey *key);
 
 /* demand.c */
 extern void llmq_set_demand(LlmqPick *pick);
+extern void llmq_set_costs(LlmqPick *pick);
 extern void llmq_refuse_unpriced(const LlmqPick *pick, LlmqMeter *const *meters, int n);
 
 /* downgrade.c */

@@ -185,6 +185,24 @@ llmq_cost_reserve(const LlmqCatalog *catalog, const LlmqModel *model, const Llmq
 	return cost->known;
 }
 
+/* When the first of a list is valid that was not at some time. */
+static int64
+next_in(const LlmqDated *list, int64 after)
+{
+	int64		next = PG_INT64_MAX;
+
+	for (; list != NULL && list->valid_from > after; list = list->next)
+		next = list->valid_from;
+	return next;
+}
+
+/* When calls of the model next come to cost something else, in whatever currency. */
+int64
+llmq_costs_change_at(const LlmqCatalog *catalog, const LlmqModel *model, int64 after)
+{
+	return Min(next_in(model->tariffs, after), next_in(catalog->rates, after));
+}
+
 /* Has costs counted in one more currency. False when there are too many. */
 bool
 llmq_costs_want(LlmqCosts *costs, LlmqCurrency currency)

@@ -57,6 +57,7 @@ typedef struct LlmqPricedCall
 } LlmqPricedCall;
 
 extern void llmq_prices_load(LlmqCatalog *catalog, Snapshot snapshot);
+extern int64 llmq_costs_change_at(const LlmqCatalog *catalog, const LlmqModel *model, int64 after);
 extern bool llmq_costs_want(LlmqCosts *costs, LlmqCurrency currency);
 extern bool llmq_costs_convert(const LlmqCatalog *catalog, const LlmqCost *cost, int64 at, LlmqCosts *costs);
 extern bool llmq_cost_reserve(const LlmqCatalog *catalog, const LlmqModel *model, const LlmqUse *use, int64 at,

@@ -51,7 +51,7 @@ class Server:
         subprocess.run([ROOT / 'test/cluster', command, *options, self.directory], check=True,
                        env={**os.environ, 'PGPORT': '5432'})
 
-    def create(self):
+    def create(self, setup=None):
         self.control('start', '--testing', *[word for line in SETTINGS for word in ('--conf', line)])
         self.dsn = f'host={self.directory}/sock port=5432 user=postgres dbname=postgres'
         for line in (self.directory / 'env').read_text().splitlines():
@@ -59,7 +59,10 @@ class Server:
                 self.dsn = f"host={line.split('=', 1)[1]} port=5432 user=postgres dbname=postgres"
         self.find_postmaster()
         with self.connect() as connection:
-            connection.execute((HERE / 'setup.sql').read_text())
+            if setup is not None:
+                setup(connection)
+            else:
+                connection.execute((HERE / 'setup.sql').read_text())
 
     def connect(self, **options):
         return psycopg.connect(self.dsn, autocommit=True, **options)
