@@ -161,11 +161,13 @@ leave_aside_own_budgets(LlmqPick *pick, LlmqModel *model)
 	}
 }
 
-/* Is the model one that has been tried for the request, or that nobody may call? */
+/* Is the model one that has been tried for the request, or that nobody may call, or no cheaper than what was asked for? */
 static bool
-is_out(const LlmqDowngrade *downgrade, const LlmqModel *model)
+is_out(LlmqPick *pick, const LlmqModel *model)
 {
-	if (!model->enabled || model == downgrade->requested)
+	const LlmqDowngrade *downgrade = &pick->downgrade;
+
+	if (!model->enabled || model == downgrade->requested || !is_cheaper(pick, model, downgrade->requested))
 		return true;
 	for (int i = 0; i < downgrade->ntried; i++)
 		if (downgrade->tried[i] == model)
@@ -179,7 +181,7 @@ next_in_chain(LlmqPick *pick, LlmqModel *model)
 {
 	LlmqDowngrade *downgrade = &pick->downgrade;
 
-	for (int i = 0; model != NULL && is_out(downgrade, model); i++)
+	for (int i = 0; model != NULL && is_out(pick, model); i++)
 		model = i < LLMQ_MAX_DOWNGRADES ? successor(pick, model) : NULL;
 	if (model == NULL || downgrade->ntried == LLMQ_MAX_DOWNGRADES)
 		return NULL;
