@@ -11,7 +11,6 @@ from tariff import UNIT, Price, Tariff, ALWAYS, amount
 
 PRICE = Price('1000', '3000', 'EUR')  # 100 tokens are 0.10
 TARIFF = Tariff({'m': [(ALWAYS, PRICE)]}, {'EUR': [(ALWAYS, '1.083712345678')], 'THB': [(ALWAYS, '0.027913579246')]})
-CONNECTIONS = 1000
 
 
 def configure(dsn, scope, subject, written, currency):
@@ -32,28 +31,29 @@ def configure(dsn, scope, subject, written, currency):
     return connection
 
 
-def at_once(dsn, query):
-    """Answers of so many connections at once, each of which knows the configuration and a slot already."""
+def at_once(dsn, connections, query):
+    """Answers of so many connections at once, each of which knows the configuration already."""
     with clients.connect(dsn) as connection:
         connection.execute("SELECT llmquota_release(lease) FROM llmquota_pick('m', 'group', 0, 0)")
-    return clients.at_once(dsn, CONNECTIONS, "SELECT status FROM llmquota_pick('m', 'group', exclude => '{k}')", query)
+    return clients.at_once(dsn, connections, "SELECT status FROM llmquota_pick('m', 'group', exclude => '{k}')", query)
 
 
-def exactly(dsn, org, *budget):
-    """1,000 reservations of 0.10."""
+def exactly(dsn, connections, picks, org, *budget):
+    """Reservations of 0.10."""
     connection = configure(dsn, *budget)
-    answers = Counter(at_once(dsn, f"SELECT status FROM llmquota_pick('m', {org}, 100, 0)"))
-    used, = connection.execute('SELECT used::text FROM llmquota.budget_window').fetchone()
+    answers = Counter(at_once(dsn, connections, f'SELECT p.status FROM generate_series(1, {picks}) n,'
+                                                f" llmquota_pick('m', {org}, 100, 0) p"))
+    used, = connection.execute('SELECT max(used)::text FROM llmquota.budget_window').fetchone()
     leases, = connection.execute('SELECT count(*) FROM llmquota.lease').fetchone()
     return {'answers': answers, 'used': used, 'leases': leases}
 
 
 def org(dsn):
-    return exactly(dsn, "'clinic 0'", 'org', '*', '5.00', 'EUR')
+    return exactly(dsn, 1000, 1, "'clinic 0'", 'org', '*', '5.00', 'EUR')
 
 
 def parent(dsn):
-    return exactly(dsn, "'clinic ' || pg_backend_pid() % 2", 'parent', 'group', '5.00', 'EUR')
+    return exactly(dsn, 250, 4, "'clinic ' || n % 2", 'parent', 'group', '5.00', 'EUR')
 
 
 def mixed(dsn):
@@ -61,8 +61,8 @@ def mixed(dsn):
     budget = amount('5000')
     connection = configure(dsn, 'global', '', '5000', 'THB')
     answers = [answer.split() for answer in at_once(
-        dsn, "SELECT concat_ws(' ', p.status, c.input, c.output) FROM (SELECT (random() * 4000)::int AS input,"
-             " (random() * 1000)::int AS output FROM generate_series(1, 2) OFFSET 0) c,"
+        dsn, 250, "SELECT concat_ws(' ', p.status, c.input, c.output) FROM (SELECT (random() * 4000)::int AS input,"
+             " (random() * 1000)::int AS output FROM generate_series(1, 4) OFFSET 0) c,"
              " llmquota_pick('m', 'clinic ' || c.output % 2, c.input, c.output) p")]
     costs = {status: [TARIFF.convert(TARIFF.worst('m', int(input), int(output), 0), 'EUR', 'THB', 0)
                       for given, input, output in answers if given == status]

@@ -42,9 +42,13 @@ class Spender:
         self.calendars = [budget.id for budget in economy.budgets if not budget.length]
 
     def ask(self, sql, *values):
+        rows = self.ask_all(sql, *values)
+        return rows[0] if rows else None
+
+    def ask_all(self, sql, *values):
         try:
             cursor = self.connection.execute(sql, values or None)
-            return cursor.fetchone() if cursor.description else None
+            return cursor.fetchall() if cursor.description else None
         except psycopg.OperationalError as error:
             if error.sqlstate is None or error.sqlstate.startswith('57P'):
                 raise Gone from error
@@ -207,5 +211,5 @@ class Spender:
     def look(self):
         orgs = self.economy.orgs(now()) + ['']
         sent = now()
-        rows = self.connection.execute(LOOK, (self.calendars, orgs)).fetchall()
+        rows = self.ask_all(LOOK, self.calendars, orgs)
         self.looks.append((sent, now(), rows))
