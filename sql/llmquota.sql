@@ -555,6 +555,8 @@ COMMENT ON COLUMN llmquota.budget.rollout IS 'fraction of the subjects for which
 
 -- which parts of which scopes have budgets at all, and whose, for llmquota_check_parts
 CREATE INDEX budget_part ON llmquota.budget (scope, (model IS NULL), (family IS NULL), subject) WHERE amount IS NOT NULL;
+-- which currencies those of accounts and keys are in, for llmquota_check_currencies
+CREATE INDEX budget_currency ON llmquota.budget (currency) WHERE amount IS NOT NULL AND scope OPERATOR(pg_catalog.=) ANY ('{account,key}');
 
 CREATE TABLE llmquota.budget_step (
 	budget bigint NOT NULL,
@@ -2023,6 +2025,8 @@ RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 AS $$
 DECLARE
+	-- an org is the subject of two scopes
+	scopes CONSTANT pg_catalog.text[] := CASE WHEN kind OPERATOR(pg_catalog.=) 'org' THEN '{org,parent}' ELSE ARRAY[kind] END;
 	now_called pg_catalog.text;
 	known boolean;
 BEGIN
@@ -2062,6 +2066,12 @@ BEGIN
 	IF known OR EXISTS (SELECT FROM llmquota.quota q
 						 WHERE q.scope OPERATOR(pg_catalog.=) kind AND q.subject OPERATOR(pg_catalog.=) new_name
 							OR kind OPERATOR(pg_catalog.=) 'model' AND q.model OPERATOR(pg_catalog.=) new_name)
+	   OR EXISTS (SELECT FROM llmquota.budget b
+				   WHERE b.scope OPERATOR(pg_catalog.=) ANY (scopes) AND (b.subject OPERATOR(pg_catalog.=) new_name
+						 OR EXISTS (SELECT FROM llmquota.budget_raise r
+									 WHERE r.budget OPERATOR(pg_catalog.=) b.id AND r.subject OPERATOR(pg_catalog.=) new_name
+									   AND r.until OPERATOR(pg_catalog.>) pg_catalog.clock_timestamp()))
+					  OR kind OPERATOR(pg_catalog.=) 'model' AND b.model OPERATOR(pg_catalog.=) new_name)
 	   OR kind OPERATOR(pg_catalog.=) 'org' AND (EXISTS (SELECT FROM llmquota.account a WHERE a.org OPERATOR(pg_catalog.=) new_name)
 												 OR EXISTS (SELECT FROM llmquota.route r WHERE r.org OPERATOR(pg_catalog.=) new_name)
 												 OR EXISTS (SELECT FROM llmquota.route_option r WHERE r.org OPERATOR(pg_catalog.=) new_name)) THEN
@@ -2073,7 +2083,7 @@ BEGIN
 														   WHEN kind OPERATOR(pg_catalog.=) 'key' THEN l.key ELSE l.model END
 				  AND l.state OPERATOR(pg_catalog.=) 'granted')
 	   OR EXISTS (SELECT FROM @extschema@.llmquota_meter_rows() m
-				   WHERE m.scope OPERATOR(pg_catalog.=) kind AND m.subject OPERATOR(pg_catalog.=) new_name
+				   WHERE m.scope OPERATOR(pg_catalog.=) ANY (scopes) AND m.subject OPERATOR(pg_catalog.=) new_name
 					  OR m.part_kind OPERATOR(pg_catalog.=) kind AND m.part OPERATOR(pg_catalog.=) new_name) THEN
 		RAISE EXCEPTION USING ERRCODE = 'object_in_use',
 			MESSAGE = pg_catalog.format('%s "%s" is in use', kind, new_name),
@@ -2091,6 +2101,8 @@ LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
+	-- an org is the subject of two scopes
+	scopes CONSTANT pg_catalog.text[] := CASE WHEN kind OPERATOR(pg_catalog.=) 'org' THEN '{org,parent}' ELSE ARRAY[kind] END;
 	bearer record;
 BEGIN
 	-- nobody gives anything a name meanwhile; all at once and in one order, because all of them may be changed below
@@ -2117,6 +2129,11 @@ BEGIN
 	EXECUTE pg_catalog.format('UPDATE llmquota.%1$I t SET %1$I = $2 WHERE t.%1$I OPERATOR(pg_catalog.=) $1', kind) USING old_name, new_name;
 	UPDATE llmquota.quota q SET subject = new_name
 	 WHERE q.scope OPERATOR(pg_catalog.=) $1 AND q.subject OPERATOR(pg_catalog.=) $2;
+	UPDATE llmquota.budget b SET subject = new_name
+	 WHERE b.scope OPERATOR(pg_catalog.=) ANY (scopes) AND b.subject OPERATOR(pg_catalog.=) $2;
+	UPDATE llmquota.budget_raise r SET subject = new_name
+	  FROM llmquota.budget b
+	 WHERE b.id OPERATOR(pg_catalog.=) r.budget AND b.scope OPERATOR(pg_catalog.=) ANY (scopes) AND r.subject OPERATOR(pg_catalog.=) $2;
 	IF kind OPERATOR(pg_catalog.=) 'org' THEN
 		UPDATE llmquota.account a SET org = new_name WHERE a.org OPERATOR(pg_catalog.=) $2;
 		UPDATE llmquota.route r SET org = new_name WHERE r.org OPERATOR(pg_catalog.=) $2;
@@ -2129,6 +2146,7 @@ BEGIN
 	ELSIF kind OPERATOR(pg_catalog.=) 'model' THEN
 		UPDATE llmquota.model m SET provider_model = old_name WHERE m.model OPERATOR(pg_catalog.=) $3 AND m.provider_model IS NULL;
 		UPDATE llmquota.quota q SET model = new_name WHERE q.model OPERATOR(pg_catalog.=) $2;
+		UPDATE llmquota.budget b SET model = new_name WHERE b.model OPERATOR(pg_catalog.=) $2;
 		UPDATE llmquota.route_option r SET route = new_name
 		 WHERE r.route OPERATOR(pg_catalog.=) $2
 		   AND NOT EXISTS (SELECT FROM llmquota.route s WHERE s.route OPERATOR(pg_catalog.=) $2)
@@ -2153,6 +2171,10 @@ LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
+	bearer CONSTANT pg_catalog.text := COALESCE(
+		(SELECT f.now_called FROM llmquota.former_name f
+		  WHERE f.kind OPERATOR(pg_catalog.=) COALESCE((SELECT b.scope FROM llmquota.budget b WHERE b.id OPERATOR(pg_catalog.=) $5 AND b.scope OPERATOR(pg_catalog.<>) 'parent'), 'org')
+			AND f.name OPERATOR(pg_catalog.=) $1 AND f.until OPERATOR(pg_catalog.=) 'infinity'), $1);
 	found bigint[];
 	raised bigint;
 BEGIN
@@ -2168,7 +2190,7 @@ BEGIN
 	END IF;
 	SELECT pg_catalog.array_agg(b.id ORDER BY b.id) INTO found
 	  FROM llmquota.budget b
-	 WHERE b.id OPERATOR(pg_catalog.=) $5 OR $5 IS NULL AND b.scope OPERATOR(pg_catalog.=) 'org' AND b.subject OPERATOR(pg_catalog.=) $1;
+	 WHERE b.id OPERATOR(pg_catalog.=) $5 OR $5 IS NULL AND b.scope OPERATOR(pg_catalog.=) 'org' AND b.subject OPERATOR(pg_catalog.=) bearer;
 	IF found IS NULL AND budget IS NULL THEN
 		SELECT pg_catalog.array_agg(b.id ORDER BY b.id) INTO found
 		  FROM llmquota.budget b
@@ -2183,9 +2205,14 @@ BEGIN
 		RAISE EXCEPTION USING ERRCODE = 'ambiguous_parameter',
 			MESSAGE = pg_catalog.format('org "%s" has %s budgets', org, pg_catalog.cardinality(found)),
 			HINT = pg_catalog.format('Say which one is raised: budget => %s.', pg_catalog.array_to_string(found, ' or '));
+	ELSIF NOT EXISTS (SELECT FROM llmquota.budget b
+					   WHERE b.id OPERATOR(pg_catalog.=) found[1] AND b.subject OPERATOR(pg_catalog.=) ANY (ARRAY[bearer, '*'])) THEN
+		RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+			MESSAGE = pg_catalog.format('budget %s is not of "%s"', budget, org),
+			HINT = 'Pass the subject of the budget as org.';
 	END IF;
 	INSERT INTO llmquota.budget_raise (budget, subject, amount, until, reason, raised_by, raised_at)
-	VALUES (found[1], $1, $2, $3, $4, SESSION_USER, pg_catalog.clock_timestamp())
+	VALUES (found[1], bearer, $2, $3, $4, SESSION_USER, pg_catalog.clock_timestamp())
 	RETURNING id INTO raised;
 	RETURN raised;
 END
@@ -3049,16 +3076,18 @@ END
 $$;
 COMMENT ON FUNCTION @extschema@.llmquota_check_parts() IS 'internal, a trigger: refuses quotas and budgets by which one pick could have to charge more than 11 meters';
 
--- Refuses a budget if those that hold together with it are in more than 3 currencies besides that of the price: a lease has
--- room for its cost in so many. Looks at the budgets of its subject, for an org with all above it, and at those that
--- everybody has; not at others that some call could meet besides. What escapes it is an error of the pick.
+-- Refuses a budget if those that can hold together with it are in more than 3 currencies besides that of the price: a lease
+-- has room for its cost in so many. Looks at the budgets of its subject, for an org with all above it, at those that
+-- everybody has, and at those of all accounts and keys, because a pick converts its cost before it knows which one it
+-- takes. What escapes it, because an org comes below another afterwards, is an error of the pick.
 CREATE FUNCTION @extschema@.llmquota_check_currencies()
 RETURNS trigger
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 AS $$
 DECLARE
 	above pg_catalog.text[];
-	met record;
+	met pg_catalog.text[] := '{}';
+	other pg_catalog.text := '';
 BEGIN
 	IF NEW.scope OPERATOR(pg_catalog.=) ANY ('{org,parent}') THEN
 		WITH RECURSIVE chain (org) AS (
@@ -3068,22 +3097,30 @@ BEGIN
 		)
 		SELECT pg_catalog.array_agg(c.org) INTO above FROM chain c;
 	END IF;
-	-- the amount is not asked for among the conditions: it would have the planner take index budget_part, the wrong one
-	SELECT pg_catalog.count(DISTINCT b.currency) FILTER (WHERE b.amount IS NOT NULL) AS currencies,
-		   pg_catalog.string_agg(DISTINCT b.currency, ', ') FILTER (WHERE b.amount IS NOT NULL) AS list INTO met
-	  FROM llmquota.budget b
-	 WHERE COALESCE(b.model, b.family, '*') OPERATOR(pg_catalog.=) ANY (ARRAY[COALESCE(NEW.model, NEW.family, '*'), '*'])
-	   AND b.scope OPERATOR(pg_catalog.=) ANY ('{global,provider,account,key,org,parent}')
-	   AND b.subject OPERATOR(pg_catalog.=) ANY (above OPERATOR(pg_catalog.||) ARRAY[NEW.subject, '*', ''])
-	   AND (b.scope OPERATOR(pg_catalog.=) 'global' OR b.subject OPERATOR(pg_catalog.=) '*'
-			OR b.subject OPERATOR(pg_catalog.=) NEW.subject AND b.scope OPERATOR(pg_catalog.=) ANY (ARRAY[NEW.scope, CASE WHEN above IS NOT NULL THEN 'org' END])
-			OR b.scope OPERATOR(pg_catalog.=) 'parent' AND b.subject OPERATOR(pg_catalog.=) ANY (above));
-	IF met.currencies OPERATOR(pg_catalog.>) 4 THEN
+	-- skips from one currency to the next in index budget_currency
+	WHILE other IS NOT NULL AND pg_catalog.cardinality(met) OPERATOR(pg_catalog.<=) 4 LOOP
+		SELECT pg_catalog.min(b.currency) INTO other FROM llmquota.budget b
+		 WHERE b.amount IS NOT NULL AND b.scope OPERATOR(pg_catalog.=) ANY ('{account,key}') AND b.currency OPERATOR(pg_catalog.>) other;
+		met := pg_catalog.array_remove(met OPERATOR(pg_catalog.||) other, NULL);
+	END LOOP;
+	-- the amount is not among the conditions: it would have the planner take index budget_part, the wrong one
+	SELECT pg_catalog.array_agg(DISTINCT c.currency) INTO met
+	  FROM (SELECT pg_catalog.unnest(met)
+			UNION ALL
+			SELECT CASE WHEN b.amount IS NOT NULL THEN b.currency END
+			  FROM llmquota.budget b
+			 WHERE COALESCE(b.model, b.family, '*') OPERATOR(pg_catalog.=) ANY (ARRAY[COALESCE(NEW.model, NEW.family, '*'), '*'])
+			   AND b.scope OPERATOR(pg_catalog.=) ANY ('{global,provider,org,parent}')
+			   AND b.subject OPERATOR(pg_catalog.=) ANY (above OPERATOR(pg_catalog.||) ARRAY[NEW.subject, '*', ''])
+			   AND (b.scope OPERATOR(pg_catalog.=) 'global' OR b.subject OPERATOR(pg_catalog.=) '*'
+					OR b.subject OPERATOR(pg_catalog.=) NEW.subject AND b.scope OPERATOR(pg_catalog.=) ANY (ARRAY[NEW.scope, CASE WHEN above IS NOT NULL THEN 'org' END])
+					OR b.scope OPERATOR(pg_catalog.=) 'parent' AND b.subject OPERATOR(pg_catalog.=) ANY (above))) c (currency)
+	 WHERE c.currency IS NOT NULL;
+	IF pg_catalog.cardinality(met) OPERATOR(pg_catalog.>) 4 THEN
 		RAISE EXCEPTION USING ERRCODE = 'configuration_limit_exceeded',
-			MESSAGE = pg_catalog.format('budgets in %s currencies hold for %s', met.currencies,
-				CASE WHEN NEW.subject OPERATOR(pg_catalog.=) '*' OR NEW.scope OPERATOR(pg_catalog.=) 'global' THEN 'every call'
-					 ELSE pg_catalog.format('calls of %s "%s"', CASE WHEN above IS NULL THEN NEW.scope ELSE 'org' END, NEW.subject) END),
-			DETAIL = pg_catalog.format('They are in %s. At most 3 can be besides that of the price.', met.list),
+			MESSAGE = pg_catalog.format('budgets in %s currencies could hold for one call', pg_catalog.cardinality(met)),
+			DETAIL = pg_catalog.format('At most 3 can besides that of the price. With this budget there are %s; those of all accounts and keys count.',
+				pg_catalog.array_to_string(met, ', ')),
 			HINT = 'Give some of them a currency of the others: costs are converted by llmquota.exchange_rate.';
 	END IF;
 	RETURN NULL;

@@ -74,7 +74,7 @@ llmq_budget_read(LlmqRow *row)
 	quota->rollout = fraction_value(row, COL_ROLLOUT);
 	quota->window_flags = budget->carry_debt || budget->carry_unspent ? LLMQ_WINDOW_CARRIES : 0;
 	llmq_quota_add(catalog, quota);
-	if (quota->scope == LLMQ_SCOPE_ACCOUNT || quota->scope == LLMQ_SCOPE_KEY)
+	if ((quota->scope == LLMQ_SCOPE_ACCOUNT || quota->scope == LLMQ_SCOPE_KEY) && quota->amount != LLMQ_NO_LIMIT)
 		catalog->too_many_currencies |= !llmq_costs_want(&catalog->key_costs, budget->currency);
 	return quota;
 }

@@ -186,10 +186,10 @@ SELECT attempt($$UPDATE llmquota.budget SET amount = 1 WHERE amount IS NULL$$);
 SELECT attempt($$UPDATE llmquota.budget SET currency = 'GBP' WHERE currency = 'EUR'$$);
 SELECT currencies('key', 'k', NULL, 'EUR');
 ROLLBACK;
--- orgs, accounts and models that no call has in common may have one each
+-- orgs and models that no call has in common may have one each; of accounts and keys all count
 BEGIN;
 SELECT currencies('org', 'org ' || c, NULL, c) FROM unnest('{USD,EUR,THB,JPY,GBP,INR}'::text[]) c;
-SELECT currencies('account', 'account ' || c, NULL, c) FROM unnest('{USD,EUR,THB,JPY,GBP,INR}'::text[]) c;
+SELECT currencies('provider', 'provider ' || c, NULL, c) FROM unnest('{USD,EUR,THB,JPY,GBP,INR}'::text[]) c;
 SELECT currencies('global', '', c, c) FROM unnest('{USD,EUR,THB,JPY,GBP,INR}'::text[]) c;
 SELECT currencies('global', '', NULL, 'USD', 'EUR', 'THB', 'JPY');
 SELECT currencies('org', 'c', NULL, 'USD', 'EUR', 'THB', 'JPY');
@@ -206,7 +206,14 @@ SELECT currencies('parent', 'bottom', NULL, 'THB');
 SELECT currencies('org', 'middle', NULL, 'JPY');
 SELECT currencies('parent', 'middle', NULL, 'JPY');
 SELECT currencies('org', 'beside', NULL, 'THB', 'JPY');
-SELECT currencies('key', 'top', NULL, 'THB', 'JPY', 'GBP', 'INR');
+DELETE FROM llmquota.budget;
+SELECT currencies('account', 'account ' || c, c, c) FROM unnest('{USD,EUR,THB}'::text[]) c;
+SELECT currencies('key', 'key ' || c, NULL, c) FROM unnest('{USD,JPY,GBP}'::text[]) c;
+SELECT currencies('org', 'top', NULL, 'INR');
+SELECT currencies('provider', 'p', NULL, 'INR');
+SELECT currencies('provider', 'p', NULL, 'JPY');
+SELECT attempt($$UPDATE llmquota.budget SET amount = NULL WHERE currency = 'USD'$$);
+SELECT currencies('org', 'top', NULL, 'INR');
 ROLLBACK;
 
 --

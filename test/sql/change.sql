@@ -30,6 +30,8 @@ INSERT INTO llmquota.key (key, account, secret_ref) VALUES ('k1', 'a', 'verysecr
 INSERT INTO llmquota.model (model, provider) VALUES ('m', 'p');
 INSERT INTO llmquota.route (route, step, model) VALUES ('r', 1, 'm');
 INSERT INTO llmquota.org (org) VALUES ('o');
+INSERT INTO llmquota.budget (subject, amount, currency) VALUES ('o', 10, 'USD');
+INSERT INTO llmquota.budget_step (budget, at, model) SELECT id, 0.5, 'm' FROM llmquota.budget;
 INSERT INTO llmquota.quota (scope, subject, metric, amount, per) VALUES ('org', 'o', 'requests', 10, '1 minute');
 SELECT llmquota_grant('regress_llmquota_changer', 'app', 'o');
 SELECT * FROM changes();
@@ -37,9 +39,12 @@ UPDATE llmquota.provider SET enabled = false, base_url = 'https://host/v2';
 UPDATE llmquota.key SET secret_ref = 'verysecret, and new' WHERE key = 'k1';
 UPDATE llmquota.key SET secret_ref = 'verysecret', models = '{m}' WHERE key = 'k2';
 UPDATE llmquota.quota SET amount = amount + 10;
+UPDATE llmquota.budget SET amount = amount + 10, alert_at = '{0.5}';
+UPDATE llmquota.budget_step SET at = 0.6;
+SELECT llmquota_raise_budget('o', 30, 'infinity', 'why not');
 UPDATE llmquota.setting SET value = '60000' WHERE name = 'lease_ttl';
 INSERT INTO llmquota.setting (name, value) VALUES ('max_leases', '500');
-SELECT * FROM changes();
+SELECT relation, action, item, old_values, new_values - 'raised_at' - 'raised_by' AS new_values FROM changes();
 
 -- rows that stay as they are do not count; each of several does, also when its key changes
 UPDATE llmquota.key SET priority = CASE key WHEN 'k1' THEN 7 ELSE priority END;
@@ -53,8 +58,9 @@ DELETE FROM llmquota.key;
 ROLLBACK;
 SELECT * FROM changes();
 DELETE FROM llmquota.key;
-TRUNCATE llmquota.route, llmquota.price, llmquota.model, llmquota.quota;
-SELECT relation, action, item - 'id' AS item, old_values - 'id' - 'timezone' AS old_values, new_values FROM changes();
+DELETE FROM llmquota.budget;
+TRUNCATE llmquota.route, llmquota.price, llmquota.budget, llmquota.budget_step, llmquota.budget_raise, llmquota.model, llmquota.quota;
+SELECT relation, action, item - 'id' AS item, old_values - 'id' - 'timezone' - 'raised_at' - 'raised_by' AS old_values, new_values FROM changes();
 
 -- who it was: the one who is logged in, and as whom
 SELECT llmquota_grant('regress_llmquota_changer', 'admin');

@@ -122,6 +122,57 @@ SELECT llmquota_rename('org', 'late', 'later');
 SELECT status FROM llmquota_record(:'lease', 5, 5);
 SELECT u.org, c.org AS now, c.status FROM llmquota.usage u JOIN llmquota.usage_current c USING (lease) WHERE lease = :'lease';
 
+-- budgets, of an org and of those below it, of an account, a key and a model; raises, by any name, and substitutes
+INSERT INTO llmquota.model (model, provider, downgrade_to) VALUES ('cheap', 'p', NULL), ('dear', 'p', 'cheap');
+INSERT INTO llmquota.price (model, input, output) VALUES ('cheap', 1, 1), ('dear', 1000, 1000);
+INSERT INTO llmquota.org (org, parent) VALUES ('group', NULL), ('member', 'group');
+INSERT INTO llmquota.account (account, provider) VALUES ('bill', 'p');
+INSERT INTO llmquota.key (key, account, models, priority) VALUES ('bill key', 'bill', '{dear,cheap}', -2);
+INSERT INTO llmquota.budget (scope, subject, model, currency, amount, calendar, downgrade_at) VALUES
+	('org', 'member', NULL, 'USD', 0.001, 'total', NULL), ('parent', 'group', NULL, 'USD', 10, 'total', NULL), ('parent', '*', NULL, 'USD', 100, 'total', NULL),
+	('account', 'bill', 'dear', 'USD', 100, 'total', NULL), ('key', 'bill key', NULL, 'USD', 100, 'total', NULL);
+UPDATE llmquota.budget SET downgrade_to = 'cheap' WHERE scope = 'account';
+INSERT INTO llmquota.budget_step (budget, at, model) SELECT id, 1, 'cheap' FROM llmquota.budget WHERE subject = 'group';
+CREATE VIEW spent AS SELECT scope, subject, model, amount, used FROM llmquota.budget_window ORDER BY 1, 2, 3;
+CREATE VIEW budgets AS
+SELECT b.scope, b.subject, b.model, b.downgrade_to, s.model AS step, r.subject AS raised_for, r.amount AS raised_to
+  FROM llmquota.budget b LEFT JOIN llmquota.budget_step s ON s.budget = b.id LEFT JOIN llmquota.budget_raise r ON r.budget = b.id
+ ORDER BY b.id, r.id;
+SELECT pick('without a raise', 'dear', 'member');
+SELECT llmquota_raise_budget('member', 10, 'infinity', 'a test') > 0 AS raised;
+SELECT pick('in flight, with money', 'dear', 'member');
+SELECT * FROM spent;
+SELECT llmquota_rename('org', 'group', 'holding'), llmquota_rename('org', 'member', 'daughter'), llmquota_rename('account', 'bill', 'invoice'),
+	llmquota_rename('key', 'bill key', 'invoice key'), llmquota_rename('model', 'dear', 'expensive'), llmquota_rename('model', 'cheap', 'reasonable');
+SELECT * FROM budgets;
+SELECT org, parent FROM llmquota.org WHERE parent IS NOT NULL;
+SELECT model, downgrade_to FROM llmquota.model WHERE downgrade_to IS NOT NULL;
+SELECT pick('by the old names', 'dear', 'member'), pick('by the new ones', 'expensive', 'daughter');
+SELECT * FROM spent;
+SELECT settle('in flight, with money'), settle('by the old names');
+SELECT * FROM spent;
+-- a raise by a former name
+DELETE FROM llmquota.budget_raise;
+SELECT pick('no longer raised', 'dear', 'daughter');
+SELECT llmquota_raise_budget('member', 20, 'infinity', 'a test') > 0 AS raised;
+SELECT llmquota_raise_budget('group', 20, 'infinity', 'a test', (SELECT id FROM llmquota.budget WHERE subject = 'holding')) > 0 AS raised;
+SELECT llmquota_raise_budget('bill key', 200, 'infinity', 'a test', (SELECT id FROM llmquota.budget WHERE scope = 'key')) > 0 AS raised;
+SELECT llmquota_raise_budget('somebody', 200, 'infinity', 'a test', (SELECT id FROM llmquota.budget WHERE scope = 'parent' AND subject = '*')) > 0 AS raised;
+SELECT * FROM budgets;
+SELECT * FROM spent WHERE subject <> 'daughter' OR scope = 'org';
+SELECT pick('raised again', 'dear', 'daughter');
+-- what a budget or a raise has is a name that means something
+INSERT INTO llmquota.budget (scope, subject, model, currency, amount) VALUES ('parent', 'only here', NULL, 'USD', 1), ('global', '', 'only there', 'USD', 1);
+SELECT llmquota_rename('org', 'daughter', 'only here');
+SELECT llmquota_rename('org', 'daughter', 'somebody');
+SELECT llmquota_rename('model', 'expensive', 'only there');
+UPDATE llmquota.budget_raise SET until = '-infinity' WHERE subject = 'somebody';
+SELECT llmquota_rename('org', 'daughter', 'somebody');
+SELECT scope, subject, model, used FROM spent WHERE subject = 'somebody';
+SELECT llmquota_raise_budget('somebody', 200, 'infinity', 'a test', (SELECT id FROM llmquota.budget WHERE scope = 'key'));
+SELECT count(llmquota_release(lease)) FROM llmquota.lease;
+SELECT * FROM llmquota_verify();
+
 --
 -- Wrong calls change nothing
 --

@@ -160,6 +160,29 @@ picks($session, $refused, 'it comes with the commit');
 picks($other, $refused, 'to everybody');
 committed(limit(1000000));
 
+# Budgets, their steps, and raises: each change is known to the next pick
+my $paid = q{SELECT status, model, downgraded FROM llmquota_pick('large', 'clinic')};
+my $budget = q{INSERT INTO llmquota.budget (subject, amount, currency, calendar, downgrade_at) VALUES ('clinic', 0, 'USD', 'total', NULL)};
+committed(q{INSERT INTO llmquota.price (model, input, output) SELECT model, 1, 1 FROM llmquota.model}, $budget);
+is(ask($session, $paid), 'budget_exceeded||', 'a budget that is spent');
+committed(q{UPDATE llmquota.budget SET free_when_spent = true}, q{UPDATE llmquota.price SET input = 0, output = 0 WHERE model = 'small'});
+is(ask($session, $paid), 'budget_exceeded||', 'what is free costs nothing, but was not asked for');
+committed(q{INSERT INTO llmquota.budget_step (budget, at, model) SELECT id, 0, 'small' FROM llmquota.budget});
+is(ask($session, $paid), 'granted|small|t', 'a step');
+committed(q{DELETE FROM llmquota.budget_step});
+is(ask($session, $paid), 'budget_exceeded||', 'that is gone');
+committed(q{SELECT llmquota_raise_budget('clinic', 1000, 'infinity', 'a test')});
+is(ask($session, $paid), 'granted|large|f', 'a raise');
+committed(q{DELETE FROM llmquota.budget_raise});
+is(ask($session, $paid), 'budget_exceeded||', 'that is taken back');
+committed(q{INSERT INTO llmquota.org (org, parent) VALUES ('group', NULL), ('clinic', 'group')},
+	q{UPDATE llmquota.budget SET scope = 'parent', subject = 'group'});
+is(ask($session, $paid), 'budget_exceeded||', 'a budget of the org that it belongs to');
+committed(q{UPDATE llmquota.org SET parent = NULL});
+is(ask($session, $paid), 'granted|large|f', 'and no longer belongs to');
+committed('DELETE FROM llmquota.org', 'DELETE FROM llmquota.budget');
+picks($session, 'granted|one', 'without budgets');
+
 # A quota that is rolled back leaves its window in no view, and no limit
 my $tokens = q{SELECT used FROM llmquota.meter_window WHERE scope = 'org' AND subject = 'clinic' AND metric = 'tokens'};
 ask($session, 'BEGIN');
@@ -178,7 +201,7 @@ my $subscriber = new_node('subscriber',
 	conf => ['max_connections = 20'],
 	fixture => 0);
 my $there = $subscriber->background_psql('postgres', on_error_stop => 0);
-my $published = join ', ', map { "llmquota.$_" } qw(provider account key model quota org);
+my $published = join ', ', map { "llmquota.$_" } qw(provider account key model quota org price budget budget_step budget_raise);
 like(ask($there, $pick), qr/route "large" does not exist/, 'the subscriber knows nothing');
 sql($node, "CREATE PUBLICATION configuration FOR TABLE $published");
 my $connection = $node->connstr . ' dbname=postgres';
@@ -200,6 +223,10 @@ replicated(limit(1000000), 'granted|one', 'and another');
 replicated(secret('two'), 'granted|two', 'changed keys do');
 replicated(q{INSERT INTO llmquota.org (org, enabled) VALUES ('clinic', false)}, 'disabled|', 'a new row does');
 replicated(q{DELETE FROM llmquota.org}, 'granted|two', 'a deleted one does');
+replicated($budget, 'budget_exceeded|', 'a budget does');
+replicated(q{SELECT llmquota_raise_budget('clinic', 1000, 'infinity', 'a test')}, 'granted|two', 'and a raise of it');
+replicated(q{TRUNCATE llmquota.budget_raise}, 'budget_exceeded|', 'and the end of that');
+replicated(q{DELETE FROM llmquota.budget}, 'granted|two', 'and its own');
 replicated(limit(0), $refused, 'once more a changed amount');
 replicated(q{TRUNCATE llmquota.quota}, 'granted|two', 'a truncated table does');
 $there->quit;
@@ -215,7 +242,7 @@ sub like_new
 	is(ask($who, q{SELECT status, secret_ref FROM llmquota_pick('haiku', 'new clinic')}), 'granted|', "$what: a pick");
 	is(ask($who, 'SELECT org, route, model, provider FROM llmquota.lease'),
 		'new clinic|haiku|haiku|anthropic', "$what: names are those of the new tables");
-	is(ask($who, q{SELECT llmquota_record(lease, 1, 2) FROM llmquota.lease}), '(settled,reported,done,)', "$what: a record");
+	is(ask($who, q{SELECT llmquota_record(lease, 1, 2) FROM llmquota.lease}), '(settled,reported,done,,,)', "$what: a record");
 	is(sql($node, q{SELECT DISTINCT org, model, provider FROM llmquota.usage}), 'new clinic|haiku|anthropic',
 		"$what: and the ledger's");
 	agree($node, $what);

@@ -102,7 +102,7 @@ for my $how (sort keys %settled)
 	my $lease = sql($node, $pick);
 	my $record = "SELECT llmquota_record('$lease', input_tokens => 3, output_tokens => 4)";
 
-	is(call_and_crash(@$before, $record), '(settled,reported,done,)', "$how: a record");
+	is(call_and_crash(@$before, $record), '(settled,reported,done,,,)', "$how: a record");
 	is(live($lease), $lives, $lives ? "$how: it is lost in a crash" : "$how: it survives a crash");
 	maintain_all($node);
 	is(sql($node, "SELECT status, input_tokens, output_tokens FROM llmquota.usage WHERE lease = '$lease'"),

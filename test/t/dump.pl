@@ -21,10 +21,22 @@ sql($node, q{
 	INSERT INTO llmquota.route_option (route, strategy, params) VALUES ('large', 'sticky', '{"session_ttl_ms": 60000}');
 	INSERT INTO llmquota.quota (scope, subject, metric, amount, per) VALUES ('org', 'clinic-7', 'requests', 40, '300 days');
 	INSERT INTO llmquota.quota (scope, subject, metric, amount, per) VALUES ('org', '*', 'tokens', 1000000, '300 days');
+	INSERT INTO llmquota.price (model, input, output) SELECT model, 2, 10 FROM llmquota.model;
+	INSERT INTO llmquota.exchange_rate (currency, rate) VALUES ('THB', 0.03);
+	UPDATE llmquota.model SET downgrade_to = 'small' WHERE model = 'large';
+	INSERT INTO llmquota.org (org, parent) VALUES ('clinic-7', 'clinics'), ('clinic-6', 'clinics'), ('clinics', NULL);
+	INSERT INTO llmquota.budget (scope, subject, amount, currency, calendar, timezone, fiscal_month) VALUES
+		('org', '*', 1000, 'THB', 'total', NULL, 1), ('parent', 'clinics', 500, 'USD', 'total', NULL, 1),
+		('org', 'clinic-7', 5, 'USD', 'year', 'Asia/Bangkok', 10);
+	INSERT INTO llmquota.budget_step (budget, at, model) SELECT id, at, 'small'
+		FROM llmquota.budget, (VALUES (0.5), (0.9)) step (at) WHERE subject = 'clinics';
+	SELECT llmquota_raise_budget('clinic-7', 6, 'infinity', 'holidays'), llmquota_raise_budget('clinics', 600, 'infinity',
+		'holidays', id) FROM llmquota.budget WHERE subject = 'clinics';
 	CREATE TABLE old AS SELECT n, now() - n * interval '10 days' AS at FROM generate_series(1, 9) n;
 	INSERT INTO llmquota.usage (lease, picked_at, recorded_at, org, provider, account, key, model, status,
-		reserved_input, reserved_output, input_tokens, output_tokens, recorded_in)
-	SELECT gen_random_uuid(), at, at, 'clinic-7', 'openai', 'o1', 'o1-1', 'large', 'ok', 100, 10, n, n, 1 FROM old;});
+		reserved_input, reserved_output, input_tokens, output_tokens, recorded_in, cost, currency, cost_base)
+	SELECT gen_random_uuid(), at, at, 'clinic-7', 'openai', 'o1', 'o1-1', 'large', 'ok', 100, 10, n, n, 1,
+		n * 0.000012, 'USD', n * 0.000012 FROM old;});
 maintain_all($node) for 1 .. 2;
 sql($node, q{
 	INSERT INTO llmquota.usage (lease, picked_at, recorded_at, org, provider, account, key, model, status,
@@ -38,7 +50,9 @@ cmp_ok(sql($node, q{SELECT count(*) FROM llmquota.usage_default}), '>', 0, 'a ro
 
 # What must be the same afterwards.
 my %contents = map { $_ => "SELECT * FROM llmquota.$_ x ORDER BY x::text" }
-  qw(provider account key model route route_option org quota role_grant);
+  qw(provider account key model route route_option org quota role_grant price exchange_rate budget budget_step budget_raise);
+$contents{numbers} = q{SELECT sequencename, last_value FROM pg_sequences
+	WHERE sequencename ~ '^(quota|budget|budget_raise)_id_seq$' ORDER BY 1};
 $contents{setting} = 'SELECT name, value FROM llmquota.setting ORDER BY name';
 $contents{usage} = 'SELECT lease, picked_at, org, key, model, status, input_tokens, output_tokens, tableoid::regclass
 	FROM llmquota.usage ORDER BY lease';
@@ -53,12 +67,14 @@ sub same
 	}
 	is($target->safe_psql($database, 'SELECT * FROM llmquota.lease'), '', "$what: no lease came along");
 	is($target->safe_psql($database, 'SELECT * FROM llmquota.meter_window'), '', "$what: no meter came along");
+	is($target->safe_psql($database, 'SELECT * FROM llmquota.budget_window'), '', "$what: nor one of a budget");
 	return;
 }
 
 # What each quota has counted, less what was in flight when it was dumped
 my $used = q{SELECT scope, subject, coalesce(model, ''), metric, used FROM llmquota.meter_window
 	WHERE used <> 0 ORDER BY 1, 2, 3, 4, quota};
+my $spent = q{SELECT scope, subject, currency, used, amount FROM llmquota.budget_window WHERE used <> 0 ORDER BY 1, 2, 3, budget};
 
 sub counts
 {
@@ -66,6 +82,7 @@ sub counts
 
 	cmp_ok($target->safe_psql($database, 'SELECT llmquota_rebuild()'), '>', 0, "$what: windows are completed");
 	is($target->safe_psql($database, $used), sql($node, $used), "$what: rebuilt meters say what the old ones say");
+	is($target->safe_psql($database, $spent), sql($node, $spent), "$what: so do those of budgets");
 	is($target->safe_psql($database, 'SELECT * FROM llmquota_verify()'), '', "$what: llmquota_verify() finds nothing");
 	is($target->safe_psql($database, "SELECT count(*) FILTER (WHERE status = 'granted') FROM generate_series(1, 40) n,
 		llmquota_pick('large', 'clinic-7', 1, 1, request_id => n::text)"),
@@ -127,9 +144,10 @@ same('parts', 'in parts');
 counts('parts', 'in parts');
 
 # Rebuilding where there is live state gives the same again
-my $before = sql($node, $used);
+my $before = sql($node, "$used; $spent");
+like($before, qr/parent\|clinics\|USD\|0\.\d+\|600\.0/, 'a budget has been spent from, and was raised');
 sql($node, 'SELECT llmquota_rebuild()');
-is(sql($node, $used), $before, 'rebuilding changes nothing where nothing is wrong');
+is(sql($node, "$used; $spent"), $before, 'rebuilding changes nothing where nothing is wrong');
 verified($node, 'rebuilt in place');
 
 # A point-in-time restore

@@ -11,6 +11,16 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 
 my $node = new_node('rename', conf => [ 'wal_writer_delay = 10s' ]);
+# budgets count what quotas count, so that a rename that forgets them is found
+sql($node, q{
+	INSERT INTO llmquota.price (model, input, output, currency) SELECT model, 7, 11, CASE model WHEN 'small' THEN 'EUR' ELSE 'USD' END
+		FROM llmquota.model;
+	INSERT INTO llmquota.exchange_rate (currency, rate) VALUES ('EUR', 1.1), ('THB', 0.03);
+	INSERT INTO llmquota.budget (scope, subject, model, amount, currency, calendar) VALUES ('org', '*', NULL, 9000000000, 'THB', 'total'),
+		('parent', '*', NULL, 9000000000, 'USD', 'total'), ('account', '*', '*', 9000000000, 'EUR', 'total'),
+		('key', '*', NULL, 9000000000, 'USD', 'total');
+	INSERT INTO llmquota.org (org, parent) VALUES ('clinics', NULL), ('clinic-1', 'clinics'), ('clinic-2', 'clinics');
+	SELECT setval('llmquota.config_time', 1)});
 my @admins = map { $node->background_psql('postgres', on_error_stop => 0) } 1 .. 2;
 my $maintainer = $node->background_psql('postgres', on_error_stop => 0);
 my $renamed = 0;
