@@ -214,6 +214,12 @@ SELECT currencies('provider', 'p', NULL, 'INR');
 SELECT currencies('provider', 'p', NULL, 'JPY');
 SELECT attempt($$UPDATE llmquota.budget SET amount = NULL WHERE currency = 'USD'$$);
 SELECT currencies('org', 'top', NULL, 'INR');
+-- rows without an amount have none, and provider "top" is another than org "top"
+DELETE FROM llmquota.budget;
+SELECT currencies('org', 'top', NULL, 'USD', 'EUR', 'THB', 'JPY'), currencies('provider', 'top', NULL, 'GBP');
+UPDATE llmquota.budget SET amount = NULL WHERE currency = 'EUR';
+SELECT currencies('parent', 'top', NULL, 'GBP');
+SELECT currencies('parent', 'top', NULL, 'EUR');
 ROLLBACK;
 
 --
