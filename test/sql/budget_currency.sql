@@ -118,7 +118,10 @@ CALL clear();
 INSERT INTO llmquota.budget (scope, subject, amount, currency) VALUES ('key', '*', 1, 'THB'), ('key', 'other', 1, 'EUR'), ('account', 'another', 1, 'JPY'), ('account', 'third', 1, 'VND');
 SELECT * FROM error_of($$SELECT llmquota_pick('m', 'one', 1, 1)$$);
 SELECT status FROM llmquota_pick('baht', 'one', 1, 1);
+-- one more is refused when it is written; had nobody looked then
+ALTER TABLE llmquota.budget DISABLE TRIGGER check_currencies;
 INSERT INTO llmquota.budget (scope, subject, amount, currency) VALUES ('key', 'other', 1, 'USD');
+ALTER TABLE llmquota.budget ENABLE ALWAYS TRIGGER check_currencies;
 SELECT * FROM error_of($$SELECT llmquota_pick('baht', 'one', 1, 1)$$);
 CALL clear();
 
