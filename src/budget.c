@@ -119,17 +119,20 @@ read_step(LlmqRow *row)
 	budget->nsteps++;
 }
 
+/* Reads a raise that holds, or held in a period that may yet hand on something. */
 static void
 read_raise(LlmqRow *row)
 {
 	LlmqBudget *budget = find_budget(row, 2);
+	bool		carries = budget != NULL && (budget->carry_debt || budget->carry_unspent);
 	LlmqBudgetRaise *raise;
 
-	if (budget == NULL || DatumGetTimestampTz(value(row, 5)) <= GetCurrentTimestamp())
+	if (budget == NULL || (DatumGetTimestampTz(value(row, 5)) <= GetCurrentTimestamp() && !carries))
 		return;
 	raise = llmq_catalog_keep(row->catalog, sizeof(LlmqBudgetRaise));
 	raise->subject = text_value(row, 3);
 	raise->amount = llmq_scaled(value(row, 4), LLMQ_MONEY_DECIMALS);
+	raise->from = DatumGetTimestampTz(value(row, 8));
 	raise->until = DatumGetTimestampTz(value(row, 5));
 	raise->next = budget->raises;
 	budget->raises = raise;
@@ -150,10 +153,18 @@ llmq_budgets_load(LlmqCatalog *catalog, Snapshot snapshot)
 int64
 llmq_budget_amount(const LlmqQuota *quota, const char *subject, int64 now)
 {
+	return llmq_budget_held(quota, subject, now, PG_INT64_MAX);
+}
+
+/* What could be spent in a span of time: the largest amount that held somewhere in it. */
+int64
+llmq_budget_held(const LlmqQuota *quota, const char *subject, int64 from, int64 to)
+{
 	int64		amount = quota->amount;
 
 	for (const LlmqBudgetRaise *raise = quota->budget->raises; raise != NULL; raise = raise->next)
-		if (raise->until > now && raise->amount > amount && strcmp(raise->subject, subject) == 0)
+		if (raise->until > from && raise->from < to && raise->amount > amount &&
+			strcmp(raise->subject, subject) == 0)
 			amount = raise->amount;
 	return amount;
 }
@@ -169,16 +180,25 @@ llmq_budget_steps(const LlmqBudget *budget, int64 amount, int64 used)
 	return n;
 }
 
+/* What goes into the next period: more than 0 is a debt, less can be spent in addition. */
+static int128
+handed_on(const LlmqQuota *quota, int128 left)
+{
+	if (left > 0)
+		return quota->budget->carry_debt ? left : 0;
+	return quota->budget->carry_unspent ? Max(left, -(int128) quota->amount) : 0;
+}
+
 /*
- * What a period that has ended hands on to the one that begins `periods` later: more than 0 is a debt, less can be
- * spent in addition. Each period in between pays back what it might have spent, or saves it.
+ * What a period in which so much could be spent hands on to the one that begins `periods` later. Each period in between
+ * pays back what it might have spent, or saves it.
  */
 int64
-llmq_budget_carried(const LlmqBudget *budget, int64 amount, int64 used, int64 periods)
+llmq_budget_carried(const LlmqQuota *quota, int64 held, int64 used, int64 periods)
 {
-	int128		carried = (int128) used - (int128) amount * periods;
+	int128		carried = handed_on(quota, (int128) used - held);
 
-	if (carried > 0)
-		return budget->carry_debt ? (int64) carried : 0;
-	return budget->carry_unspent ? (int64) Max(carried, -(int128) amount) : 0;
+	if (periods > 1)
+		carried = handed_on(quota, carried - (int128) quota->amount * (periods - 1));
+	return (int64) carried;
 }

@@ -64,6 +64,7 @@ typedef struct LlmqBudgetRaise
 	struct LlmqBudgetRaise *next;
 	const char *subject;
 	int64		amount;
+	int64		from;
 	int64		until;
 } LlmqBudgetRaise;
 

@@ -7,6 +7,9 @@
  */
 #include "postgres.h"
 
+#include "common/int.h"
+#include "common/int128.h"
+
 #include "budget.h"
 #include "meter.h"
 
@@ -137,8 +140,9 @@ llmq_limit_advance(const LlmqLimit *limit, LlmqWindow *window, int64 now, uint32
 
 	if ((limit->quota->window_flags & LLMQ_WINDOW_CARRIES) && window->head > began && length > 0)
 	{
-		window->sum = llmq_budget_carried(limit->quota->budget, llmq_limit_amount(limit, began), used,
-										  Max((window->head - began + length / 2) / length, 1));
+		window->sum = llmq_budget_carried(limit->quota,
+										  llmq_budget_held(limit->quota, limit->subject, began, began + length),
+										  used, llmq_periods_between(window->unit, began, window->head));
 		if (window->sum != 0)
 			llmq_window_loosen(window);
 	}
@@ -225,6 +229,25 @@ needed_by(const LlmqLimit *limit, int64 requested)
 	return limit->quota->budget == NULL ? requested : Max(requested, 1);
 }
 
+/*
+ * When a request fits, if debts are carried on: the period after this one may begin with a debt, too, which each pays
+ * back by as much as it could spend. Nobody knows here how long each will be.
+ */
+static int64
+debt_paid(const LlmqLimit *limit, const LlmqWindow *window, int64 requested, int64 next)
+{
+	const LlmqQuota *quota = limit->quota;
+	int128		lacking = (int128) window->sum + requested - quota->amount;
+	int64		longer;
+
+	if (quota->budget == NULL || !quota->budget->carry_debt || quota->amount == 0 || next == LLMQ_WHEN_NEVER)
+		return next;
+	if (pg_mul_s64_overflow((int64) ((lacking - 1) / quota->amount), llmq_period_mean(quota->unit), &longer) ||
+		pg_add_s64_overflow(next, longer, &next))
+		return LLMQ_WHEN_NEVER;
+	return next;
+}
+
 static void
 check_limit(LlmqVerdict *verdict, const LlmqLimit *limit, const LlmqWindow *window, const LlmqMeterState *state,
 			const LlmqDemand *demand, int64 now)
@@ -246,7 +269,7 @@ check_limit(LlmqVerdict *verdict, const LlmqLimit *limit, const LlmqWindow *wind
 								(double) (llmq_window_left(window, amount) - requested) / (double) amount);
 		return;
 	}
-	refusal.when = llmq_window_when(window, now, amount, requested);
+	refusal.when = debt_paid(limit, window, requested, llmq_window_when(window, now, amount, requested));
 	if (refusal.when == LLMQ_WHEN_UNKNOWN)
 		refusal.when = estimate_return(window->sum, state, now);
 	if (refusal.when == LLMQ_WHEN_NEVER && limit->quota->budget == NULL &&
@@ -346,7 +369,7 @@ limit_of(const LlmqMeter *meter, const LlmqWindow *window)
 	return NULL;
 }
 
-/* Does the window still count something at the clock? */
+/* Does the window still count something at the clock, or hand something on to the next period? */
 static bool
 holds_something(const LlmqWindow *window, int64 now)
 {
@@ -355,6 +378,8 @@ holds_something(const LlmqWindow *window, int64 now)
 		case LLMQ_WINDOW_SLIDING:
 			return window->sum > 0 && now / window->span < window->head + LLMQ_BUCKETS;
 		case LLMQ_WINDOW_CALENDAR:
+			if (window->flags & LLMQ_WINDOW_CARRIES)
+				return window->sum != 0 && now - window->head < 2 * window->span;
 			return window->sum > 0 && now - window->head < window->span;
 		default:
 			return window->sum > 0;

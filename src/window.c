@@ -50,6 +50,9 @@
 
 #include "window.h"
 
+/* A year of the calendar of now, in the mean: 365.2425 days. */
+#define MEAN_YEAR (USECS_PER_DAY / 10000 * 3652425)
+
 StaticAssertDecl(LLMQ_WINDOW_HEAD_SIZE == 80, "LlmqWindow has padding before its buckets");
 StaticAssertDecl(sizeof(LlmqWindow) == 80 + 8 * LLMQ_BUCKETS, "LlmqWindow has padding");
 StaticAssertDecl(8 * sizeof(LlmqWindow) <= 8192 - 1024, "eight windows do not fit a page with room to spare");
@@ -104,6 +107,34 @@ static int64
 total_start(int64 starts_at)
 {
 	return Max(starts_at, 0);
+}
+
+/*
+ * How long a calendar's periods are in the mean; no two need be as long as
+ * each other.
+ */
+int64
+llmq_period_mean(uint8 unit)
+{
+	static const int64 mean[] = {
+		[LLMQ_CALENDAR_DAY] = USECS_PER_DAY,[LLMQ_CALENDAR_WEEK] = 7 * USECS_PER_DAY,
+		[LLMQ_CALENDAR_MONTH] = MEAN_YEAR / 12,[LLMQ_CALENDAR_QUARTER] = MEAN_YEAR / 4,
+		[LLMQ_CALENDAR_YEAR] = MEAN_YEAR,[LLMQ_CALENDAR_TOTAL] = LLMQ_WHEN_NEVER
+	};
+
+	return mean[llmq_unit_calendar(unit)];
+}
+
+/*
+ * How many periods of a calendar one begins after another.  However many they
+ * are, together they are not off the mean by half of one.
+ */
+int64
+llmq_periods_between(uint8 unit, int64 earlier, int64 later)
+{
+	int64		length = llmq_period_mean(unit);
+
+	return Max((later - earlier + length / 2) / length, 1);
 }
 
 /*

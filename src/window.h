@@ -147,6 +147,8 @@ typedef struct LlmqWindowShape
 /* Shape */
 extern void llmq_total_period(int64 starts_at, int64 at, LlmqPeriod *period);
 extern uint32 llmq_total_hash(int64 starts_at);
+extern int64 llmq_period_mean(uint8 unit);
+extern int64 llmq_periods_between(uint8 unit, int64 earlier, int64 later);
 extern int64 llmq_window_span(int64 length, int64 slack);
 extern void llmq_window_shape_of(const LlmqWindow *window, LlmqWindowShape *shape);
 extern bool llmq_window_stale(const LlmqWindowShape *shape, int64 now);
