@@ -232,6 +232,18 @@ put_cause(const Finding *finding, bool named, Datum *values, bool *nulls)
 	values[COL_RETRY_AT] = TimestampTzGetDatum(finding->retry_at);
 }
 
+/* Does an org above refuse, whose name is not for everybody? */
+static bool
+is_above(const Explaining *explaining, const Finding *finding)
+{
+	const LlmqSubject *subject;
+
+	if (explaining->sees_all || finding->limits.admitted || finding->cause.kind != LLMQ_TROUBLE_NONE)
+		return false;
+	subject = finding->limits.meter->subject;
+	return subject->scope == LLMQ_SCOPE_PARENT && strcmp(subject->name, explaining->pick.org->subject.name) != 0;
+}
+
 static void
 put_finding(Explaining *explaining, const Finding *finding)
 {
@@ -254,6 +266,7 @@ put_finding(Explaining *explaining, const Finding *finding)
 	if (finding->limits.admitted)
 		values[COL_SCORE] = DirectFunctionCall1(float8_numeric, Float8GetDatum(finding->limits.headroom));
 	put_cause(finding, named, values, nulls);
+	nulls[COL_SUBJECT] |= is_above(explaining, finding);
 	tuplestore_putvalues(explaining->result->setResult, explaining->result->setDesc, values, nulls);
 }
 

@@ -147,11 +147,15 @@ is_shared(const LlmqSubject *subject)
 	return subject->scope == LLMQ_SCOPE_KEY && ((const LlmqKey *) subject)->account->org == NULL;
 }
 
-/* Is the subject whose limit refuses an account or key that is not the org's own? */
+/* Is the subject whose limit refuses an account or key that is not the org's own, or an org above it? */
 bool
 llmq_refusal_is_shared(const LlmqPick *pick)
 {
-	return is_shared(pick->refusal.meter->subject);
+	const LlmqSubject *subject = pick->refusal.meter->subject;
+
+	if (subject->scope == LLMQ_SCOPE_PARENT)
+		return strcmp(subject->name, pick->org->subject.name) != 0;
+	return is_shared(subject);
 }
 
 static void
@@ -259,7 +263,7 @@ push_trouble(JsonbParseState **state, const LlmqPick *pick)
 	push_text(state, "retry_at", retry_at_text(pick->refusal.when));
 }
 
-/* The members of the quota that refused. The name of a shared account or key is for administrators only. */
+/* The members of the quota that refused. The name of what others share is for administrators only. */
 static void
 push_quota(JsonbParseState **state, const LlmqPick *pick)
 {
