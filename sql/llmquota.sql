@@ -985,6 +985,74 @@ COMMENT ON COLUMN llmquota.event.lease IS 'the lease of the call that caused it,
 COMMENT ON COLUMN llmquota.event.reason IS 'what somebody said; NULL: nothing';
 
 --
+-- Tables: alerts. Maintenance writes them from live state.
+--
+
+CREATE TABLE llmquota.alert (
+	id bigint GENERATED ALWAYS AS IDENTITY,
+	raised_at timestamptz NOT NULL,
+	kind text NOT NULL,
+	scope text,
+	subject text NOT NULL,
+	org text,
+	model text,
+	family text,
+	metric text,
+	period text,
+	quota bigint,
+	budget bigint,
+	threshold numeric,
+	period_start timestamptz,
+	ends_at timestamptz,
+	used numeric,
+	amount numeric,
+	currency text,
+	expected_at timestamptz,
+	message text NOT NULL,
+	digest jsonb,
+	part_of bigint,
+	resolved_at timestamptz,
+	acknowledged_at timestamptz,
+	acknowledged_by text,
+	CONSTRAINT alert_pkey PRIMARY KEY (id)
+);
+-- one row to whatever is the same alert: in a period, and as long as it stands
+CREATE UNIQUE INDEX alert_of_period ON llmquota.alert (subject, kind, quota, budget, threshold, period_start, scope, model, family)
+	NULLS NOT DISTINCT WHERE period_start IS NOT NULL;
+CREATE UNIQUE INDEX alert_standing ON llmquota.alert (subject, kind, quota, budget, threshold, scope, model, family)
+	NULLS NOT DISTINCT WHERE period_start IS NULL AND resolved_at IS NULL AND kind OPERATOR(pg_catalog.<>) 'digest';
+CREATE INDEX alert_subject ON llmquota.alert (subject, kind);
+CREATE INDEX alert_part_of ON llmquota.alert (part_of) WHERE part_of IS NOT NULL;
+CREATE INDEX alert_open ON llmquota.alert (kind) WHERE resolved_at IS NULL;
+COMMENT ON TABLE llmquota.alert IS 'what somebody should know of: each alert once. Written by maintenance, told on the channel llmquota_alert, kept for the setting alert_retention after it was resolved';
+COMMENT ON SEQUENCE llmquota.alert_id_seq IS 'numbers of alerts';
+COMMENT ON COLUMN llmquota.alert.id IS 'number of the alert, for llmquota_ack';
+COMMENT ON COLUMN llmquota.alert.raised_at IS 'when it was raised';
+COMMENT ON COLUMN llmquota.alert.kind IS 'threshold, forecast, breaker, cooldown, disabled, limit (of a provider, below the configured one), or digest (of several)';
+COMMENT ON COLUMN llmquota.alert.scope IS 'whom it is about: global, provider, account, key, org, parent or model; NULL: a digest';
+COMMENT ON COLUMN llmquota.alert.subject IS 'which one, by name; empty: global, a model, which column model names, or a digest';
+COMMENT ON COLUMN llmquota.alert.org IS 'the org it is about, whose analysts see it; NULL: no org';
+COMMENT ON COLUMN llmquota.alert.model IS 'the model it is about; NULL: whatever the model';
+COMMENT ON COLUMN llmquota.alert.family IS 'the family of models; NULL: not by family';
+COMMENT ON COLUMN llmquota.alert.metric IS 'what the limit counts; NULL: it is about no limit';
+COMMENT ON COLUMN llmquota.alert.period IS 'window of the limit, as in llmquota.meter_window; NULL: it is about no limit, or concurrency';
+COMMENT ON COLUMN llmquota.alert.quota IS 'id of the quota; NULL: it is about none';
+COMMENT ON COLUMN llmquota.alert.budget IS 'id of the budget; NULL: it is about none';
+COMMENT ON COLUMN llmquota.alert.threshold IS 'fraction of the amount that is used; NULL: another kind';
+COMMENT ON COLUMN llmquota.alert.period_start IS 'when the calendar period began that it is about; NULL: no calendar window';
+COMMENT ON COLUMN llmquota.alert.ends_at IS 'when that period ends; NULL: no calendar window, or a total';
+COMMENT ON COLUMN llmquota.alert.used IS 'what was used of the amount when it was raised; of the kind limit what the provider allows; NULL: it is about no limit';
+COMMENT ON COLUMN llmquota.alert.amount IS 'the amount of the limit then; NULL: it is about no limit';
+COMMENT ON COLUMN llmquota.alert.currency IS 'currency of used and amount; NULL: no budget';
+COMMENT ON COLUMN llmquota.alert.expected_at IS 'when the amount will be used up at the rate of then, or when the trouble may be over; NULL: nobody knows';
+COMMENT ON COLUMN llmquota.alert.message IS 'the same for people, as the server''s log has it';
+COMMENT ON COLUMN llmquota.alert.digest IS 'of a digest: how many alerts, and how many of each kind; NULL: none';
+COMMENT ON COLUMN llmquota.alert.part_of IS 'id of the digest that told of it; NULL: it was told by itself';
+COMMENT ON COLUMN llmquota.alert.resolved_at IS 'when it was found to be over; NULL: it stands';
+COMMENT ON COLUMN llmquota.alert.acknowledged_at IS 'when somebody acknowledged it; NULL: nobody did';
+COMMENT ON COLUMN llmquota.alert.acknowledged_by IS 'the role that was logged in and did; NULL: nobody did';
+
+--
 -- Tables: live state ("cells"). Rows are born frozen and edited in place by the functions below, never by hand. The
 -- low fillfactor gives each row a page of its own; state must never be compressed or moved out of line.
 --
@@ -1176,12 +1244,14 @@ CREATE FUNCTION @extschema@.llmquota_maintain(
 	OUT partitions_created bigint,
 	OUT partitions_dropped bigint,
 	OUT troubles_ended bigint,
-	OUT events_kept bigint)
+	OUT events_kept bigint,
+	OUT alerts_raised bigint,
+	OUT alerts_resolved bigint)
 RETURNS record
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'llmquota_maintain';
 COMMENT ON FUNCTION @extschema@.llmquota_maintain() IS
-'Ends leases that have expired, makes the partitions of the coming days, moves ledger rows out of the default partition, drops partitions past their retention, retires what nobody has used for a day, deletes rows of live state that nobody needs, counts the ledger by hours, keeps refusals and events for as long as they are to be kept, and takes troubles off live state that are over. Answers how many of each (NULL: that step failed, a warning says why), and whether time ran out before all was done. To be called regularly';
+'Ends leases that have expired, makes the partitions of the coming days, moves ledger rows out of the default partition, drops partitions past their retention, retires what nobody has used for a day, deletes rows of live state that nobody needs, counts the ledger by hours, keeps refusals and events for as long as they are to be kept, takes troubles off live state that are over, and raises and resolves alerts. Answers how many of each (NULL: that step failed, a warning says why), and whether time ran out before all was done. To be called regularly';
 
 -- The database whose pg_cron can be asked; raises when there is none.
 CREATE FUNCTION @extschema@.llmquota_cron_database()
@@ -1749,6 +1819,189 @@ BEGIN ATOMIC
 END;
 COMMENT ON FUNCTION @extschema@.llmquota_keep_events(timestamptz) IS 'internal, a step of llmquota_maintain: writes events into llmquota.event; answers how many. It goes on past the deadline, because there are never many';
 
+--
+-- Functions: alerts
+--
+
+CREATE FUNCTION @extschema@.llmquota_alert_causes(
+	OUT watch int,
+	OUT kind text,
+	OUT scope text,
+	OUT subject text,
+	OUT model text,
+	OUT family text,
+	OUT metric text,
+	OUT period text,
+	OUT quota bigint,
+	OUT budget bigint,
+	OUT threshold numeric,
+	OUT period_start timestamptz,
+	OUT ends_at timestamptz,
+	OUT used numeric,
+	OUT amount numeric,
+	OUT currency text,
+	OUT expected_at timestamptz,
+	OUT message text)
+RETURNS SETOF record
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'llmquota_alert_causes';
+COMMENT ON FUNCTION @extschema@.llmquota_alert_causes() IS 'internal: what the step of maintenance that is under way has found to raise alerts for';
+
+CREATE FUNCTION @extschema@.llmquota_log_alert(message text)
+RETURNS void
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'llmquota_log_alert';
+COMMENT ON FUNCTION @extschema@.llmquota_log_alert(text) IS 'internal: writes a line to the server''s log when the transaction commits';
+
+-- Tells of an alert whoever listens and reads the log. Both happen when the transaction commits.
+CREATE FUNCTION @extschema@.llmquota_tell_alert(alert llmquota.alert)
+RETURNS void
+LANGUAGE sql VOLATILE PARALLEL UNSAFE
+BEGIN ATOMIC
+	SELECT pg_catalog.pg_notify('llmquota_alert', pg_catalog.jsonb_strip_nulls(pg_catalog.to_jsonb(alert))::text);
+	SELECT @extschema@.llmquota_log_alert((alert).message);
+END;
+COMMENT ON FUNCTION @extschema@.llmquota_tell_alert(llmquota.alert) IS 'internal: notifies of an alert, and writes it to the server''s log';
+
+-- Writes rows for the causes that the step has found, unless they are there: in the same period, or standing, or raised
+-- less than alert_interval ago, and then the row stands again. When its amount has changed it is told again, too.
+-- Answers how many were told, and which windows (watch) have an alert that was not there before.
+CREATE FUNCTION @extschema@.llmquota_raise_alerts(
+	OUT raised bigint,
+	OUT unsettled int[])
+RETURNS record
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+AS $$
+DECLARE
+	at_once CONSTANT pg_catalog.int4 := COALESCE((SELECT s.value::pg_catalog.int4 FROM llmquota.setting s WHERE s.name OPERATOR(pg_catalog.=) 'alert_digest'), 10);
+	quiet_since CONSTANT pg_catalog.timestamptz := pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) ('1 ms'::pg_catalog.interval OPERATOR(pg_catalog.*)
+		COALESCE((SELECT s.value::pg_catalog.float8 FROM llmquota.setting s WHERE s.name OPERATOR(pg_catalog.=) 'alert_interval'), 3600000));
+	cause record;
+	known llmquota.alert;
+	told pg_catalog.int8[] := '{}';
+	one pg_catalog.int8;
+BEGIN
+	unsettled := '{}';
+	FOR cause IN SELECT c.* FROM @extschema@.llmquota_alert_causes() c LOOP
+		SELECT a.* INTO known
+		  FROM llmquota.alert a
+		 WHERE a.subject OPERATOR(pg_catalog.=) cause.subject AND a.kind OPERATOR(pg_catalog.=) cause.kind
+		   AND a.scope OPERATOR(pg_catalog.=) cause.scope
+		   AND COALESCE(a.quota, 0) OPERATOR(pg_catalog.=) COALESCE(cause.quota, 0)
+		   AND COALESCE(a.budget, 0) OPERATOR(pg_catalog.=) COALESCE(cause.budget, 0)
+		   AND COALESCE(a.threshold, 0) OPERATOR(pg_catalog.=) COALESCE(cause.threshold, 0)
+		   AND COALESCE(a.model, '') OPERATOR(pg_catalog.=) COALESCE(cause.model, '')
+		   AND COALESCE(a.family, '') OPERATOR(pg_catalog.=) COALESCE(cause.family, '')
+		   AND CASE WHEN cause.period_start IS NOT NULL THEN a.period_start OPERATOR(pg_catalog.=) cause.period_start
+					ELSE a.period_start IS NULL AND (a.resolved_at IS NULL OR a.raised_at OPERATOR(pg_catalog.>) quiet_since) END
+		 ORDER BY a.resolved_at DESC NULLS FIRST
+		 LIMIT 1;
+		CONTINUE WHEN known.id IS NOT NULL
+			AND (known.resolved_at IS NULL OR cause.ends_at OPERATOR(pg_catalog.<=) pg_catalog.clock_timestamp());
+		IF known.id IS NULL THEN
+			INSERT INTO llmquota.alert AS a
+				(raised_at, kind, scope, subject, org, model, family, metric, period, quota, budget, threshold, period_start,
+				 ends_at, used, amount, currency, expected_at, message)
+			VALUES (pg_catalog.clock_timestamp(), cause.kind, cause.scope, cause.subject,
+					CASE WHEN cause.scope OPERATOR(pg_catalog.=) ANY ('{org,parent}'::pg_catalog.text[]) THEN cause.subject END,
+					cause.model, cause.family, cause.metric, cause.period, cause.quota, cause.budget,
+					pg_catalog.trim_scale(cause.threshold), cause.period_start, cause.ends_at, pg_catalog.trim_scale(cause.used),
+					pg_catalog.trim_scale(cause.amount), cause.currency, cause.expected_at, cause.message)
+			ON CONFLICT DO NOTHING
+			RETURNING a.id INTO one;
+			CONTINUE WHEN one IS NULL;
+			told := told OPERATOR(pg_catalog.||) one;
+		ELSIF COALESCE(known.amount OPERATOR(pg_catalog.<>) cause.amount, false) THEN
+			UPDATE llmquota.alert a
+			   SET raised_at = pg_catalog.clock_timestamp(),
+				   used = pg_catalog.trim_scale(cause.used),
+				   amount = pg_catalog.trim_scale(cause.amount),
+				   expected_at = cause.expected_at,
+				   message = cause.message,
+				   part_of = NULL,
+				   resolved_at = NULL,
+				   acknowledged_at = NULL,
+				   acknowledged_by = NULL
+			 WHERE a.id OPERATOR(pg_catalog.=) known.id;
+			told := told OPERATOR(pg_catalog.||) known.id;
+		ELSE
+			UPDATE llmquota.alert a SET resolved_at = NULL WHERE a.id OPERATOR(pg_catalog.=) known.id;
+		END IF;
+		unsettled := unsettled OPERATOR(pg_catalog.||) cause.watch;
+	END LOOP;
+	raised := pg_catalog.cardinality(told);
+
+	IF raised OPERATOR(pg_catalog.>) at_once THEN
+		INSERT INTO llmquota.alert AS a (raised_at, kind, subject, message, digest)
+		SELECT pg_catalog.clock_timestamp(), 'digest', '',
+			   pg_catalog.format('%s alerts at once: %s', raised,
+				   pg_catalog.string_agg(pg_catalog.format('%s %s', k.alerts, k.kind), ', ' ORDER BY k.kind)),
+			   pg_catalog.jsonb_build_object('alerts', raised, 'kinds', pg_catalog.jsonb_object_agg(k.kind, k.alerts))
+		  FROM (SELECT b.kind, pg_catalog.count(*) AS alerts
+				  FROM llmquota.alert b WHERE b.id OPERATOR(pg_catalog.=) ANY (told) GROUP BY b.kind) k
+		RETURNING a.id INTO one;
+		UPDATE llmquota.alert a SET part_of = one WHERE a.id OPERATOR(pg_catalog.=) ANY (told);
+		told := ARRAY[one];
+	END IF;
+	PERFORM @extschema@.llmquota_tell_alert(a) FROM llmquota.alert a WHERE a.id OPERATOR(pg_catalog.=) ANY (told);
+END
+$$;
+COMMENT ON FUNCTION @extschema@.llmquota_raise_alerts() IS 'internal, of a step of llmquota_maintain: writes and tells the alerts that have come up';
+
+CREATE FUNCTION @extschema@.llmquota_alert_stands(alert llmquota.alert)
+RETURNS boolean
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'llmquota_alert_stands';
+COMMENT ON FUNCTION @extschema@.llmquota_alert_stands(llmquota.alert) IS 'internal: whether what an alert was raised for is so still';
+
+CREATE FUNCTION @extschema@.llmquota_resolve_alerts(deadline timestamptz)
+RETURNS bigint
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+AS $$
+DECLARE
+	resolved pg_catalog.int8;
+BEGIN
+	UPDATE llmquota.alert a SET resolved_at = pg_catalog.clock_timestamp()
+	 WHERE a.resolved_at IS NULL AND a.kind OPERATOR(pg_catalog.<>) 'digest'
+	   AND (COALESCE(a.ends_at OPERATOR(pg_catalog.<=) pg_catalog.clock_timestamp(), false) OR NOT @extschema@.llmquota_alert_stands(a));
+	GET DIAGNOSTICS resolved := ROW_COUNT;
+	UPDATE llmquota.alert a SET resolved_at = pg_catalog.clock_timestamp()
+	 WHERE a.resolved_at IS NULL AND a.kind OPERATOR(pg_catalog.=) 'digest'
+	   AND NOT EXISTS (SELECT FROM llmquota.alert p WHERE p.part_of OPERATOR(pg_catalog.=) a.id AND p.resolved_at IS NULL);
+	RETURN resolved;
+END
+$$;
+COMMENT ON FUNCTION @extschema@.llmquota_resolve_alerts(timestamptz) IS 'internal, a step of llmquota_maintain: resolves alerts that are over; answers how many, digests not counted';
+
+CREATE FUNCTION @extschema@.llmquota_ack(alert bigint)
+RETURNS text
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	IF alert IS NULL THEN
+		RAISE EXCEPTION USING ERRCODE = 'null_value_not_allowed', MESSAGE = 'alert must not be NULL';
+	END IF;
+	UPDATE llmquota.alert a
+	   SET acknowledged_at = pg_catalog.clock_timestamp(),
+		   acknowledged_by = SESSION_USER
+	 WHERE (a.id OPERATOR(pg_catalog.=) $1 OR a.part_of OPERATOR(pg_catalog.=) $1) AND a.acknowledged_at IS NULL;
+	IF FOUND THEN
+		RETURN 'acknowledged';
+	ELSIF EXISTS (SELECT FROM llmquota.alert a WHERE a.id OPERATOR(pg_catalog.=) $1) THEN
+		RETURN 'already_acknowledged';
+	END IF;
+	RAISE EXCEPTION USING ERRCODE = 'undefined_object', MESSAGE = pg_catalog.format('alert %s does not exist', alert),
+		HINT = 'SELECT id, message FROM llmquota.alert shows the alerts.';
+END
+$$;
+COMMENT ON FUNCTION @extschema@.llmquota_ack(bigint) IS
+'Notes in llmquota.alert that somebody has seen an alert, who and when; with a digest, of all its parts too. Answers acknowledged, or already_acknowledged';
+
+--
+-- Functions: history that has been kept long enough, and who sees what of it
+--
+
 CREATE FUNCTION @extschema@.llmquota_drop_history(deadline timestamptz)
 RETURNS bigint
 LANGUAGE sql VOLATILE PARALLEL UNSAFE
@@ -1761,7 +2014,9 @@ BEGIN ATOMIC
 			   pg_catalog.now() OPERATOR(pg_catalog.-) pg_catalog.make_interval(days => 1 OPERATOR(pg_catalog.+) COALESCE(
 				   (SELECT s.value::int FROM llmquota.setting s WHERE s.name OPERATOR(pg_catalog.=) 'usage_retention'), 400)) AS usage,
 			   pg_catalog.now() OPERATOR(pg_catalog.-) pg_catalog.make_interval(days => COALESCE(
-				   (SELECT s.value::int FROM llmquota.setting s WHERE s.name OPERATOR(pg_catalog.=) 'event_retention'), 90)) AS event
+				   (SELECT s.value::int FROM llmquota.setting s WHERE s.name OPERATOR(pg_catalog.=) 'event_retention'), 90)) AS event,
+			   pg_catalog.now() OPERATOR(pg_catalog.-) pg_catalog.make_interval(days => COALESCE(
+				   (SELECT s.value::int FROM llmquota.setting s WHERE s.name OPERATOR(pg_catalog.=) 'alert_retention'), 90)) AS alert
 	), usage AS (
 		DELETE FROM llmquota.usage_hourly h
 		 WHERE h.ctid OPERATOR(pg_catalog.=) ANY (ARRAY(
@@ -1788,12 +2043,17 @@ BEGIN ATOMIC
 		 WHERE e.ctid OPERATOR(pg_catalog.=) ANY (ARRAY(
 				SELECT o.ctid FROM llmquota.event o WHERE o.event_at OPERATOR(pg_catalog.<) (SELECT r.event FROM retention r) LIMIT 10000))
 		RETURNING 1
+	), alert AS (
+		DELETE FROM llmquota.alert l
+		 WHERE l.ctid OPERATOR(pg_catalog.=) ANY (ARRAY(
+				SELECT o.ctid FROM llmquota.alert o WHERE o.resolved_at OPERATOR(pg_catalog.<) (SELECT r.alert FROM retention r) LIMIT 10000))
+		RETURNING 1
 	)
 	SELECT (SELECT pg_catalog.count(*) FROM usage) OPERATOR(pg_catalog.+) (SELECT pg_catalog.count(*) FROM hourly)
 		   OPERATOR(pg_catalog.+) (SELECT pg_catalog.count(*) FROM sample) OPERATOR(pg_catalog.+) (SELECT pg_catalog.count(*) FROM event)
-		   OPERATOR(pg_catalog.+) (SELECT pg_catalog.count(*) FROM repricing);
+		   OPERATOR(pg_catalog.+) (SELECT pg_catalog.count(*) FROM repricing) OPERATOR(pg_catalog.+) (SELECT pg_catalog.count(*) FROM alert);
 END;
-COMMENT ON FUNCTION @extschema@.llmquota_drop_history(timestamptz) IS 'internal, a step of llmquota_maintain: deletes rows of llmquota.usage_hourly, llmquota.repricing, llmquota.refusal_hourly, llmquota.refusal_sample and llmquota.event past their retention, at most 10000 of each; answers how many';
+COMMENT ON FUNCTION @extschema@.llmquota_drop_history(timestamptz) IS 'internal, a step of llmquota_maintain: deletes rows of llmquota.usage_hourly, llmquota.repricing, llmquota.refusal_hourly, llmquota.refusal_sample, llmquota.event and llmquota.alert past their retention, at most 10000 of each; answers how many';
 
 -- Says which rows of the ledger a role sees: all, those of its orgs, or none. The policies are the roles' own, so that
 -- they are dumped as their privileges are, and that they name the orgs: an index on the org can be used. Policies change
@@ -1820,7 +2080,7 @@ DECLARE
 										 WHERE g.role OPERATOR(pg_catalog.=) $1 AND g.kind OPERATOR(pg_catalog.=) 'analyst');
 	target pg_catalog.text;
 BEGIN
-	FOREACH target IN ARRAY '{usage,usage_hourly,repricing,refusal_hourly,refusal_sample}'::pg_catalog.text[] LOOP
+	FOREACH target IN ARRAY '{usage,usage_hourly,repricing,refusal_hourly,refusal_sample,alert}'::pg_catalog.text[] LOOP
 		IF EXISTS (SELECT FROM pg_catalog.pg_policy p
 					WHERE p.polrelid OPERATOR(pg_catalog.=) pg_catalog.format('llmquota.%I', target)::pg_catalog.regclass
 					  AND p.polname::pg_catalog.text OPERATOR(pg_catalog.=) role) THEN
@@ -1835,7 +2095,7 @@ BEGIN
 	END LOOP;
 END
 $$;
-COMMENT ON FUNCTION @extschema@.llmquota_apply_policies(text) IS 'internal: brings what a role sees of the ledger in line with llmquota.role_grant';
+COMMENT ON FUNCTION @extschema@.llmquota_apply_policies(text) IS 'internal: brings what a role sees of the ledger, refusals and alerts in line with llmquota.role_grant';
 
 CREATE FUNCTION @extschema@.llmquota_rebuild()
 RETURNS bigint
@@ -1863,6 +2123,7 @@ DECLARE
 		'@extschema@.llmquota_enable(pg_catalog.text), '
 		'@extschema@.llmquota_cool(pg_catalog.text, pg_catalog.text, int, pg_catalog.text, pg_catalog.text), '
 		'@extschema@.llmquota_clear(pg_catalog.text, pg_catalog.text, pg_catalog.text), '
+		'@extschema@.llmquota_ack(bigint), '
 		'@extschema@.llmquota_rename(pg_catalog.text, pg_catalog.text, pg_catalog.text), '
 		'@extschema@.llmquota_forget(pg_catalog.text, pg_catalog.text), '
 		'@extschema@.llmquota_rebuild(), '
@@ -1883,7 +2144,7 @@ DECLARE
 		'@extschema@.llmquota_names_valid(pg_catalog.text[]), '
 		'@extschema@.llmquota_zone_exists(pg_catalog.text)';
 	configuration CONSTANT pg_catalog.text := 'llmquota.provider, llmquota.account, llmquota.key, llmquota.model, llmquota.price, llmquota.exchange_rate, llmquota.route, llmquota.route_option, llmquota.org, llmquota.quota, llmquota.budget, llmquota.budget_step, llmquota.setting';
-	spend CONSTANT pg_catalog.text := 'llmquota.usage, llmquota.usage_hourly, llmquota.repricing, llmquota.refusal_hourly';
+	spend CONSTANT pg_catalog.text := 'llmquota.usage, llmquota.usage_hourly, llmquota.repricing, llmquota.refusal_hourly, llmquota.alert';
 	reports CONSTANT pg_catalog.text := '@extschema@.llmquota_statement(pg_catalog.text, pg_catalog.text), '
 		'@extschema@.llmquota_percentile(bigint[], float8), '
 		'@extschema@.llmquota_histogram(int, bigint), '
@@ -2134,6 +2395,10 @@ BEGIN
 	UPDATE llmquota.budget_raise r SET subject = new_name
 	  FROM llmquota.budget b
 	 WHERE b.id OPERATOR(pg_catalog.=) r.budget AND b.scope OPERATOR(pg_catalog.=) ANY (scopes) AND r.subject OPERATOR(pg_catalog.=) $2;
+	UPDATE llmquota.alert a
+	   SET subject = new_name,
+		   org = CASE WHEN $1 OPERATOR(pg_catalog.=) 'org' THEN new_name END
+	 WHERE (a.scope OPERATOR(pg_catalog.=) $1 OR a.scope OPERATOR(pg_catalog.=) 'parent' AND $1 OPERATOR(pg_catalog.=) 'org') AND a.subject OPERATOR(pg_catalog.=) $2;
 	IF kind OPERATOR(pg_catalog.=) 'org' THEN
 		UPDATE llmquota.account a SET org = new_name WHERE a.org OPERATOR(pg_catalog.=) $2;
 		UPDATE llmquota.route r SET org = new_name WHERE r.org OPERATOR(pg_catalog.=) $2;
@@ -2147,6 +2412,7 @@ BEGIN
 		UPDATE llmquota.model m SET provider_model = old_name WHERE m.model OPERATOR(pg_catalog.=) $3 AND m.provider_model IS NULL;
 		UPDATE llmquota.quota q SET model = new_name WHERE q.model OPERATOR(pg_catalog.=) $2;
 		UPDATE llmquota.budget b SET model = new_name WHERE b.model OPERATOR(pg_catalog.=) $2;
+		UPDATE llmquota.alert a SET model = new_name WHERE a.model OPERATOR(pg_catalog.=) $2;
 		UPDATE llmquota.route_option r SET route = new_name
 		 WHERE r.route OPERATOR(pg_catalog.=) $2
 		   AND NOT EXISTS (SELECT FROM llmquota.route s WHERE s.route OPERATOR(pg_catalog.=) $2)
@@ -2300,6 +2566,7 @@ BEGIN
 		SELECT g.hour, $3, g.route, g.status, g.quota, pg_catalog.sum(g.count), pg_catalog.sum(g.tokens),
 			   pg_catalog.min(g.first_at), pg_catalog.max(g.last_at)
 		  FROM gone g GROUP BY g.hour, g.route, g.status, g.quota;
+		DELETE FROM llmquota.alert a WHERE a.org OPERATOR(pg_catalog.=) bearer;
 		DELETE FROM llmquota.refusal_sample r
 		 WHERE r.org OPERATOR(pg_catalog.=) bearer
 			OR EXISTS (SELECT FROM llmquota.former_name f
@@ -2878,6 +3145,12 @@ DECLARE
 BEGIN
 	SELECT s.* INTO known
 	  FROM (VALUES
+			('alert_at', '^[{]((0?[.][0-9]{1,9}|1([.]0{1,9})?)(,(0?[.][0-9]{1,9}|1([.]0{1,9})?)){0,7})?[}]$', NULL, NULL),
+			('alert_digest', '^[0-9]{1,9}$', 1, 1000000),
+			('alert_forecast', '^(on|off)$', NULL, NULL),
+			('alert_interval', '^[0-9]{1,10}$', 0, 2764800000),
+			('alert_recovery', '^[0-9]{1,10}$', 0, 2764800000),
+			('alert_retention', '^[0-9]{1,9}$', 1, 36500),
 			('arrival_slack', '^[0-9]{1,9}$', 0, 10000),
 			('auth_probe_after', '^[0-9]{1,10}$', 1000, 2764800000),
 			('base_currency', '^[A-Z]{3}$', NULL, NULL),
@@ -2905,10 +3178,15 @@ BEGIN
 		valid := NEW.value::pg_catalog.numeric OPERATOR(pg_catalog.>=) known.lowest::pg_catalog.numeric
 			 AND NEW.value::pg_catalog.numeric OPERATOR(pg_catalog.<=) known.highest::pg_catalog.numeric;
 	END IF;
+	IF valid AND known.name OPERATOR(pg_catalog.=) 'alert_at' THEN
+		valid := 0 OPERATOR(pg_catalog.<) ALL (NEW.value::pg_catalog.numeric[]);
+	END IF;
 	IF NOT valid THEN
 		RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
 			MESSAGE = pg_catalog.format('invalid value for setting "%s": "%s"', NEW.name, NEW.value),
 			HINT = CASE WHEN known.name OPERATOR(pg_catalog.=) 'base_currency' THEN 'Use three capital letters.'
+						WHEN known.name OPERATOR(pg_catalog.=) 'alert_at' THEN 'Use at most eight fractions above 0 to 1, such as {0.8,0.95}, or {}.'
+						WHEN known.name OPERATOR(pg_catalog.=) 'alert_forecast' THEN 'Use on or off.'
 						WHEN known.lowest IS NULL THEN 'Use allow or refuse.'
 						ELSE pg_catalog.format('Use a number from %s to %s.', known.lowest, known.highest) END;
 	END IF;
@@ -3395,6 +3673,12 @@ END
 $$;
 
 INSERT INTO llmquota.setting (name, value, unit, description) VALUES
+	('alert_at', '{0.8,0.95}', 'fractions', 'of the amount of a quota, at which an alert is raised'),
+	('alert_digest', '10', 'alerts', 'more than so many that come up together are told as one'),
+	('alert_forecast', 'on', NULL, 'whether an alert is raised when a limit will be used up before its window ends: on or off'),
+	('alert_interval', '3600000', 'ms', 'how long the same alert is not raised again, where it is about no calendar period'),
+	('alert_recovery', '300000', 'ms', 'no alert is raised for what is over by itself within this time'),
+	('alert_retention', '90', 'days', 'how long llmquota.alert keeps a row after it was resolved'),
 	('auth_probe_after', '3600000', 'ms', 'after how long a key that was disabled because its credential was refused lets one call through to see'),
 	('arrival_slack', '250', 'ms', 'how much longer a charge counts against a limit of a provider, account or key: a call arrives later than it is counted'),
 	('base_currency', 'USD', NULL, 'the currency of llmquota.usage.cost_base, which llmquota.exchange_rate counts in'),
@@ -3419,6 +3703,7 @@ ALTER TABLE llmquota.usage_hourly ENABLE ROW LEVEL SECURITY;
 ALTER TABLE llmquota.repricing ENABLE ROW LEVEL SECURITY;
 ALTER TABLE llmquota.refusal_hourly ENABLE ROW LEVEL SECURITY;
 ALTER TABLE llmquota.refusal_sample ENABLE ROW LEVEL SECURITY;
+ALTER TABLE llmquota.alert ENABLE ROW LEVEL SECURITY;
 
 --
 -- Views
@@ -3657,6 +3942,13 @@ REVOKE ALL ON FUNCTION
 	@extschema@.llmquota_keep_refusals(timestamptz),
 	@extschema@.llmquota_drain_events(),
 	@extschema@.llmquota_keep_events(timestamptz),
+	@extschema@.llmquota_alert_causes(),
+	@extschema@.llmquota_alert_stands(llmquota.alert),
+	@extschema@.llmquota_log_alert(text),
+	@extschema@.llmquota_tell_alert(llmquota.alert),
+	@extschema@.llmquota_raise_alerts(),
+	@extschema@.llmquota_resolve_alerts(timestamptz),
+	@extschema@.llmquota_ack(bigint),
 	@extschema@.llmquota_drop_history(timestamptz),
 	@extschema@.llmquota_apply_policies(text),
 	@extschema@.llmquota_apply_grants(text),
@@ -3721,5 +4013,7 @@ SELECT pg_catalog.pg_extension_config_dump('llmquota.refusal_sample', '');
 SELECT pg_catalog.pg_extension_config_dump('llmquota.repricing', '');
 SELECT pg_catalog.pg_extension_config_dump('llmquota.repricing_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('llmquota.event', '');
+SELECT pg_catalog.pg_extension_config_dump('llmquota.alert', '');
+SELECT pg_catalog.pg_extension_config_dump('llmquota.alert_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('llmquota.change', '');
 SELECT pg_catalog.pg_extension_config_dump('llmquota.usage_default', '');

@@ -15,6 +15,7 @@
 #include "learned.h"
 #include "name.h"
 #include "provider.h"
+#include "threshold.h"
 #include "window.h"
 
 /* Stored as one letter in llmquota.meter; also the order in which refusals are reported. */
@@ -298,6 +299,9 @@ typedef struct LlmqSettings
 	int32		usage_retention_days;
 	double		refusal_spread;
 	bool		unknown_org_refused;
+	LlmqThresholds alert_at;	/* of quotas */
+	int64		alert_recovery; /* microseconds */
+	bool		alert_forecast;
 	char		base_currency[LLMQ_CURRENCY_SIZE];
 } LlmqSettings;
 
@@ -350,6 +354,7 @@ extern const char *llmq_catalog_name_now(const char *cell);
 /* catalog_load.c */
 extern Size llmq_catalog_size(void);
 extern LlmqCatalog *llmq_catalog_load(MemoryContext context);
+extern const LlmqThresholds *llmq_quota_alert_at(const LlmqCatalog *catalog, const LlmqQuota *quota);
 
 /* catalog_route.c */
 extern LlmqRoute *llmq_model_route(LlmqModel *model);
@@ -372,6 +377,7 @@ extern char llmq_scope_name_kind(LlmqScope scope);
 
 /* plan.c */
 extern LlmqMeter *llmq_plan_meter(LlmqCatalog *catalog, LlmqSubject *subject, LlmqPart part, const char *part_name);
+extern LlmqMeter *llmq_plan_of_cell(LlmqCatalog *catalog, const LlmqCellKey *key);
 extern LlmqMeters *llmq_plan_meters(LlmqCatalog *catalog, LlmqSubject *subject, const LlmqModel *model);
 extern bool llmq_plan_fits(const LlmqQuota *quota, const LlmqWindow *window, const LlmqSettings *settings);
 extern void llmq_plan_refresh(LlmqMeter *meter, TimestampTz now);
@@ -379,6 +385,11 @@ extern void llmq_plan_refresh(LlmqMeter *meter, TimestampTz now);
 /* effective.c */
 extern void llmq_limits_apply(LlmqLive *live, LlmqMeters *meters, LlmqAccount *account);
 extern const LlmqLimit *llmq_limits_configured(const LlmqMeters *meters, LlmqMetric metric, LlmqSpan span);
+
+/* observed.c */
+extern const LlmqLimit *llmq_limit_observed(LlmqCatalog *catalog, const LlmqLearned *learned, const char *account,
+											const char *model);
+extern const char *llmq_span_text(LlmqSpan span);
 
 /* Hash tables from names to objects (catalog.c). */
 extern struct names_hash *llmq_names_create(MemoryContext context);

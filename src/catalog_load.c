@@ -8,6 +8,8 @@
  */
 #include "postgres.h"
 
+#include <math.h>
+
 #include "access/heapam.h"
 #include "access/table.h"
 #include "access/tableam.h"
@@ -376,6 +378,26 @@ read_quota(LlmqRow *row)
 	(void) llmq_quota_read(row);
 }
 
+/* The thresholds at which somebody is told of a quota; none where what is used is free again soon, or without alerts. */
+const LlmqThresholds *
+llmq_quota_alert_at(const LlmqCatalog *catalog, const LlmqQuota *quota)
+{
+	static const LlmqThresholds none = {0};
+
+	if (quota->kind == LLMQ_WINDOW_SLIDING && quota->length <= catalog->settings.alert_recovery)
+		return &none;
+	return &catalog->settings.alert_at;
+}
+
+/* Reads {0.8,0.95}. */
+static void
+read_thresholds(LlmqThresholds *thresholds, const char *setting)
+{
+	thresholds->n = 0;
+	for (const char *next = setting; *next != '}' && next[1] != '}'; next = strpbrk(next + 1, ",}"))
+		llmq_threshold_add(thresholds, (int64) rint(strtod(next + 1, NULL) * LLMQ_THRESHOLD_ONE));
+}
+
 /* Settings are checked when they are written; what is not named here is not the core's. */
 static void
 read_setting(LlmqRow *row)
@@ -384,7 +406,13 @@ read_setting(LlmqRow *row)
 	const char *name = text_value(row, 1);
 	const char *setting = text_value(row, 2);
 
-	if (strcmp(name, "arrival_slack") == 0)
+	if (strcmp(name, "alert_at") == 0)
+		read_thresholds(&settings->alert_at, setting);
+	else if (strcmp(name, "alert_forecast") == 0)
+		settings->alert_forecast = strcmp(setting, "on") == 0;
+	else if (strcmp(name, "alert_recovery") == 0)
+		settings->alert_recovery = pg_strtoint64(setting) * 1000;
+	else if (strcmp(name, "arrival_slack") == 0)
 		settings->arrival_slack = pg_strtoint64(setting) * 1000;
 	else if (strcmp(name, "auth_probe_after") == 0)
 		settings->auth_probe_after = pg_strtoint64(setting) * 1000;
@@ -448,6 +476,9 @@ read_alias(LlmqRow *row)
 
 /* What holds when a row of llmquota.setting is missing. */
 static const LlmqSettings default_settings = {
+	.alert_at = {.n = 2,.part = {800000000, 950000000}},
+	.alert_forecast = true,
+	.alert_recovery = 5 * USECS_PER_MINUTE,
 	.arrival_slack = 250000,
 	.auth_probe_after = USECS_PER_HOUR,
 	.observed_limit_ttl = USECS_PER_HOUR,

@@ -169,6 +169,8 @@ extern const char *llmq_health_scope_text(char scope);
 extern const char *llmq_trouble_text(LlmqTroubleKind kind);
 extern const char *llmq_health_event_text(LlmqHealthEventKind kind);
 extern LlmqPatientNames llmq_patient_names(const LlmqPatient *who);
+extern char *llmq_patient_describe(const LlmqPatient *who);
+extern char *llmq_trouble_explain(const LlmqTrouble *trouble);
 
 /* health_change.c */
 extern bool llmq_health_change(LlmqLive *live, const LlmqPatient *patient, LlmqTroubleKind kind, LlmqHealthEdit edit,

@@ -52,29 +52,6 @@ llmq_events_id(LlmqLive *live, int32 page, bool create)
 	return id;
 }
 
-/* Who it is about, for the log: key "k"; account "a", model "m". */
-static const char *
-describe(const LlmqPatient *who)
-{
-	LlmqPatientNames names = llmq_patient_names(who);
-	const char *subject = names.subject == NULL ? "" : psprintf("%s \"%s\"", names.scope, names.subject);
-
-	if (names.model == NULL)
-		return subject;
-	return psprintf("%s%smodel \"%s\"", subject, names.subject == NULL ? "" : ", ", names.model);
-}
-
-/* Why: what failed, and how the provider answered; or what somebody said. */
-static const char *
-explain(const LlmqTrouble *trouble)
-{
-	if (trouble->failure == LLMQ_FAILURE_NONE)
-		return trouble->reason[0] == '\0' ? "" : psprintf(": %s", trouble->reason);
-	if (trouble->http_status == 0)
-		return psprintf(": %s", llmq_failure_name(trouble->failure));
-	return psprintf(": %s, HTTP status %d", llmq_failure_name(trouble->failure), trouble->http_status);
-}
-
 /* Writes an event to the server's log, if it is one of a breaker or of a disabled key. No lock may be held. */
 void
 llmq_health_log(const LlmqHealthEvent *event)
@@ -85,17 +62,17 @@ llmq_health_log(const LlmqHealthEvent *event)
 	{
 		case LLMQ_EVENT_OPENED:
 			ereport(LOG_SERVER_ONLY,
-					(errmsg("breaker of %s opened until %s%s", describe(&trouble->patient),
-							timestamptz_to_str(trouble->until), explain(trouble))));
+					(errmsg("breaker of %s opened until %s%s", llmq_patient_describe(&trouble->patient),
+							timestamptz_to_str(trouble->until), llmq_trouble_explain(trouble))));
 			break;
 		case LLMQ_EVENT_CLOSED:
-			ereport(LOG_SERVER_ONLY, (errmsg("breaker of %s closed", describe(&trouble->patient))));
+			ereport(LOG_SERVER_ONLY, (errmsg("breaker of %s closed", llmq_patient_describe(&trouble->patient))));
 			break;
 		case LLMQ_EVENT_DISABLED:
-			ereport(LOG_SERVER_ONLY, (errmsg("%s disabled%s", describe(&trouble->patient), explain(trouble))));
+			ereport(LOG_SERVER_ONLY, (errmsg("%s disabled%s", llmq_patient_describe(&trouble->patient), llmq_trouble_explain(trouble))));
 			break;
 		case LLMQ_EVENT_ENABLED:
-			ereport(LOG_SERVER_ONLY, (errmsg("%s enabled", describe(&trouble->patient))));
+			ereport(LOG_SERVER_ONLY, (errmsg("%s enabled", llmq_patient_describe(&trouble->patient))));
 			break;
 		default:
 			break;

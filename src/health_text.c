@@ -4,6 +4,7 @@
  */
 #include "postgres.h"
 
+#include "classify.h"
 #include "health.h"
 #include "name.h"
 #include "stored.h"
@@ -72,4 +73,27 @@ llmq_patient_names(const LlmqPatient *who)
 	if (who->part != 0)
 		names.model = llmq_name_text(who->part);
 	return names;
+}
+
+/* Who it is about, for people: key "k"; account "a", model "m". */
+char *
+llmq_patient_describe(const LlmqPatient *who)
+{
+	LlmqPatientNames names = llmq_patient_names(who);
+	char	   *subject = names.subject == NULL ? pstrdup("") : psprintf("%s \"%s\"", names.scope, names.subject);
+
+	if (names.model == NULL)
+		return subject;
+	return psprintf("%s%smodel \"%s\"", subject, names.subject == NULL ? "" : ", ", names.model);
+}
+
+/* Why: what failed, and how the provider answered; or what somebody said. */
+char *
+llmq_trouble_explain(const LlmqTrouble *trouble)
+{
+	if (trouble->failure == LLMQ_FAILURE_NONE)
+		return trouble->reason[0] == '\0' ? pstrdup("") : psprintf(": %s", trouble->reason);
+	if (trouble->http_status == 0)
+		return psprintf(": %s", llmq_failure_name(trouble->failure));
+	return psprintf(": %s, HTTP status %d", llmq_failure_name(trouble->failure), trouble->http_status);
 }

@@ -55,6 +55,8 @@ static const struct
 	{llmq_partitions_drop_step, LLMQ_STEP_TABLES},	/* partitions_dropped */
 	{llmq_troubles_end_step, LLMQ_STEP_ROWS},	/* troubles_ended */
 	{llmq_events_keep_step, LLMQ_STEP_ROWS},	/* events_kept */
+	{llmq_alerts_raise_step, LLMQ_STEP_ROWS},	/* alerts_raised */
+	{llmq_alerts_resolve_step, LLMQ_STEP_ROWS}, /* alerts_resolved */
 };
 
 #define NSTEPS ((int) lengthof(steps))

@@ -80,4 +80,8 @@ extern int64 llmq_events_keep_step(const LlmqMaintenance *maintenance);
 /* health_end.c */
 extern int64 llmq_troubles_end_step(const LlmqMaintenance *maintenance);
 
+/* alert.c */
+extern int64 llmq_alerts_raise_step(const LlmqMaintenance *maintenance);
+extern int64 llmq_alerts_resolve_step(const LlmqMaintenance *maintenance);
+
 #endif							/* LLMQ_MAINTAIN_H */

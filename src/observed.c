@@ -37,16 +37,25 @@ typedef struct Walk
 } Walk;
 
 /* What is configured where the provider has this limit; NULL: nothing is, or not any more. */
-static const LlmqLimit *
-configured(const Walk *walk, const LlmqLearned *learned, const char *account, const char *model)
+const LlmqLimit *
+llmq_limit_observed(LlmqCatalog *catalog, const LlmqLearned *learned, const char *account, const char *model)
 {
-	LlmqModel  *known_model = llmq_catalog_model(walk->catalog, model);
-	LlmqSubject *subject = llmq_catalog_subject(walk->catalog, LLMQ_SCOPE_ACCOUNT, account);
+	LlmqModel  *known_model = llmq_catalog_model(catalog, model);
+	LlmqSubject *subject = llmq_catalog_subject(catalog, LLMQ_SCOPE_ACCOUNT, account);
 
 	if (known_model == NULL || subject == NULL)
 		return NULL;
-	return llmq_limits_configured(llmq_plan_meters(walk->catalog, subject, known_model),
-								  (LlmqMetric) learned->metric, (LlmqSpan) learned->span);
+	return llmq_limits_configured(llmq_plan_meters(catalog, subject, known_model), (LlmqMetric) learned->metric,
+								  (LlmqSpan) learned->span);
+}
+
+/* A span, as the view has it. */
+const char *
+llmq_span_text(LlmqSpan span)
+{
+	static const char *const texts[] = {"unknown", "second", "minute", "hour", "day", "month"};
+
+	return LLMQ_STORED_TEXT(texts, span);
 }
 
 static void
@@ -80,18 +89,17 @@ put_effect(const Walk *walk, const LlmqLearned *learned, const LlmqLimit *limit,
 static void
 put_learned(const Walk *walk, const LlmqLearned *learned, const char *account, const char *model)
 {
-	static const char *const periods[] = {"unknown", "second", "minute", "hour", "day", "month"};
 	Datum		values[NCOLUMNS];
 	bool		nulls[NCOLUMNS] = {false};
 
 	llmq_put_text(values, nulls, COL_ACCOUNT, account);
 	llmq_put_text(values, nulls, COL_MODEL, model);
 	llmq_put_text(values, nulls, COL_METRIC, llmq_metric_text((LlmqMetric) learned->metric));
-	llmq_put_text(values, nulls, COL_PERIOD, LLMQ_STORED_TEXT(periods, learned->span));
+	llmq_put_text(values, nulls, COL_PERIOD, llmq_span_text((LlmqSpan) learned->span));
 	put_amount(values, nulls, COL_ADVERTISED, learned->amount);
 	llmq_put_text(values, nulls, COL_SOURCE, learned->named ? "refusal" : "headers");
 	values[COL_OBSERVED_AT] = TimestampTzGetDatum(learned->observed_at);
-	put_effect(walk, learned, configured(walk, learned, account, model), values, nulls);
+	put_effect(walk, learned, llmq_limit_observed(walk->catalog, learned, account, model), values, nulls);
 	tuplestore_putvalues(walk->result->setResult, walk->result->setDesc, values, nulls);
 }
 

@@ -12,6 +12,7 @@
 #include "utils/memutils.h"
 
 #include "catalog.h"
+#include "meter.h"
 #include "zone.h"
 
 static bool
@@ -208,6 +209,32 @@ llmq_plan_meters(LlmqCatalog *catalog, LlmqSubject *subject, const LlmqModel *mo
 	meters->next = subject->by_model;
 	subject->by_model = meters;
 	return meters;
+}
+
+/* The limits that the configuration has for a meter's cell; NULL when there are none, or its subject is gone. */
+LlmqMeter *
+llmq_plan_of_cell(LlmqCatalog *catalog, const LlmqCellKey *key)
+{
+	const char *name = key->subject == 0 ? "" : llmq_name_text(key->subject);
+	LlmqPart	part = LLMQ_PART_ALL;
+	LlmqSubject *subject;
+	LlmqScope	scope;
+
+	if (name == NULL || !llmq_scope_of(key->kind, &scope))
+		return NULL;
+	subject = llmq_catalog_subject(catalog, scope, name);
+	if (subject == NULL)
+		return NULL;
+	if (key->part == 0)
+		return llmq_plan_meter(catalog, subject, LLMQ_PART_ALL, NULL);
+	name = llmq_name_text(key->part);
+	if (name == NULL)
+		return NULL;
+	part = llmq_name_kind(key->part) == LLMQ_NAME_MODEL ? LLMQ_PART_MODEL : LLMQ_PART_FAMILY;
+	for (LlmqMeter *meter = subject->meters; meter != NULL; meter = meter->next)
+		if (meter->part == part && same_text(meter->part_name, name))
+			return meter->nlimits > 0 ? meter : NULL;
+	return llmq_plan_meter(catalog, subject, part, MemoryContextStrdup(subject->context, name));
 }
 
 /*

@@ -91,13 +91,20 @@ function_schema(void)
 	return SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
 }
 
+/* The name of one of the extension's functions, with its schema. */
+const char *
+llmq_sql_function(const char *function)
+{
+	return psprintf("%s.%s", function_schema(), function);
+}
+
 /* Calls one of the extension's functions that work until a deadline and answer how much they did. */
 int64
 llmq_sql_step(const char *function, TimestampTz deadline)
 {
 	Oid			types[] = {TIMESTAMPTZOID};
 	Datum		values[] = {TimestampTzGetDatum(deadline)};
-	char	   *text = psprintf("SELECT %s.%s($1)", function_schema(), function);
+	char	   *text = psprintf("SELECT %s($1)", llmq_sql_function(function));
 	bool		isnull;
 
 	if (SPI_execute_with_args(text, 1, types, values, NULL, false, 0) != SPI_OK_SELECT || SPI_processed != 1)

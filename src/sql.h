@@ -29,6 +29,7 @@ typedef void (*LlmqSqlTask) (void *argument);
 extern void llmq_sql_begin(LlmqSql *sql);
 extern void llmq_sql_end(const LlmqSql *sql);
 extern void llmq_sql_run(const char *text, int expected);
+extern const char *llmq_sql_function(const char *function);
 extern int64 llmq_sql_step(const char *function, TimestampTz deadline);
 extern void llmq_sql_rows(const char *function, int nargs, char **texts, ReturnSetInfo *result);
 extern bool llmq_sql_try(LlmqSqlTask task, void *argument);

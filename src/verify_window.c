@@ -93,31 +93,6 @@ start_of(const LlmqWindow *window)
 	return window->kind == LLMQ_WINDOW_SLIDING ? (window->head - LLMQ_BUCKETS + 1) * window->span : window->head;
 }
 
-/* The limits that the configuration has for a meter; NULL when there are none, or its subject is gone. */
-static const LlmqMeter *
-plan_of(LlmqCatalog *catalog, const LlmqVerifyCell *cell)
-{
-	LlmqCellKey key;
-	LlmqScope	scope;
-	LlmqSubject *subject;
-	const char *name;
-
-	llmq_cell_key(cell->tuple, LLMQ_LIVE_METER, &key);
-	name = key.subject == 0 ? "" : llmq_name_text(key.subject);
-	if (name == NULL || !llmq_scope_of(key.kind, &scope))
-		return NULL;
-	subject = llmq_catalog_subject(catalog, scope, name);
-	if (subject == NULL)
-		return NULL;
-	if (key.part == 0)
-		return llmq_plan_meter(catalog, subject, LLMQ_PART_ALL, NULL);
-	name = llmq_name_text(key.part);
-	if (name == NULL)
-		return NULL;
-	return llmq_plan_meter(catalog, subject, llmq_name_kind(key.part) == LLMQ_NAME_MODEL ? LLMQ_PART_MODEL :
-						   LLMQ_PART_FAMILY, MemoryContextStrdup(subject->context, name));
-}
-
 static bool
 is_planned(const LlmqMeter *plan, const LlmqWindow *window)
 {
@@ -132,8 +107,12 @@ static void
 add_meter(LlmqTallies *tallies, LlmqCatalog *catalog, const LlmqVerifyCell *cell)
 {
 	const LlmqMeterState *state = (const LlmqMeterState *) cell->state;
-	const LlmqMeter *plan = plan_of(catalog, cell);
+	const LlmqMeter *plan;
 	MeterTallies *meter = &tallies->meter[cell->id];
+	LlmqCellKey key;
+
+	llmq_cell_key(cell->tuple, LLMQ_LIVE_METER, &key);
+	plan = llmq_plan_of_cell(catalog, &key);
 
 	for (const LlmqWindow *window = llmq_meter_first(state); window != NULL; window = llmq_meter_next(state, window))
 		meter->n++;

@@ -1,0 +1,243 @@
+-- Alerts: what is raised, once, what is not, and when it is over. What takes time, crashes and listeners is in test/t/alert.pl.
+\set SHOW_CONTEXT never
+\pset null -
+-- that depends on the day
+UPDATE llmquota.setting SET value = 'off' WHERE name = 'alert_forecast';
+
+INSERT INTO llmquota.provider (provider, adapter, breaker_probe_ms) VALUES ('p', 'openai', 3600000);
+INSERT INTO llmquota.account (account, provider) VALUES ('a', 'p'), ('b', 'p');
+INSERT INTO llmquota.key (key, account) VALUES ('a1', 'a'), ('b1', 'b');
+INSERT INTO llmquota.model (model, provider, family) VALUES ('m', 'p', 'f'), ('n', 'p', 'f');
+INSERT INTO llmquota.quota (scope, subject, model, family, metric, amount, per, calendar) VALUES
+	('org', '*', NULL, NULL, 'requests', 10, NULL, 'year'),
+	('org', '*', '*', NULL, 'tokens', 1000, '1 hour', NULL),
+	('org', 'alone', NULL, 'f', 'requests', 4, '1 day', NULL),
+	('account', '*', NULL, NULL, 'requests', 1000, '5 minutes', NULL);
+
+-- Makes calls of a few tokens each, which stay in flight; how many were granted.
+CREATE TABLE made (org text, lease uuid);
+CREATE FUNCTION calls(org text, n int, tokens int DEFAULT 1, model text DEFAULT 'm') RETURNS bigint LANGUAGE sql AS $$
+	WITH picked AS (
+		INSERT INTO made SELECT calls.org, p.lease FROM generate_series(1, n) i,
+			LATERAL (SELECT * FROM llmquota_pick(model, calls.org, input_tokens => tokens, max_output_tokens => 0, request_id => i::text)) p
+		 WHERE p.status = 'granted' RETURNING 1)
+	SELECT count(*) FROM picked
+$$;
+-- Takes all calls of an org back.
+CREATE FUNCTION release(org text) RETURNS bigint LANGUAGE sql AS $$
+	WITH gone AS (DELETE FROM made WHERE made.org = release.org RETURNING lease)
+	SELECT count(*) FROM gone, llmquota_release(gone.lease) r WHERE r = 'released'
+$$;
+CREATE FUNCTION maintain(OUT raised bigint, OUT resolved bigint) LANGUAGE sql AS $$SELECT alerts_raised, alerts_resolved FROM llmquota_maintain()$$;
+-- The alerts, without what depends on the day.
+CREATE VIEW alerts AS
+SELECT kind, scope, subject, model, family, metric, quota, threshold, used, amount, resolved_at IS NOT NULL AS resolved
+  FROM llmquota.alert ORDER BY subject, id;
+
+--
+-- Thresholds
+--
+SELECT calls('one', 7);
+SELECT * FROM maintain();
+SELECT calls('one', 1);
+SELECT * FROM maintain();
+TABLE alerts;
+-- once, however many picks come after it, and however often somebody looks
+SELECT calls('one', 1);
+SELECT * FROM maintain();
+SELECT calls('one', 1);
+SELECT * FROM maintain();
+SELECT * FROM maintain();
+TABLE alerts;
+SELECT message FROM llmquota.alert ORDER BY id;
+SELECT period, period_start = date_trunc('year', now(), 'UTC') AS this_year, ends_at = date_trunc('year', now() + interval '1 year', 'UTC') AS to_the_next,
+	   org, raised_at BETWEEN now() - interval '1 minute' AND clock_timestamp() AS now, acknowledged_at, currency, budget, digest, part_of
+  FROM llmquota.alert;
+-- two at once are two
+SELECT calls('two', 10);
+SELECT * FROM maintain();
+SELECT threshold, used FROM alerts WHERE subject = 'two';
+-- a model by itself, a family, and two orgs: each its own
+SELECT calls('one', 0), calls('three', 1, 900, 'm'), calls('three', 1, 960, 'n'), calls('alone', 4);
+SELECT * FROM maintain();
+TABLE alerts;
+-- a rollback of the pick takes none back, nor does one of maintenance
+BEGIN;
+SELECT calls('four', 8);
+ROLLBACK;
+BEGIN;
+SELECT * FROM maintain();
+SELECT * FROM maintain();
+ROLLBACK;
+SELECT count(*) FROM alerts WHERE subject = 'four';
+BEGIN;
+SAVEPOINT s;
+SELECT * FROM maintain();
+ROLLBACK TO s;
+SELECT * FROM maintain();
+COMMIT;
+SELECT count(*) FROM alerts WHERE subject = 'four';
+SELECT * FROM maintain();
+-- what a window of five minutes counts is free again soon: nothing is said of it, unless that is not soon enough
+SELECT calls('five', 1, 800), count(*) AS used FROM llmquota.meter_window WHERE scope = 'account';
+UPDATE llmquota.quota SET amount = 20 WHERE scope = 'account';
+SELECT * FROM maintain();
+SELECT * FROM alerts WHERE scope = 'account';
+UPDATE llmquota.setting SET value = 299999 WHERE name = 'alert_recovery';
+SELECT raised > 0 AS raised FROM maintain();
+SELECT DISTINCT scope, metric, amount FROM alerts WHERE scope = 'account';
+UPDATE llmquota.setting SET value = 300000 WHERE name = 'alert_recovery';
+UPDATE llmquota.quota SET amount = 1000 WHERE scope = 'account';
+SELECT resolved > 0 AS resolved FROM maintain();
+-- a limit that is changed is looked at again; one that observes is as any other
+SELECT calls('six', 5);
+SELECT * FROM maintain();
+UPDATE llmquota.quota SET amount = 6, mode = 'observe' WHERE scope = 'org' AND calendar = 'year';
+SELECT * FROM maintain();
+SELECT threshold, used, amount FROM alerts WHERE subject = 'six';
+-- thresholds of one's own, and none
+UPDATE llmquota.setting SET value = '{0.5,.125,1.0}' WHERE name = 'alert_at';
+SELECT calls('seven', 1);
+SELECT raised > 0 AS raised FROM maintain();
+SELECT threshold, used, amount FROM alerts WHERE subject = 'seven';
+SELECT message FROM llmquota.alert WHERE subject = 'seven';
+UPDATE llmquota.setting SET value = '{}' WHERE name = 'alert_at';
+SELECT calls('eight', 6);
+SELECT raised FROM maintain();
+SELECT count(*) FROM alerts WHERE subject = 'eight';
+UPDATE llmquota.setting SET value = '{0}' WHERE name = 'alert_at';
+UPDATE llmquota.setting SET value = '{0.5,1.01}' WHERE name = 'alert_at';
+UPDATE llmquota.setting SET value = '{.1,.2,.3,.4,.5,.6,.7,.8,.9}' WHERE name = 'alert_at';
+UPDATE llmquota.setting SET value = '{0.8,0.95}' WHERE name = 'alert_at';
+UPDATE llmquota.quota SET amount = 10, mode = 'enforce' WHERE scope = 'org' AND calendar = 'year';
+SELECT FROM maintain();
+
+--
+-- When it is over
+--
+SELECT calls('nine', 8);
+SELECT * FROM maintain();
+SELECT release('nine');
+SELECT * FROM maintain();
+SELECT threshold, used, resolved FROM alerts WHERE subject = 'nine';
+-- the same again in the period is the same alert
+SELECT calls('nine', 8);
+SELECT * FROM maintain();
+SELECT threshold, used, resolved FROM alerts WHERE subject = 'nine';
+-- but one of another amount is told again
+SELECT llmquota_ack(id) FROM llmquota.alert WHERE subject = 'nine';
+UPDATE llmquota.quota SET amount = 20 WHERE scope = 'org' AND calendar = 'year';
+SELECT resolved > 0 AS resolved FROM maintain();
+SELECT calls('nine', 8);
+SELECT * FROM maintain();
+SELECT threshold, used, amount, resolved FROM alerts WHERE subject = 'nine';
+SELECT acknowledged_at FROM llmquota.alert WHERE subject = 'nine';
+UPDATE llmquota.quota SET amount = 10 WHERE scope = 'org' AND calendar = 'year';
+-- a period that has ended, a limit that is gone, and one that another replaces
+UPDATE llmquota.alert SET ends_at = now() WHERE subject = 'two';
+INSERT INTO llmquota.quota (scope, subject, metric, amount, calendar) VALUES ('org', 'one', 'requests', 1000, 'year');
+DELETE FROM llmquota.quota WHERE subject = 'alone';
+SELECT * FROM maintain();
+SELECT subject, threshold, resolved FROM alerts WHERE subject IN ('one', 'two', 'alone', 'three');
+DELETE FROM llmquota.quota WHERE subject = 'one';
+-- without a calendar: the same for an hour, then anew
+SELECT release('three'), calls('three', 1, 900, 'm');
+UPDATE llmquota.alert SET resolved_at = now() WHERE subject = 'three';
+SELECT * FROM maintain();
+SELECT model, threshold, used, resolved FROM alerts WHERE subject = 'three';
+UPDATE llmquota.alert SET resolved_at = now(), raised_at = now() - interval '61 minutes' WHERE subject = 'three';
+SELECT * FROM maintain();
+SELECT model, threshold, used, resolved FROM alerts WHERE subject = 'three';
+
+--
+-- Many at once
+--
+UPDATE llmquota.setting SET value = 3 WHERE name = 'alert_digest';
+SELECT sum(calls('many ' || i, 8)) FROM generate_series(1, 3) i;
+SELECT * FROM maintain();
+SELECT count(*), count(part_of) AS parts FROM llmquota.alert WHERE subject ~ 'many';
+SELECT sum(calls('many ' || i, 10)) FROM generate_series(4, 5) i;
+SELECT * FROM maintain();
+SELECT count(*), count(part_of) AS parts FROM llmquota.alert WHERE subject ~ 'many';
+SELECT scope, subject, org, message, digest, resolved_at FROM llmquota.alert WHERE kind = 'digest';
+-- acknowledged and resolved with its parts
+SELECT llmquota_ack(id) AS first, llmquota_ack(id) AS again FROM llmquota.alert WHERE kind = 'digest';
+SELECT kind, count(*), count(acknowledged_at) AS acknowledged, bool_and(acknowledged_by = session_user) AS by_me FROM llmquota.alert WHERE kind = 'digest' OR part_of IS NOT NULL GROUP BY kind ORDER BY kind;
+SELECT release('many 4');
+SELECT resolved FROM maintain();
+SELECT resolved_at FROM llmquota.alert WHERE kind = 'digest';
+SELECT release('many 5');
+SELECT resolved FROM maintain();
+SELECT resolved_at IS NOT NULL AS resolved FROM llmquota.alert WHERE kind = 'digest';
+UPDATE llmquota.setting SET value = 10 WHERE name = 'alert_digest';
+
+--
+-- Acknowledging
+--
+SELECT llmquota_ack(min(id)) AS one, llmquota_ack(min(id)) AS again FROM llmquota.alert;
+SELECT llmquota_ack(NULL);
+SELECT llmquota_ack(0);
+
+--
+-- Troubles, and limits of providers
+--
+DELETE FROM llmquota.alert;
+-- a cooldown that ends soon is nobody's business, nor is a breaker that opens for a minute
+SELECT llmquota_cool('account', 'a', 300000, model => 'm') > now() AS cooled, llmquota_cool('key', 'b1', 600000, reason => 'by hand') > now() AS cooled_for_longer;
+SELECT llmquota_disable('a1', 'stolen');
+SELECT * FROM maintain();
+SELECT kind, scope, subject, model, resolved_at, regexp_replace(message, '\d{4}.*UTC', 'TIME') AS message, expected_at > now() + interval '9 minutes' AS expected
+  FROM llmquota.alert ORDER BY id;
+SELECT llmquota_clear(), llmquota_enable('a1');
+SELECT * FROM maintain();
+SELECT count(*) FROM llmquota.alert WHERE resolved_at IS NULL;
+-- one that comes again within the hour is the same
+SELECT llmquota_disable('a1', 'stolen again');
+SELECT * FROM maintain();
+SELECT kind, subject, resolved_at, message FROM llmquota.alert WHERE kind = 'disabled';
+SELECT llmquota_enable('a1');
+UPDATE llmquota.setting SET value = 0 WHERE name = 'alert_interval';
+SELECT * FROM maintain();
+SELECT llmquota_disable('a1', 'stolen again');
+SELECT * FROM maintain();
+SELECT kind, subject, resolved_at IS NULL AS open, message FROM llmquota.alert WHERE kind = 'disabled' ORDER BY id;
+SELECT llmquota_enable('a1');
+-- a breaker that will stay open for an hour
+UPDATE llmquota.provider SET breaker_failures = 1;
+SELECT r.status FROM llmquota_pick('m', 'x', exclude => '{b}') p, llmquota_record(p.lease, http_status => 500) r;
+SELECT * FROM maintain();
+SELECT kind, scope, subject, model, message FROM llmquota.alert WHERE kind = 'breaker';
+SELECT llmquota_clear();
+-- a provider that allows less than is configured
+INSERT INTO llmquota.quota (scope, subject, metric, amount, per) VALUES ('account', 'a', 'requests', 500, '1 minute');
+SELECT r.status FROM llmquota_pick('m', 'x', exclude => '{b}') p,
+	llmquota_record(p.lease, http_status => 200, headers => '{"x-ratelimit-limit-requests": "60", "x-ratelimit-remaining-requests": "59", "x-ratelimit-reset-requests": "1s"}') r;
+SELECT metric, period, configured, in_force FROM llmquota.observed_limit;
+SELECT * FROM maintain();
+SELECT kind, scope, subject, model, metric, period, used, amount, message FROM llmquota.alert WHERE kind = 'limit';
+UPDATE llmquota.quota SET amount = 60 WHERE subject = 'a';
+SELECT * FROM maintain();
+SELECT resolved_at IS NOT NULL AS resolved FROM llmquota.alert WHERE kind = 'limit';
+
+--
+-- Names, history, dumps
+--
+DELETE FROM llmquota.alert;
+SELECT calls('clinic', 8);
+SELECT * FROM maintain();
+SELECT llmquota_rename('org', 'clinic', 'praxis');
+SELECT * FROM maintain();
+SELECT subject, org, resolved_at FROM llmquota.alert WHERE subject IN ('clinic', 'praxis');
+SELECT pseudonym LIKE 'forgotten-%' AS forgotten FROM llmquota_forget('praxis');
+SELECT count(*) FROM llmquota.alert WHERE subject IN ('clinic', 'praxis') OR message ~ 'clinic';
+-- kept for 90 days after it was resolved
+INSERT INTO llmquota.alert (raised_at, kind, scope, subject, message, resolved_at)
+	VALUES (now(), 'disabled', 'key', 'old', '', now() - interval '91 days'), (now(), 'disabled', 'key', 'young', '', now() - interval '89 days'),
+		   (now() - interval '1 year', 'cooldown', 'key', 'standing', '', NULL);
+SELECT history_dropped FROM llmquota_maintain();
+SELECT subject FROM llmquota.alert WHERE scope = 'key' ORDER BY subject;
+-- one row, even if somebody else wrote it at the same time
+INSERT INTO llmquota.alert (raised_at, kind, scope, subject, message) VALUES (now(), 'disabled', 'key', 'twice', ''), (now(), 'disabled', 'key', 'twice', '');
+INSERT INTO llmquota.alert (raised_at, kind, scope, subject, message, period_start) VALUES (now(), 'threshold', 'key', 'twice', '', 'epoch'), (now(), 'threshold', 'key', 'twice', '', 'epoch');
+
+SELECT * FROM llmquota_verify();
