@@ -9,8 +9,8 @@
 
 #include "nodes/pg_list.h"
 
+#include "alert_mark.h"
 #include "maintain.h"
-#include "meter.h"
 
 /* The kinds of alerts that live state causes, as llmquota.alert has them. */
 #define LLMQ_ALERT_THRESHOLD	"threshold"
@@ -31,7 +31,7 @@ typedef struct LlmqAlertCause
 	const char *family;
 	const char *metric;
 	const char *period;
-	int64		quota;			/* 0: none, as the next */
+	int64		limit;			/* as its window has it: see llmq_budget_window(); 0: it is about none, as the next */
 	int64		threshold;		/* a number of 1e-9 */
 	int64		period_start;	/* DT_NOBEGIN: it is about no calendar window */
 	int64		ends_at;		/* DT_NOEND: none, as the next */
@@ -41,6 +41,19 @@ typedef struct LlmqAlertCause
 	const char *message;
 } LlmqAlertCause;
 
+/* A window that asks to be looked at, as it was seen. */
+typedef struct LlmqAlertWatch
+{
+	int32		meter;
+	int64		quota;			/* which window of the meter */
+	uint32		since;
+	int64		began_at;
+	int64		period;			/* of a calendar window: when it began */
+	int64		next;			/* the use that reaches the next threshold */
+	bool		has_cause;
+	bool		unsettled;		/* what it causes has not been committed yet */
+} LlmqAlertWatch;
+
 /* One look for causes. What it finds is in its context. */
 typedef struct LlmqAlertLook
 {
@@ -49,6 +62,8 @@ typedef struct LlmqAlertLook
 	LlmqLive	live;
 	MemoryContext context;
 	List	   *causes;			/* of LlmqAlertCause */
+	List	   *watches;		/* of LlmqAlertWatch */
+	XLogRecPtr	lsn;			/* of the last change */
 } LlmqAlertLook;
 
 /* An alert that stands, as far as it says what it is about. */
@@ -59,7 +74,8 @@ typedef struct LlmqStanding
 	char	   *subject;
 	char	   *model;			/* NULL, as the next: none */
 	char	   *family;
-	int64		quota;			/* 0: none, as the next */
+	int64		quota;			/* 0: none, as the next two */
+	int64		budget;
 	int64		threshold;
 } LlmqStanding;
 
@@ -67,9 +83,11 @@ typedef struct LlmqStanding
 extern LlmqAlertCause *llmq_alert_cause(LlmqAlertLook *look, const char *kind);
 extern bool llmq_alerts_full(LlmqAlertLook *look);
 extern char *llmq_alert_instant(TimestampTz at, const char *zone);
+extern Datum llmq_limit_figure(int64 limit, int64 figure);
 
 /* alert_limit.c */
 extern void llmq_alerts_of_limits(LlmqAlertLook *look);
+extern void llmq_alert_settle(LlmqAlertLook *look, const LlmqAlertWatch *watch);
 extern bool llmq_limit_alert_stands(LlmqCatalog *catalog, const LlmqStanding *alert, TimestampTz now);
 
 /* alert_trouble.c */

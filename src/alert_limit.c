@@ -3,26 +3,36 @@
  *	  What limits are to be alerted of: a threshold that is reached, and an amount that will be used up before its time.
  *
  * Decided on copies of the meters, brought to the clock, by the limits that the configuration has for them now. So an
- * alert is about what is used when somebody looks: what has fallen back by then has recovered by itself. A calendar
- * window whose period has ended has nothing in it.
+ * alert is about what is used when somebody looks: what has fallen back by then has recovered by itself.
+ *
+ * A window asks to be looked at when it is flagged, or when the use at which its next threshold is reached is another
+ * than its mark says (alert_mark.c). Once all that it causes has been committed, the flag is taken away and the mark is
+ * set anew, under the page's lock and if no further threshold has been reached by then. So whatever fails before that
+ * is found again, and what comes after it is flagged again.
  */
 #include "postgres.h"
 
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/numeric.h"
 #include "utils/timestamp.h"
 
 #include "alert.h"
 #include "forecast.h"
 #include "name.h"
 
+/* How often a page may move before a window is left to the next look. */
+#define MAX_ATTEMPTS 100
+
 /* A window that is looked at, at the clock, and whose it is. */
 typedef struct Seen
 {
 	LlmqAlertLook *look;
-	const LlmqMeter *meter;
-	const LlmqLimit *limit;
-	const LlmqThresholds *alert_at;
+	int32		cell;
+	const LlmqMeter *meter;		/* NULL: it has no limits */
+	const LlmqLimit *limit;		/* NULL: none counts for this window */
+	int64		amount;
 	LlmqWindow	window;
-	bool		over;			/* its period has ended */
 } Seen;
 
 /* "day UTC"; "1 hour"; NULL for concurrency. */
@@ -49,15 +59,32 @@ whose(const LlmqMeter *meter)
 	return psprintf("%s, %s \"%s\"", subject, meter->part == LLMQ_PART_MODEL ? "model" : "family", meter->part_name);
 }
 
+/* A number of tokens, or an amount of money, for people. */
+static char *
+figure_text(const LlmqQuota *quota, int64 figure)
+{
+	Datum		trimmed = DirectFunctionCall1(numeric_trim_scale, llmq_limit_figure(quota->id, figure));
+
+	return DatumGetCString(DirectFunctionCall1(numeric_out, trimmed));
+}
+
 /* What is used of the limit, for people; `behind` says more of it. */
 static char *
 message(const Seen *seen, const char *behind)
 {
 	const LlmqQuota *quota = seen->limit->quota;
 	const char *period = period_text(seen->limit);
+	const char *unit = llmq_metric_text(quota->metric);
+	char		currency[LLMQ_CURRENCY_SIZE];
 
-	return psprintf("%s: " INT64_FORMAT " of " INT64_FORMAT " %s used (quota " INT64_FORMAT "%s%s), %s",
-					whose(seen->meter), seen->window.sum, quota->amount, llmq_metric_text(quota->metric), quota->id,
+	if (quota->budget != NULL)
+	{
+		llmq_currency_text(quota->budget->currency, currency);
+		unit = currency;
+	}
+	return psprintf("%s: %s of %s %s used (%s " INT64_FORMAT "%s%s), %s", whose(seen->meter),
+					figure_text(quota, seen->window.sum), figure_text(quota, seen->amount), unit,
+					quota->budget != NULL ? "budget" : "quota", quota->budget != NULL ? quota->budget->id : quota->id,
 					period == NULL ? "" : ", ", period == NULL ? "" : period, behind);
 }
 
@@ -77,9 +104,9 @@ add_cause(const Seen *seen, const char *kind)
 		cause->family = pstrdup(meter->part_name);
 	cause->metric = llmq_metric_text(quota->metric);
 	cause->period = period_text(seen->limit);
-	cause->quota = quota->id;
+	cause->limit = quota->id;
 	cause->used = seen->window.sum;
-	cause->amount = quota->amount;
+	cause->amount = seen->amount;
 	if (seen->window.kind == LLMQ_WINDOW_CALENDAR)
 	{
 		cause->period_start = seen->window.head;
@@ -102,21 +129,62 @@ fraction_text(int64 part)
 	return text;
 }
 
-/* A cause for every threshold that is reached. */
-static void
-add_thresholds(const Seen *seen)
+/* A cause for every threshold that is reached, with the number of a watch. How many. */
+static int
+add_thresholds(const Seen *seen, int32 watch)
 {
-	for (int i = 0; i < seen->alert_at->n; i++)
-	{
-		int64		part = seen->alert_at->part[i];
-		LlmqAlertCause *cause;
+	const LlmqThresholds *alert_at = seen->limit->alert_at;
+	int			n = 0;
 
-		if (seen->window.sum < llmq_threshold_use(part, seen->limit->quota->amount))
-			return;
-		cause = add_cause(seen, LLMQ_ALERT_THRESHOLD);
-		cause->threshold = part;
-		cause->message = message(seen, psprintf("which is %s or more", fraction_text(part)));
+	while (n < alert_at->n && seen->window.sum >= llmq_threshold_use(alert_at->part[n], seen->amount))
+	{
+		LlmqAlertCause *cause = add_cause(seen, LLMQ_ALERT_THRESHOLD);
+
+		cause->watch = watch;
+		cause->threshold = alert_at->part[n];
+		cause->message = message(seen, psprintf("which is %s or more", fraction_text(alert_at->part[n])));
+		n++;
 	}
+	return n;
+}
+
+/* Has the window to be settled, and raises what first? */
+static void
+add_watch(const Seen *seen)
+{
+	const LlmqWindow *window = &seen->window;
+	LlmqAlertWatch *watch;
+	int64		next = LLMQ_NO_THRESHOLD;
+
+	if (seen->limit != NULL)
+		next = llmq_threshold_next(seen->limit->alert_at, seen->amount, window->sum);
+	if (!(window->flags & LLMQ_WINDOW_ALERT) && llmq_window_is_alert_from(window, next))
+		return;
+	watch = palloc0(sizeof(LlmqAlertWatch));
+	watch->meter = seen->cell;
+	watch->quota = window->quota;
+	watch->since = window->since;
+	watch->began_at = window->began_at;
+	watch->period = window->kind == LLMQ_WINDOW_CALENDAR ? window->head : 0;
+	watch->next = next;
+	if (seen->limit != NULL)
+		watch->has_cause = add_thresholds(seen, list_length(seen->look->watches)) > 0;
+	seen->look->watches = lappend(seen->look->watches, watch);
+}
+
+/* Causes for the thresholds of a concurrency limit, if it does not recover by itself. */
+static void
+look_at_concurrency(const Seen *seen)
+{
+	const LlmqMaintenance *maintenance = seen->look->maintenance;
+	TimestampTz from = Max(seen->window.head, seen->window.began_at) + seen->look->catalog->settings.alert_recovery;
+
+	if (seen->limit == NULL || seen->window.sum < seen->limit->alert_first)
+		return;
+	if (from > maintenance->now)
+		llmq_maintenance_due(maintenance, from);
+	else
+		(void) add_thresholds(seen, -1);
 }
 
 /* A cause when the amount will be used up before the window ends. */
@@ -124,16 +192,17 @@ static void
 add_forecast(const Seen *seen)
 {
 	const LlmqSettings *settings = &seen->look->catalog->settings;
-	const char *zone = seen->limit->zone == NULL ? "UTC" : seen->limit->zone;
 	LlmqAlertCause *cause;
+	const char *zone;
 	int64		at;
 
-	if (!settings->alert_forecast || seen->alert_at->n == 0 || (seen->window.flags & LLMQ_WINDOW_SEEDING))
+	if (seen->limit == NULL || !settings->alert_forecast || seen->limit->alert_at->n == 0 ||
+		(seen->window.flags & LLMQ_WINDOW_SEEDING))
 		return;
-	at = llmq_forecast(&seen->window, seen->limit->quota->amount, settings->alert_recovery,
-					   seen->look->maintenance->now);
+	at = llmq_forecast(&seen->window, seen->amount, settings->alert_recovery, seen->look->maintenance->now);
 	if (at == LLMQ_FORECAST_NONE)
 		return;
+	zone = seen->limit->zone == NULL ? "UTC" : seen->limit->zone;
 	cause = add_cause(seen, LLMQ_ALERT_FORECAST);
 	cause->expected_at = at;
 	cause->message = message(seen, psprintf("at this rate all by %s", llmq_alert_instant(at, zone)));
@@ -162,20 +231,26 @@ bring_to_clock(LlmqWindow *window, uint32 generation, TimestampTz now)
 	return true;
 }
 
-/* Looks at one window. */
+/*
+ * Looks at one window. A period that has ended and that nobody has looked at since it was flagged is looked at as it
+ * ended.
+ */
 static void
 look_at_window(Seen *seen, const LlmqMeterState *state, const LlmqWindow *window)
 {
-	seen->limit = limit_of(seen->meter, window);
-	if (seen->limit == NULL || window->kind == LLMQ_WINDOW_CONCURRENCY)
-		return;
-	seen->alert_at = llmq_quota_alert_at(seen->look->catalog, seen->limit->quota);
+	TimestampTz now = seen->look->maintenance->now;
+	bool		current;
+
+	seen->limit = seen->meter == NULL ? NULL : limit_of(seen->meter, window);
+	seen->amount = seen->limit == NULL ? 0 : llmq_alert_amount(seen->limit, now);
 	memcpy(&seen->window, window, llmq_window_size(window->kind));
-	if (seen->limit->quota->amount <= 0 ||
-		!bring_to_clock(&seen->window, state->generation, seen->look->maintenance->now))
-		return;
-	add_thresholds(seen);
-	add_forecast(seen);
+	current = bring_to_clock(&seen->window, state->generation, now);
+	if (window->kind == LLMQ_WINDOW_CONCURRENCY)
+		look_at_concurrency(seen);
+	else if (current || (window->flags & LLMQ_WINDOW_ALERT))
+		add_watch(seen);
+	if (current)
+		add_forecast(seen);
 }
 
 /* Looks at one meter. */
@@ -184,7 +259,7 @@ visit_meter(const LlmqCellHeader *cell, HeapTuple tuple, void *argument)
 {
 	const LlmqMeterState *state = (const LlmqMeterState *) cell;
 	LlmqAlertLook *look = argument;
-	Seen		seen = {.look = look};
+	Seen		seen = {.look = look,.cell = cell->id};
 	LlmqCellKey key;
 
 	if (llmq_alerts_full(look))
@@ -192,17 +267,105 @@ visit_meter(const LlmqCellHeader *cell, HeapTuple tuple, void *argument)
 	MemoryContextSwitchTo(look->context);
 	llmq_cell_key(tuple, LLMQ_LIVE_METER, &key);
 	seen.meter = llmq_plan_of_cell(look->catalog, &key);
-	if (seen.meter == NULL)
-		return;
 	for (const LlmqWindow *window = llmq_meter_first(state); window != NULL; window = llmq_meter_next(state, window))
 		look_at_window(&seen, state, window);
 }
 
-/* Looks for what is to be alerted of limits. */
+/* A meter that is to be looked at, in a scan over the place where it was. */
+typedef struct OneMeter
+{
+	LlmqAlertLook *look;
+	int32		id;
+	LlmqCellHeader *copy;
+} OneMeter;
+
+static void
+visit_place(const LlmqCellHeader *cell, HeapTuple tuple, void *argument)
+{
+	OneMeter   *one = argument;
+
+	if (cell->id == one->id && !llmq_cell_is_dead(cell) &&
+		llmq_cell_copy(&one->look->live, LLMQ_LIVE_METER, one->id, one->copy, LLMQ_MAX_STATE))
+		visit_meter(one->copy, tuple, one->look);
+}
+
+/* Looks at one meter by its number, if it is there. */
+static void
+look_at_meter(LlmqAlertLook *look, int32 id)
+{
+	OneMeter	one = {.look = look,.id = id};
+	LlmqCellRange range = {.table = LLMQ_LIVE_METER,.count = 1};
+	ItemPointerData tid;
+
+	if (id == 0 || !llmq_cell_locate(&look->live, LLMQ_LIVE_METER, id, &tid))
+		return;
+	range.first = ItemPointerGetBlockNumber(&tid);
+	one.copy = palloc(LLMQ_MAX_STATE);
+	llmq_cell_scan(&look->live, &range, visit_place, &one);
+}
+
+/* Looks for what is to be alerted of limits: at all meters, or at those that somebody has called for. */
 void
 llmq_alerts_of_limits(LlmqAlertLook *look)
 {
-	llmq_cell_walk(&look->live, LLMQ_LIVE_METER, visit_meter, look);
+	const LlmqAlertCall *call = look->maintenance->alerts;
+
+	if (call == NULL || call->n > LLMQ_ALERT_METERS)
+		llmq_cell_walk(&look->live, LLMQ_LIVE_METER, visit_meter, look);
+	for (int i = 0; call != NULL && i < Min(call->n, LLMQ_ALERT_METERS); i++)
+		look_at_meter(look, call->meter[i]);
+}
+
+/* The window of a watch, if it is still the same; under the lock brought to the clock. */
+static LlmqWindow *
+find_watched(LlmqMeterState *state, const LlmqAlertWatch *watch, TimestampTz now)
+{
+	LlmqWindow *window = llmq_meter_first(state);
+	LlmqWindowShape shape;
+
+	while (window != NULL && (window->quota != watch->quota || window->since != watch->since ||
+							  window->began_at != watch->began_at || window->kind == LLMQ_WINDOW_CONCURRENCY))
+		window = llmq_meter_next(state, window);
+	if (window == NULL || window->kind == LLMQ_WINDOW_CALENDAR)
+		return window == NULL || window->head != watch->period ? NULL : window;
+	llmq_window_shape_of(window, &shape);
+	if (llmq_window_advance(window, &shape, now, state->generation))
+		state->generation++;
+	return window;
+}
+
+/*
+ * Takes the flag of a window away and says at which use the next threshold is reached, if it has not been by now: then
+ * the next look sees to that. All that the window caused has been committed.
+ */
+void
+llmq_alert_settle(LlmqAlertLook *look, const LlmqAlertWatch *watch)
+{
+	LlmqCellSet set;
+	LlmqWindow *window;
+	bool		locked = false;
+	int			cell;
+
+	for (int attempt = 0; !locked && attempt < MAX_ATTEMPTS; attempt++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		llmq_set_init(&set, &look->live);
+		cell = llmq_set_add(&set, LLMQ_LIVE_METER, watch->meter);
+		locked = llmq_set_lock(&set) == LLMQ_LOCKED;
+	}
+	if (!locked)
+		return;
+	window = find_watched(llmq_set_change(&set, cell), watch, GetCurrentTimestamp());
+	if (window != NULL && window->sum < watch->next)
+	{
+		window->flags &= ~LLMQ_WINDOW_ALERT;
+		llmq_window_set_alert_from(window, watch->next);
+		llmq_set_log(&set, 0);
+		look->lsn = set.lsn;
+	}
+	else if (window != NULL)
+		llmq_alert_call_add(&look->maintenance->next->alerts, watch->meter);
+	llmq_set_unlock(&set);
 }
 
 /* The window that counts for a limit; NULL when there is none. */
@@ -229,6 +392,12 @@ scope_named(const char *name, LlmqScope *scope)
 	return false;
 }
 
+static bool
+is_about(const LlmqStanding *alert, const LlmqQuota *quota)
+{
+	return quota->budget == NULL ? quota->id == alert->quota : quota->budget->id == alert->budget;
+}
+
 /* The limit that an alert is about, if it holds still, and the meter that counts for it. */
 static const LlmqLimit *
 limit_of_alert(LlmqCatalog *catalog, const LlmqStanding *alert, LlmqMeter **meter)
@@ -247,9 +416,19 @@ limit_of_alert(LlmqCatalog *catalog, const LlmqStanding *alert, LlmqMeter **mete
 		part_name = MemoryContextStrdup(subject->context, part_name);
 	*meter = llmq_plan_meter(catalog, subject, part, part_name);
 	for (int i = 0; *meter != NULL && i < (*meter)->nlimits; i++)
-		if ((*meter)->limit[i].quota->id == alert->quota)
+		if (is_about(alert, (*meter)->limit[i].quota))
 			return &(*meter)->limit[i];
 	return NULL;
+}
+
+/* Has the threshold of an alert been reached still, and is it one? */
+static bool
+is_reached(const LlmqThresholds *alert_at, int64 threshold, int64 amount, int64 used)
+{
+	for (int i = 0; i < alert_at->n; i++)
+		if (alert_at->part[i] == threshold)
+			return used >= llmq_threshold_use(threshold, amount);
+	return false;
 }
 
 /* Is what an alert of a limit says so still? A limit or subject that is gone has none. */
@@ -261,7 +440,8 @@ llmq_limit_alert_stands(LlmqCatalog *catalog, const LlmqStanding *alert, Timesta
 	const LlmqLimit *limit = limit_of_alert(catalog, alert, &meter);
 	LlmqWindow *window = NULL;
 	LlmqLive	live;
-	bool		known = false;
+	int64		amount;
+	bool		known;
 
 	if (limit == NULL)
 		return false;
@@ -272,9 +452,10 @@ llmq_limit_alert_stands(LlmqCatalog *catalog, const LlmqStanding *alert, Timesta
 		window = window_of(state, limit);
 	if (window == NULL || !bring_to_clock(window, state->generation, now))
 		return false;
+	if (window->flags & LLMQ_WINDOW_SEEDING)
+		return true;			/* it does not know yet what was used */
+	amount = llmq_alert_amount(limit, now);
 	if (strcmp(alert->kind, LLMQ_ALERT_THRESHOLD) == 0)
-		return window->sum >= llmq_threshold_use(alert->threshold, limit->quota->amount) ||
-			(window->flags & LLMQ_WINDOW_SEEDING);
-	return window->sum >= limit->quota->amount ||
-		llmq_forecast(window, limit->quota->amount, 0, now) != LLMQ_FORECAST_NONE;
+		return is_reached(limit->alert_at, alert->threshold, amount, window->sum);
+	return window->sum >= amount || llmq_forecast(window, amount, 0, now) != LLMQ_FORECAST_NONE;
 }

@@ -31,15 +31,6 @@ alert_kind(LlmqTroubleKind kind)
 	}
 }
 
-/* When the trouble has lasted so long that somebody should know; it is known before if it will. */
-static TimestampTz
-alert_from(const LlmqTrouble *trouble, int64 recovery)
-{
-	if (trouble->until == PG_INT64_MAX || trouble->until - trouble->since > recovery)
-		return trouble->since;
-	return trouble->kind == LLMQ_TROUBLE_OPEN ? trouble->since + recovery : DT_NOEND;
-}
-
 static bool
 is_over(const LlmqTrouble *trouble, TimestampTz now)
 {
@@ -76,7 +67,7 @@ visit_trouble(const LlmqTrouble *trouble, void *argument)
 {
 	LlmqAlertLook *look = argument;
 	TimestampTz now = look->maintenance->now;
-	TimestampTz from = alert_from(trouble, look->catalog->settings.alert_recovery);
+	TimestampTz from = llmq_trouble_alert_from(trouble, look->catalog->settings.alert_recovery);
 	LlmqPatientNames names;
 	LlmqAlertCause *cause;
 
@@ -133,13 +124,13 @@ add_lower_limit(LlmqAlertLook *look, const LlmqService *service, const LlmqLearn
 	cause->model = pstrdup(llmq_name_text(service->model));
 	cause->metric = llmq_metric_text(limit->quota->metric);
 	cause->period = limit->quota->period;
-	cause->quota = limit->quota->id;
+	cause->limit = limit->quota->id;
 	cause->used = learned->amount;
 	cause->amount = limit->quota->amount;
 	cause->message = psprintf("account \"%s\", model \"%s\": the provider allows " INT64_FORMAT " %s in a %s, " INT64_FORMAT
 							  " are configured (quota " INT64_FORMAT ")",
 							  cause->subject, cause->model, learned->amount, cause->metric,
-							  llmq_span_text((LlmqSpan) learned->span), cause->amount, cause->quota);
+							  llmq_span_text((LlmqSpan) learned->span), cause->amount, limit->quota->id);
 }
 
 /* Looks at what one model at an account is known to have. */

@@ -6,8 +6,10 @@
  */
 #include "postgres.h"
 
+#include "catalog/pg_type.h"
 #include "common/int.h"
 #include "common/int128.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
@@ -44,6 +46,20 @@ default_step(LlmqBudget *budget, const LlmqRow *row)
 	budget->step->model = named_model(row, COL_DOWNGRADE_TO);
 }
 
+static void
+read_alert_at(LlmqBudget *budget, const LlmqRow *row)
+{
+	Datum	   *fractions;
+	int			n;
+
+	if (is_null(row, COL_ALERT_AT))
+		return;
+	deconstruct_array(DatumGetArrayTypeP(value(row, COL_ALERT_AT)), NUMERICOID, -1, false, TYPALIGN_INT, &fractions, NULL,
+					  &n);
+	for (int i = 0; i < n; i++)
+		llmq_threshold_add(&budget->alert_at, llmq_scaled(fractions[i], LLMQ_FRACTION_DECIMALS));
+}
+
 /* Adds a budget to the configuration. */
 LlmqQuota *
 llmq_budget_read(LlmqRow *row)
@@ -60,6 +76,7 @@ llmq_budget_read(LlmqRow *row)
 	budget->carry_debt = bool_value(row, COL_CARRY_DEBT);
 	budget->carry_unspent = bool_value(row, COL_CARRY_UNSPENT);
 	default_step(budget, row);
+	read_alert_at(budget, row);
 	budget->next = catalog->budgets;
 	catalog->budgets = budget;
 

@@ -80,6 +80,7 @@ typedef struct LlmqBudget
 	bool		carry_debt;
 	bool		carry_unspent;
 	int64		starts_at;		/* of a total */
+	LlmqThresholds alert_at;
 	bool		has_steps;		/* of llmquota.budget_step */
 	int			nsteps;
 	LlmqBudgetStep *step;		/* by where they begin */
@@ -119,6 +120,9 @@ typedef struct LlmqLimit
 	int			acted_on;		/* so many of its budget's steps the model being tried takes into account */
 	LlmqLearned learned;		/* what the provider says of it, for the model being tried */
 	int64		learned_ttl;	/* so long that holds: microseconds */
+	const LlmqThresholds *alert_at;
+	int64		alert_first;	/* of a quota: the use that reaches the first of them */
+	bool		alert_marked;	/* its window says at which use the next one is reached, as of this plan */
 	LlmqWindowShape shape;
 } LlmqLimit;
 
@@ -299,6 +303,7 @@ typedef struct LlmqSettings
 	int32		usage_retention_days;
 	double		refusal_spread;
 	bool		unknown_org_refused;
+	bool		alerts;			/* the SQL has them */
 	LlmqThresholds alert_at;	/* of quotas */
 	int64		alert_recovery; /* microseconds */
 	bool		alert_forecast;
@@ -354,7 +359,7 @@ extern const char *llmq_catalog_name_now(const char *cell);
 /* catalog_load.c */
 extern Size llmq_catalog_size(void);
 extern LlmqCatalog *llmq_catalog_load(MemoryContext context);
-extern const LlmqThresholds *llmq_quota_alert_at(const LlmqCatalog *catalog, const LlmqQuota *quota);
+extern const LlmqThresholds *llmq_quota_alert_at(const LlmqSettings *settings, const LlmqQuota *quota);
 
 /* catalog_route.c */
 extern LlmqRoute *llmq_model_route(LlmqModel *model);

@@ -24,6 +24,7 @@
 #include "utils/timestamp.h"
 
 #include "budget.h"
+#include "alert_mark.h"
 #include "catalog_row.h"
 #include "name.h"
 #include "price.h"
@@ -378,15 +379,15 @@ read_quota(LlmqRow *row)
 	(void) llmq_quota_read(row);
 }
 
-/* The thresholds at which somebody is told of a quota; none where what is used is free again soon, or without alerts. */
+/* The thresholds at which somebody is told of a limit; none where what is used is free again by itself soon. */
 const LlmqThresholds *
-llmq_quota_alert_at(const LlmqCatalog *catalog, const LlmqQuota *quota)
+llmq_quota_alert_at(const LlmqSettings *settings, const LlmqQuota *quota)
 {
 	static const LlmqThresholds none = {0};
 
-	if (quota->kind == LLMQ_WINDOW_SLIDING && quota->length <= catalog->settings.alert_recovery)
+	if (!settings->alerts || (quota->kind == LLMQ_WINDOW_SLIDING && quota->length <= settings->alert_recovery))
 		return &none;
-	return &catalog->settings.alert_at;
+	return quota->budget != NULL ? &quota->budget->alert_at : &settings->alert_at;
 }
 
 /* Reads {0.8,0.95}. */
@@ -551,6 +552,8 @@ llmq_catalog_load(MemoryContext context)
 
 	/* in an order in which everything finds what it refers to */
 	llmq_catalog_read(catalog, LLMQ_REL_SETTING, snapshot, read_setting);
+	catalog->settings.alerts = OidIsValid(llmq_relation_oid_if_any(LLMQ_REL_ALERT));
+	llmq_alerts_activate(catalog->settings.alerts, catalog->settings.alert_recovery);
 	llmq_catalog_read(catalog, LLMQ_REL_ALIAS, snapshot, read_alias);
 	llmq_catalog_read(catalog, LLMQ_REL_PROVIDER, snapshot, read_provider);
 	llmq_catalog_read(catalog, LLMQ_REL_ACCOUNT, snapshot, read_account);

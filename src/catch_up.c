@@ -9,6 +9,7 @@
  */
 #include "postgres.h"
 
+#include "alert_mark.h"
 #include "meter.h"
 
 static bool
@@ -20,7 +21,7 @@ is_about(const LlmqLimit *limit, const LlmqWindow *window, const LlmqLesson *les
 
 /* Charges one window with what it lacks. */
 static int64
-catch_up(const LlmqLimit *limit, LlmqWindow *window, const LlmqLesson *lesson, int64 granted_at)
+catch_up(const LlmqLimit *limit, LlmqMeterState *state, LlmqWindow *window, const LlmqLesson *lesson, int64 granted_at)
 {
 	int64		amount = Min(llmq_limit_amount(limit, lesson->now), lesson->amount);
 	int64		behind = llmq_learned_behind(lesson, amount, window->sum, granted_at);
@@ -29,6 +30,7 @@ catch_up(const LlmqLimit *limit, LlmqWindow *window, const LlmqLesson *lesson, i
 		return 0;
 	(void) llmq_window_charge(window, lesson->now, behind);
 	llmq_window_loosen(window);
+	llmq_alert_risen(state, window);
 	return behind;
 }
 
@@ -43,6 +45,6 @@ llmq_meter_catch_up(const LlmqMeter *meter, LlmqMeterState *state, const LlmqLes
 	for (LlmqWindow *window = llmq_meter_first(state); window != NULL; window = llmq_meter_next(state, window))
 		for (int i = 0; i < meter->nlimits; i++)
 			if (is_about(&meter->limit[i], window, lesson))
-				charged += catch_up(&meter->limit[i], window, lesson, granted_at);
+				charged += catch_up(&meter->limit[i], state, window, lesson, granted_at);
 	return charged;
 }

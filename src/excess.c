@@ -21,6 +21,7 @@
 #include "excess.h"
 #include "meter.h"
 #include "settle.h"
+#include "worker.h"
 
 /* What this transaction owes when it commits, in its own memory. */
 typedef struct Owed
@@ -161,8 +162,11 @@ static void
 at_end(XactEvent event, void *arg)
 {
 	if (event == XACT_EVENT_PRE_COMMIT || event == XACT_EVENT_PRE_PREPARE)
+	{
 		for (; owed != NULL; owed = owed->next)
 			charge(owed);
+		llmq_worker_look(DT_NOEND);
+	}
 	else if (event == XACT_EVENT_ABORT)
 		owed = NULL;
 }

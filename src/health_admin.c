@@ -18,6 +18,7 @@
 #include "catalog.h"
 #include "health.h"
 #include "meter.h"
+#include "worker.h"
 
 PG_FUNCTION_INFO_V1(llmquota_enable);
 PG_FUNCTION_INFO_V1(llmquota_disable);
@@ -158,6 +159,7 @@ change(const LlmqPatient *who, LlmqTroubleKind kind, LlmqHealthEdit edit, Wish *
 	changed = llmq_health_change(&live, who, kind, edit, wish);
 	llmq_live_close(&live);
 	llmq_cell_make_durable(XactLastRecEnd);
+	llmq_worker_look(DT_NOEND);
 	return changed;
 }
 

@@ -12,6 +12,7 @@
 #include "miscadmin.h"
 #include "utils/timestamp.h"
 
+#include "alert_mark.h"
 #include "health.h"
 #include "health_board.h"
 
@@ -143,6 +144,7 @@ llmq_health_change(LlmqLive *live, const LlmqPatient *who, LlmqTroubleKind kind,
 
 			llmq_set_unlock(&changing.set);
 			llmq_health_log(&changing.event);
+			llmq_alert_event(&changing.event);
 			return changed;
 		}
 	}

@@ -67,6 +67,17 @@ llmq_maintenance_nsteps(void)
 	return NSTEPS;
 }
 
+/* The number of the step that raises alerts. */
+int
+llmq_maintenance_alerts_step(void)
+{
+	int			step = 0;
+
+	while (steps[step].run != llmq_alerts_raise_step)
+		step++;
+	return step;
+}
+
 LlmqStepKind
 llmq_maintenance_kind(int step)
 {
@@ -98,6 +109,7 @@ llmq_maintenance_begin(LlmqMaintenance *maintenance, int64 milliseconds, LlmqMai
 	maintenance->now = GetCurrentTimestamp();
 	maintenance->deadline = maintenance->now + milliseconds * 1000;
 	maintenance->cut = false;
+	maintenance->alerts = NULL;
 	maintenance->next = next;
 }
 
@@ -204,6 +216,8 @@ llmquota_maintain(PG_FUNCTION_ARGS)
 	}
 	else
 		next.work_left = true;	/* whoever is at it may have passed what is due now */
+	for (int i = 0; i < Min(next.alerts.n, LLMQ_ALERT_METERS); i++)
+		llmq_alert_ask(next.alerts.meter[i]);
 	llmq_worker_look(DT_NOEND);
 	values[0] = BoolGetDatum(next.work_left);
 	return llmq_result_row(fcinfo, values, nulls, lengthof(values));

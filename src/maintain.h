@@ -9,6 +9,7 @@
 
 #include "datatype/timestamp.h"
 
+#include "alert_mark.h"
 #include "catalog.h"
 
 /* What the steps say together. */
@@ -16,6 +17,7 @@ typedef struct LlmqMaintenanceNext
 {
 	bool		work_left;		/* something is due already */
 	TimestampTz due;			/* when something will be, as far as is known; else DT_NOEND */
+	LlmqAlertCall alerts;		/* to be looked at again once this transaction has ended */
 } LlmqMaintenanceNext;
 
 /* What every step is given. */
@@ -25,6 +27,7 @@ typedef struct LlmqMaintenance
 	TimestampTz deadline;		/* a step stops here, after at least one piece of work */
 	bool		cut;			/* soon after the deadline it will be cancelled */
 	LlmqSettings settings;		/* a copy: a step's own DDL may make the catalog invalid */
+	const LlmqAlertCall *alerts;	/* only these are to be looked at for alerts; NULL: everything */
 	LlmqMaintenanceNext *next;
 } LlmqMaintenance;
 
@@ -49,6 +52,7 @@ extern bool llmq_maintenance_late(const LlmqMaintenance *maintenance);
 extern void llmq_maintenance_due(const LlmqMaintenance *maintenance, TimestampTz at);
 extern int	llmq_maintenance_nsteps(void);
 extern LlmqStepKind llmq_maintenance_kind(int step);
+extern int	llmq_maintenance_alerts_step(void);
 extern int64 llmq_maintenance_step(int step, const LlmqMaintenance *maintenance);
 
 /* expire.c */

@@ -10,6 +10,7 @@
 #include "common/int.h"
 #include "common/int128.h"
 
+#include "alert_mark.h"
 #include "budget.h"
 #include "meter.h"
 
@@ -501,7 +502,7 @@ reshape(const LlmqMeter *meter, LlmqMeterState *state, const LlmqDemand *demand,
 static void
 set_counting(LlmqWindow *window, uint8 counting)
 {
-	const uint8 state = LLMQ_WINDOW_SEEDING | LLMQ_WINDOW_LOOSE;
+	const uint8 state = LLMQ_WINDOW_SEEDING | LLMQ_WINDOW_LOOSE | LLMQ_WINDOW_ALERT;
 
 	if ((window->flags & ~state) == counting)
 		return;
@@ -549,12 +550,19 @@ llmq_meter_charge(LlmqMeter *meter, LlmqMeterState *state, const LlmqDemand *dem
 	{
 		LlmqLimit  *limit = limit_of(meter, window);
 		int64		requested = llmq_use_counted(&demand->use, window->metric, window->flags, window->quota);
+		int64		before;
 
 		if (limit != NULL && !limit->enforced && !llmq_window_fits(window, llmq_limit_amount(limit, now), requested))
 			llmq_window_refuse(window, false, 1);
+		before = window->sum;
 		(void) llmq_window_charge(window, now, requested);
-		if (limit != NULL)
-			limit->seen = window->sum;
+		if (limit == NULL)
+		{
+			llmq_alert_risen(state, window);
+			continue;
+		}
+		limit->seen = window->sum;
+		llmq_alert_charged(state, window, limit, before, now);
 	}
 	if (state->next_expiry <= now || expiry < state->next_expiry)
 		state->next_expiry = expiry;
@@ -608,6 +616,8 @@ llmq_meter_correct(LlmqMeterState *state, const LlmqCorrection *correction)
 			delta = Max(delta, 0);
 		if (delta != 0)
 			(void) llmq_window_correct(window, correction->picked_at, correction->generation, delta);
+		if (delta > 0)
+			llmq_alert_risen(state, window);
 	}
 	if (moved_back)
 		state->generation++;

@@ -107,6 +107,8 @@ init_limit(LlmqLimit *limit, const LlmqQuota *quota, const LlmqSubject *subject,
 	limit->enforced = is_enforced(quota, subject);
 	limit->subject = subject->name;
 	limit->learned_ttl = settings->observed_limit_ttl;
+	limit->alert_at = llmq_quota_alert_at(settings, quota);
+	limit->alert_first = llmq_threshold_next(limit->alert_at, quota->amount, 0);
 	limit->shape.quota = quota->id;
 	limit->shape.kind = quota->kind;
 	limit->shape.metric = quota->metric;

@@ -97,7 +97,7 @@ window_fault(const LlmqMeterState *meter, const LlmqWindow *window, LlmqFault *f
 		return llmq_fault(found, "month that years begin with", 12, llmq_unit_fiscal_month(window->unit));
 	if (window->since > meter->generation)
 		return llmq_fault(found, "generation of a window", meter->generation, window->since);
-	if (window->rebased > meter->generation)
+	if (window->kind != LLMQ_WINDOW_CALENDAR && window->rebased > meter->generation)
 		return llmq_fault(found, "generation of a window", meter->generation, window->rebased);
 	if (window->kind != LLMQ_WINDOW_CONCURRENCY && window->span < 1)
 		return llmq_fault(found, "length of a window", 1, window->span);

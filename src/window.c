@@ -40,6 +40,10 @@
  * or count in a period that they were not made in, or when its owner says so.
  * The mark goes when all of that must have left.
  *
+ * Alerts.  Somebody is told when a use is reached; which one is next is kept in
+ * the window, so that whoever raises the use, with the configuration at hand or
+ * without, can say that it is time to look.  A new period does not know it.
+ *
  * Debt.  An excess over the reservation always goes to the head, even past
  * the amount.  A refund goes to the bucket of its pick or nowhere.
  */
@@ -47,6 +51,7 @@
 
 #include "common/int.h"
 #include "datatype/timestamp.h"
+#include "port/pg_bitutils.h"
 
 #include "window.h"
 
@@ -257,7 +262,8 @@ advance_calendar(LlmqWindow *window, const LlmqPeriod *period, int64 now)
 	{
 		window->sum = 0;
 		window->next_span = 0;
-		window->flags &= ~LLMQ_WINDOW_LOOSE;
+		window->rebased = 0;
+		window->flags &= ~(LLMQ_WINDOW_LOOSE | LLMQ_WINDOW_ALERT);
 	}
 	window->head = start;
 	window->span = end - start;
@@ -292,6 +298,7 @@ llmq_window_init(LlmqWindow *window, const LlmqWindowShape *shape,
 	{
 		window->unit = shape->unit;
 		window->zone = shape->zone;
+		window->rebased = 0;
 		window->head = PG_INT64_MIN;
 		advance_calendar(window, &shape->period, now);
 	}
@@ -581,4 +588,74 @@ llmq_window_refuse(LlmqWindow *window, bool enforced, int64 times)
 	int64	   *count = enforced ? &window->refused : &window->would_refuse;
 
 	*count = add_saturated(*count, times);
+}
+
+/*
+ * A use in 32 bits, rounded down: its first 26 binary digits, and how many
+ * follow.
+ */
+#define ALERT_DIGITS 26
+
+static uint32
+pack_use(int64 use)
+{
+	int			behind = 0;
+
+	if (use <= 0)
+		return 0;
+	if (use >> ALERT_DIGITS != 0)
+		behind = pg_leftmost_one_pos64(use) + 1 - ALERT_DIGITS;
+	return (uint32) behind << ALERT_DIGITS | (uint32) (use >> behind);
+}
+
+/*
+ * Where it is: in a field that windows of this kind have no other use for.
+ */
+static uint32 *
+alert_place(LlmqWindow *window)
+{
+	return window->kind == LLMQ_WINDOW_CALENDAR ? &window->rebased : &window->zone;
+}
+
+/*
+ * The use from which on somebody has to look; 0 when nobody has said so far.
+ */
+int64
+llmq_window_alert_from(const LlmqWindow *window)
+{
+	uint32		packed = *alert_place(unconstify(LlmqWindow *, window));
+
+	return (int64) (packed & ((1 << ALERT_DIGITS) - 1)) << (packed >> ALERT_DIGITS);
+}
+
+/*
+ * Is this what was said?
+ */
+bool
+llmq_window_is_alert_from(const LlmqWindow *window, int64 use)
+{
+	return *alert_place(unconstify(LlmqWindow *, window)) == pack_use(use);
+}
+
+/*
+ * Say from which use on somebody has to look: the least bit earlier at most.
+ */
+void
+llmq_window_set_alert_from(LlmqWindow *window, int64 use)
+{
+	*alert_place(window) = pack_use(use);
+}
+
+/*
+ * After the use has risen: mark a window that somebody has to look at.  True
+ * when it was not marked before.
+ */
+bool
+llmq_window_note_alert(LlmqWindow *window)
+{
+	if ((window->flags & LLMQ_WINDOW_ALERT) || window->kind == LLMQ_WINDOW_CONCURRENCY ||
+		window->sum < llmq_window_alert_from(window))
+		return false;
+	window->flags |= LLMQ_WINDOW_ALERT;
+	return true;
 }

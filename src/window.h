@@ -83,6 +83,8 @@ llmq_unit_fiscal_month(uint8 unit)
 #define LLMQ_WINDOW_NOT_FAILURES 0x04	/* failed requests do not count */
 /* it holds what cannot be told from times and figures of leases alone */
 #define LLMQ_WINDOW_LOOSE 0x08
+/* what is used has reached what somebody is to be told of: maintenance is to look */
+#define LLMQ_WINDOW_ALERT 0x10
 /* what is left at the end of its period, or lacks, goes into the next: only who has the amount at hand may advance it */
 #define LLMQ_WINDOW_CARRIES 0x80
 
@@ -105,12 +107,15 @@ typedef struct LlmqWindow
 	uint8		unit;			/* llmq_unit(); 0 if not a calendar */
 	uint8		flags;			/* LLMQ_WINDOW_SEEDING */
 	uint32		zone;			/* llmq_zone_hash of the calendar's zone, or
-								 * llmq_total_hash of a total's start; 0 */
+								 * llmq_total_hash of a total's start;
+								 * sliding: llmq_window_alert_from(); 0 */
 	uint32		since;			/* picks of an older generation don't count */
-	uint32		rebased;		/* refunds of an older generation are void */
+	uint32		rebased;		/* refunds of an older generation are void;
+								 * calendar: llmq_window_alert_from() */
 	int64		span;			/* length of a bucket, or of the period; 0 */
 	int64		head;			/* number of the newest bucket, or start of
-								 * the period; 0 */
+								 * the period; concurrency: when the use last
+								 * rose to the first threshold, or 0 */
 	int64		sum;			/* what counts now; sliding: of all buckets */
 	int64		refused;		/* how often this window refused */
 	int64		would_refuse;	/* how often it would have, only observing */
@@ -174,5 +179,11 @@ extern int64 llmq_window_correct(LlmqWindow *window, int64 picked_at,
 extern int64 llmq_window_add_earlier(LlmqWindow *window, int64 at, int64 used);
 extern void llmq_window_loosen(LlmqWindow *window);
 extern void llmq_window_refuse(LlmqWindow *window, bool enforced, int64 times);
+
+/* When somebody has to look */
+extern int64 llmq_window_alert_from(const LlmqWindow *window);
+extern bool llmq_window_is_alert_from(const LlmqWindow *window, int64 use);
+extern void llmq_window_set_alert_from(LlmqWindow *window, int64 use);
+extern bool llmq_window_note_alert(LlmqWindow *window);
 
 #endif							/* LLMQ_WINDOW_H */

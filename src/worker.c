@@ -63,11 +63,18 @@ llmq_sleeper_attach(dsm_handle memory, dsm_segment **segment)
 	if (*segment == NULL)
 		return NULL;
 	sleeper = dsm_segment_address(*segment);
-	if (dsm_segment_map_length(*segment) >= sizeof(LlmqSleeper) && sleeper->magic == SLEEPER_MAGIC)
+	if (dsm_segment_map_length(*segment) >= LLMQ_SLEEPER_LEAST_SIZE && sleeper->magic == SLEEPER_MAGIC)
 		return sleeper;
 	dsm_detach(*segment);
 	*segment = NULL;
 	return NULL;
+}
+
+/* Can a sleeper be asked to look at meters? One of the library of 0.1.0 has no memory for it. */
+bool
+llmq_sleeper_hears(dsm_segment *segment)
+{
+	return segment == NULL || dsm_segment_map_length(segment) >= sizeof(LlmqSleeper);
 }
 
 static void

@@ -14,6 +14,7 @@
 #include "storage/latch.h"
 #include "storage/spin.h"
 
+#include "alert_mark.h"
 #include "cell.h"
 
 /* A database without calls is visited so often. */
@@ -38,6 +39,13 @@ typedef struct LlmqPoke
 	TimestampTz due;
 } LlmqPoke;
 
+/* Somebody asks for meters in a database to be looked at, at once. */
+typedef struct LlmqAlertPoke
+{
+	Oid			database;
+	LlmqAlertCall call;
+} LlmqAlertPoke;
+
 /* What a round tells the sleeper. */
 typedef struct LlmqRoundResult
 {
@@ -60,7 +68,14 @@ typedef struct LlmqSleeper
 	int			npokes;
 	LlmqPoke	poke[LLMQ_MAX_POKES];
 	LlmqRoundResult result;
+	/* what 0.1.0 does not have: see llmq_sleeper_hears() */
+	int			nalerts;
+	LlmqAlertPoke alert[LLMQ_MAX_POKES];
+	LlmqAlertCall call;			/* all that the round under way is for; nothing: for everything */
+	LlmqAlertCall again;		/* what it wants to be called for again */
 } LlmqSleeper;
+
+#define LLMQ_SLEEPER_LEAST_SIZE offsetof(LlmqSleeper, nalerts)
 
 /* What bgw_extra holds. */
 typedef struct LlmqWorkerExtra
@@ -100,6 +115,7 @@ extern void llmq_worker_init(void);
 extern BackgroundWorker llmq_worker_process(const char *function, const char *type, Oid database);
 extern void llmq_sleeper_prepare(LlmqSleeper *sleeper);
 extern LlmqSleeper *llmq_sleeper_attach(dsm_handle memory, dsm_segment **segment);
+extern bool llmq_sleeper_hears(dsm_segment *segment);
 
 /* worker_look.c */
 extern void llmq_worker_look(TimestampTz expires_at);

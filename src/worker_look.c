@@ -50,6 +50,29 @@ poke(LlmqSleeper *whom, TimestampTz due)
 	return latch != NULL;
 }
 
+/* Asks a sleeper for meters to be looked at. What finds no room is found by the next round. */
+static void
+poke_alerts(LlmqSleeper *whom, const LlmqAlertCall *call)
+{
+	LlmqAlertPoke *place = whom->alert;
+	Latch	   *latch;
+
+	SpinLockAcquire(&whom->mutex);
+	latch = whom->latch;
+	while (place < whom->alert + whom->nalerts && place->database != MyDatabaseId)
+		place++;
+	if (place == whom->alert + whom->nalerts && whom->nalerts < LLMQ_MAX_POKES)
+	{
+		*place = (LlmqAlertPoke) {.database = MyDatabaseId};
+		whom->nalerts++;
+	}
+	if (place < whom->alert + whom->nalerts)
+		llmq_alert_calls_join(&place->call, call);
+	SpinLockRelease(&whom->mutex);
+	if (latch != NULL)
+		SetLatch(latch);
+}
+
 /* The memory of the sleeper that the cell knows, for as long as it is that one. NULL when it is gone. */
 static LlmqSleeper *
 known_sleeper(const LlmqWorkerCell *cell)
@@ -100,11 +123,11 @@ is_of_this_transaction(const LlmqLive *live)
 }
 
 /*
- * Looks at the cell, and does what it takes to have a round when it is due, `wanted` at the latest. Before the first
- * lease there is nothing to do, and a sleeper would end at once.
+ * Looks at the cell, and does what it takes to have a round when it is due, `wanted` at the latest, and one for `call`
+ * (NULL: none) now. Before the first lease there is nothing to do, and a sleeper would end at once.
  */
 static void
-look(LlmqLive *live, TimestampTz now, TimestampTz wanted)
+look(LlmqLive *live, TimestampTz now, TimestampTz wanted, const LlmqAlertCall *call)
 {
 	LlmqWorkerCell cell;
 	bool		known = llmq_worker_cell_read(live, &cell);
@@ -115,6 +138,8 @@ look(LlmqLive *live, TimestampTz now, TimestampTz wanted)
 	known_due = known ? Min(cell.due, wanted) : now;
 	if (llmq_preloaded_sleeper != NULL)
 	{
+		if (call != NULL)
+			poke_alerts(llmq_preloaded_sleeper, call);
 		if (late || wanted < cell.due)
 			(void) poke(llmq_preloaded_sleeper, late ? now : wanted);
 		return;
@@ -123,6 +148,8 @@ look(LlmqLive *live, TimestampTz now, TimestampTz wanted)
 	{
 		LlmqSleeper *known_one = known_sleeper(&cell);
 
+		if (known_one != NULL && call != NULL && llmq_sleeper_hears(sleeper_segment))
+			poke_alerts(known_one, call);
 		if (known_one != NULL && ((!late && wanted >= cell.due) || poke(known_one, late ? now : wanted)))
 			return;
 	}
@@ -131,8 +158,9 @@ look(LlmqLive *live, TimestampTz now, TimestampTz wanted)
 }
 
 /*
- * Sees to it that maintenance will be done, by a look at most once a second and for a lease that will expire before the
- * next round; DT_NOEND: there is no lease. Called at the end of a call, when nothing is held.
+ * Sees to it that maintenance will be done, by a look at most once a second, for a lease that will expire before the
+ * next round (DT_NOEND: there is no lease), and for what this call wants looked at. Called at the end of a call, when
+ * nothing is held.
  */
 void
 llmq_worker_look(TimestampTz expires_at)
@@ -141,13 +169,15 @@ llmq_worker_look(TimestampTz expires_at)
 	LlmqLive	live;
 	/* a clock that was set back does not make it wait longer */
 	bool		soon = now < next_look && next_look <= now + USECS_PER_SEC;
+	LlmqAlertCall call;
+	bool		calls = llmq_alert_asked(&call);
 
-	if ((soon && expires_at >= known_due) || !llmq_worker_enabled || IsBinaryUpgrade)
+	if ((soon && expires_at >= known_due && !calls) || !llmq_worker_enabled || IsBinaryUpgrade)
 		return;
 	next_look = now + USECS_PER_SEC;
 	llmq_live_open(&live, LLMQ_LIVE_COUNT, RowExclusiveLock);
 	if (!is_of_this_transaction(&live))
-		look(&live, now, expires_at);
+		look(&live, now, expires_at, calls ? &call : NULL);
 	llmq_live_close(&live);
 }
 

@@ -37,6 +37,9 @@ typedef struct Round
 	LlmqWorkerExtra extra;
 	MemoryContext context;		/* for what outlives a transaction */
 	TimestampTz began;
+	bool		hears;			/* the sleeper can be told of alerts */
+	bool		only_alerts;	/* it is for nothing but them */
+	LlmqAlertCall call;			/* what is to be looked at for alerts; nothing: everything */
 	bool		wanted;			/* there is something to maintain, and it is time to */
 	TimestampTz tables_due;		/* when the steps that lock tables are */
 	int			step;			/* under way; at the end the one to begin with next time */
@@ -180,6 +183,34 @@ do_step(Round *round)
 	(void) llmq_maintenance_step(round->step, &maintenance);
 }
 
+/* Looks for alerts, unless somebody else is at maintenance: then again a moment later. */
+static void
+do_alerts(Round *round)
+{
+	LlmqAlertCall call = round->call;
+	LlmqMaintenance maintenance;
+
+	round->next.alerts = call;
+	if (!llmq_maintenance_lock())
+		return;
+	memset(&round->next.alerts, 0, sizeof(LlmqAlertCall));
+	llmq_maintenance_begin(&maintenance, 0, &round->next);
+	maintenance.deadline = deadline_of(round);
+	maintenance.cut = true;
+	maintenance.alerts = &call;
+	(void) llmq_maintenance_step(llmq_maintenance_alerts_step(), &maintenance);
+}
+
+/* Once what a look has raised is committed, another one settles it. */
+static void
+settle_alerts(Round *round)
+{
+	if (round->next.alerts.n == 0 || round->cut)
+		return;
+	round->call = round->next.alerts;
+	in_transaction(round, do_alerts);
+}
+
 /* Does a step that locks tables; says in `next` when such steps are due again. */
 static void
 do_tables_step(Round *round, TimestampTz *next)
@@ -235,12 +266,16 @@ note_end(LlmqWorkerCell *cell, void *argument)
 	cell->running_since = 0;
 	cell->tables_due = round->tables_due;
 	cell->next_step = round->step;
-	cell->due = round->next.work_left ? now : Max(now, Min(round->next.due, now + LLMQ_ROUND_INTERVAL));
+	if (round->only_alerts)
+		cell->due = Min(cell->due, round->next.due);
+	else
+		cell->due = round->next.work_left ? now : Max(now, Min(round->next.due, now + LLMQ_ROUND_INTERVAL));
 	if (round->error == NULL)
 	{
 		/* whoever finds no sleeper may start one at once */
-		cell->failures = 0;
 		cell->tried_at = 0;
+		if (!round->only_alerts)
+			cell->failures = 0;
 	}
 	else
 	{
@@ -285,13 +320,19 @@ run(Round *round)
 {
 	enable_timeout_after(STATEMENT_TIMEOUT, LLMQ_ROUND_MS);
 	in_transaction(round, begin_round);
-	if (round->wanted)
+	if (round->wanted && round->only_alerts)
+		in_transaction(round, do_alerts);
+	else if (round->wanted)
 		do_steps(round);
+	if (round->wanted)
+		settle_alerts(round);
 	disable_timeout(STATEMENT_TIMEOUT, false);
 	QueryCancelPending = false;
 	if (round->wanted)
 		in_transaction(round, end_round);
 	round->sleeper->result.due = round->due;
+	if (round->hears)
+		round->sleeper->again = round->next.alerts;
 	round->sleeper->result.ended = true;
 }
 
@@ -311,6 +352,10 @@ llmquota_round_main(Datum argument)
 	round.sleeper = llmq_sleeper_attach(round.extra.memory, &segment);
 	if (round.sleeper == NULL)
 		proc_exit(0);
+	round.hears = llmq_sleeper_hears(segment);
+	if (round.hears)
+		round.call = round.sleeper->call;
+	round.only_alerts = round.call.n > 0;
 	settle_settings();
 	round.context = AllocSetContextCreate(TopMemoryContext, "llmquota round", ALLOCSET_DEFAULT_SIZES);
 	run(&round);

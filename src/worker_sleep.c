@@ -44,6 +44,9 @@
 /* The least time between two rounds in one database: CREATE DATABASE ... TEMPLATE needs a moment without one. */
 #define PAUSE (INT64CONST(250) * 1000)
 
+/* The least time between two rounds that look for alerts only. */
+#define ALERTS_PAUSE (INT64CONST(500) * 1000)
+
 /* A round that has not ended by then is terminated. It cuts itself long before. */
 #define ROUND_PATIENCE (INT64CONST(3) * USECS_PER_SEC)
 
@@ -59,6 +62,9 @@ typedef struct Database
 	bool		there;			/* it was, at the last look into pg_database */
 	TimestampTz due;			/* DT_NOEND: when somebody asks */
 	TimestampTz not_before;
+	LlmqAlertCall alerts;		/* to be looked at */
+	TimestampTz alerts_due;		/* when; DT_NOEND: there are none */
+	TimestampTz alerts_not_before;
 	char		path[sizeof(((LlmqRoundResult *) 0)->path)];	/* empty: no file to look at */
 } Database;
 
@@ -144,7 +150,7 @@ note_database(Oid oid)
 			databases = repalloc(databases, sizeof(Database) * max_databases);
 		}
 		database = &databases[ndatabases++];
-		*database = (Database) {.oid = oid};
+		*database = (Database) {.oid = oid,.alerts_due = DT_NOEND};
 	}
 	database->there = true;
 }
@@ -189,29 +195,57 @@ list_databases(void)
 	forget_missing_databases();
 }
 
-/* Takes what was asked for. Somebody may ask for a database that is newer than our list. */
+/* A database that somebody asks for: it may be newer than our list. NULL: it is not there. */
+static Database *
+asked_database(Oid oid)
+{
+	Database   *database = find_database(oid);
+
+	if (database != NULL)
+		return database;
+	list_databases();
+	return find_database(oid);
+}
+
+/* Has meters of a database looked at, soon. */
+static void
+call_for(Database *database, const LlmqAlertCall *call)
+{
+	llmq_alert_calls_join(&database->alerts, call);
+	if (database->alerts.n > 0)
+		database->alerts_due = Max(GetCurrentTimestamp(), database->alerts_not_before);
+}
+
+/* Takes what was asked for. */
 static void
 take_pokes(void)
 {
 	LlmqPoke	poke[LLMQ_MAX_POKES];
+	LlmqAlertPoke alert[LLMQ_MAX_POKES];
 	int			npokes;
+	int			nalerts;
 
 	SpinLockAcquire(&sleeper->mutex);
 	npokes = sleeper->npokes;
 	memcpy(poke, sleeper->poke, sizeof(LlmqPoke) * npokes);
 	sleeper->npokes = 0;
+	nalerts = sleeper->nalerts;
+	memcpy(alert, sleeper->alert, sizeof(LlmqAlertPoke) * nalerts);
+	sleeper->nalerts = 0;
 	SpinLockRelease(&sleeper->mutex);
 	for (int i = 0; i < npokes; i++)
 	{
-		Database   *database = find_database(poke[i].database);
+		Database   *database = asked_database(poke[i].database);
 
-		if (database == NULL)
-		{
-			list_databases();
-			database = find_database(poke[i].database);
-		}
 		if (database != NULL)
 			database->due = Min(database->due, poke[i].due);
+	}
+	for (int i = 0; i < nalerts; i++)
+	{
+		Database   *database = asked_database(alert[i].database);
+
+		if (database != NULL)
+			call_for(database, &alert[i].call);
 	}
 }
 
@@ -230,6 +264,13 @@ watch_files(void)
 	}
 }
 
+/* When a database is to have a round, of whatever sort. */
+static TimestampTz
+due_of(const Database *database)
+{
+	return Max(Min(database->due, database->alerts_due), database->not_before);
+}
+
 /* The database whose round has been due longest; NULL when none is. */
 static Database *
 most_overdue(TimestampTz now)
@@ -237,7 +278,7 @@ most_overdue(TimestampTz now)
 	Database   *found = NULL;
 
 	for (int i = 0; i < ndatabases; i++)
-		if (Max(databases[i].due, databases[i].not_before) <= now && (found == NULL || databases[i].due < found->due))
+		if (due_of(&databases[i]) <= now && (found == NULL || due_of(&databases[i]) < due_of(found)))
 			found = &databases[i];
 	return found;
 }
@@ -302,6 +343,21 @@ start_round(Oid database, BackgroundWorkerHandle **handle)
 	return RegisterDynamicBackgroundWorker(&worker, handle);
 }
 
+/*
+ * Says what the round that begins is for. One that is due looks at everything; else it is for what somebody has called
+ * for.
+ */
+static void
+assign_round(Database *database)
+{
+	memset(&sleeper->call, 0, sizeof(LlmqAlertCall));
+	memset(&sleeper->again, 0, sizeof(LlmqAlertCall));
+	if (database->due > GetCurrentTimestamp())
+		sleeper->call = database->alerts;
+	database->alerts.n = 0;
+	database->alerts_due = DT_NOEND;
+}
+
 /* Has a round in a database, if it is there, and notes what it said. */
 static void
 visit(Oid oid)
@@ -314,13 +370,16 @@ visit(Oid oid)
 	database = find_database(oid);
 	if (database == NULL)
 		return;
+	assign_round(database);
 	started = start_round(oid, &handle);
 	if (started)
 		wait_for_round(handle);
 	database->not_before = GetCurrentTimestamp() + PAUSE;
+	database->alerts_not_before = GetCurrentTimestamp() + ALERTS_PAUSE;
 	if (started && sleeper->result.ended)
 	{
 		database->due = sleeper->result.due;
+		call_for(database, &sleeper->again);
 		strlcpy(database->path, sleeper->result.path, sizeof(database->path));
 		return;
 	}
@@ -337,7 +396,7 @@ time_to_wait(TimestampTz now)
 
 	for (int i = 0; i < ndatabases; i++)
 	{
-		next = Min(next, Max(databases[i].due, databases[i].not_before));
+		next = Min(next, due_of(&databases[i]));
 		watching |= databases[i].path[0] != '\0';
 	}
 	if (next == DT_NOEND)
@@ -355,6 +414,8 @@ mistrust_clock(TimestampTz now)
 			databases[i].due = now;
 		if (databases[i].not_before > now + 2 * LLMQ_SILENCE)
 			databases[i].not_before = now;
+		if (databases[i].alerts_due != DT_NOEND && databases[i].alerts_due > now + ALERTS_PAUSE)
+			databases[i].alerts_due = now;
 	}
 }
 

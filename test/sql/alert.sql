@@ -134,20 +134,31 @@ SELECT threshold, used, amount, resolved FROM alerts WHERE subject = 'nine';
 SELECT acknowledged_at FROM llmquota.alert WHERE subject = 'nine';
 UPDATE llmquota.quota SET amount = 10 WHERE scope = 'org' AND calendar = 'year';
 -- a period that has ended, a limit that is gone, and one that another replaces
-UPDATE llmquota.alert SET ends_at = now() WHERE subject = 'two';
-INSERT INTO llmquota.quota (scope, subject, metric, amount, calendar) VALUES ('org', 'one', 'requests', 1000, 'year');
-DELETE FROM llmquota.quota WHERE subject = 'alone';
+SELECT calls('replaced', 8), calls('over', 8), calls('left', 8), llmquota_maintain() IS NOT NULL AS maintained;
+INSERT INTO llmquota.quota (scope, subject, family, metric, amount, per) VALUES ('org', 'gone', 'f', 'requests', 1, '1 day');
+SELECT calls('gone', 1);
 SELECT * FROM maintain();
-SELECT subject, threshold, resolved FROM alerts WHERE subject IN ('one', 'two', 'alone', 'three');
-DELETE FROM llmquota.quota WHERE subject = 'one';
+UPDATE llmquota.alert SET ends_at = now() WHERE subject = 'over';
+INSERT INTO llmquota.quota (scope, subject, metric, amount, calendar) VALUES ('org', 'replaced', 'requests', 1000, 'year');
+DELETE FROM llmquota.quota WHERE subject = 'gone';
+SELECT FROM maintain();
+SELECT subject, threshold, resolved FROM alerts WHERE subject IN ('replaced', 'over', 'left', 'gone');
+SELECT FROM maintain();
+SELECT subject, threshold, resolved FROM alerts WHERE subject IN ('replaced', 'over', 'left', 'gone') AND NOT resolved;
 -- without a calendar: the same for an hour, then anew
-SELECT release('three'), calls('three', 1, 900, 'm');
-UPDATE llmquota.alert SET resolved_at = now() WHERE subject = 'three';
+SELECT calls('ten', 1, 900);
 SELECT * FROM maintain();
-SELECT model, threshold, used, resolved FROM alerts WHERE subject = 'three';
-UPDATE llmquota.alert SET resolved_at = now(), raised_at = now() - interval '61 minutes' WHERE subject = 'three';
+SELECT release('ten');
 SELECT * FROM maintain();
-SELECT model, threshold, used, resolved FROM alerts WHERE subject = 'three';
+SELECT calls('ten', 1, 950);
+SELECT * FROM maintain();
+SELECT model, threshold, used, resolved FROM alerts WHERE subject = 'ten';
+UPDATE llmquota.alert SET raised_at = raised_at - interval '61 minutes' WHERE subject = 'ten';
+SELECT release('ten');
+SELECT * FROM maintain();
+SELECT calls('ten', 1, 940);
+SELECT * FROM maintain();
+SELECT model, threshold, used, resolved FROM alerts WHERE subject = 'ten';
 
 --
 -- Many at once
@@ -159,35 +170,60 @@ SELECT count(*), count(part_of) AS parts FROM llmquota.alert WHERE subject ~ 'ma
 SELECT sum(calls('many ' || i, 10)) FROM generate_series(4, 5) i;
 SELECT * FROM maintain();
 SELECT count(*), count(part_of) AS parts FROM llmquota.alert WHERE subject ~ 'many';
-SELECT scope, subject, org, message, digest, resolved_at FROM llmquota.alert WHERE kind = 'digest';
+SELECT scope, subject, org, message, digest, resolved_at FROM llmquota.alert WHERE kind = 'digest' AND resolved_at IS NULL;
 -- acknowledged and resolved with its parts
-SELECT llmquota_ack(id) AS first, llmquota_ack(id) AS again FROM llmquota.alert WHERE kind = 'digest';
-SELECT kind, count(*), count(acknowledged_at) AS acknowledged, bool_and(acknowledged_by = session_user) AS by_me FROM llmquota.alert WHERE kind = 'digest' OR part_of IS NOT NULL GROUP BY kind ORDER BY kind;
+SELECT llmquota_ack(id) AS first, llmquota_ack(id) AS again FROM llmquota.alert WHERE kind = 'digest' AND resolved_at IS NULL;
+SELECT kind, count(*), count(acknowledged_at) AS acknowledged, bool_and(acknowledged_by = session_user) AS by_me
+  FROM llmquota.alert WHERE kind = 'digest' AND resolved_at IS NULL OR subject ~ 'many [45]' GROUP BY kind ORDER BY kind;
 SELECT release('many 4');
 SELECT resolved FROM maintain();
-SELECT resolved_at FROM llmquota.alert WHERE kind = 'digest';
+SELECT count(*) FROM llmquota.alert WHERE kind = 'digest' AND resolved_at IS NULL;
 SELECT release('many 5');
 SELECT resolved FROM maintain();
-SELECT resolved_at IS NOT NULL AS resolved FROM llmquota.alert WHERE kind = 'digest';
+SELECT count(*) FROM llmquota.alert WHERE kind = 'digest' AND resolved_at IS NULL;
 UPDATE llmquota.setting SET value = 10 WHERE name = 'alert_digest';
+
+--
+-- Forecasts
+--
+SELECT FROM maintain();
+DELETE FROM llmquota.alert;
+UPDATE llmquota.setting SET value = 'on' WHERE name = 'alert_forecast';
+-- a day of which eleven hours are over, and something of the twelfth
+SELECT 'Etc/GMT' || to_char(extract(hour FROM now() AT TIME ZONE 'UTC') - 11, 'SFM99') AS zone \gset
+INSERT INTO llmquota.quota (scope, subject, metric, amount, calendar, timezone) VALUES ('org', 'fast', 'input_tokens', 100, 'day', :'zone'), ('org', 'slow', 'input_tokens', 100, 'day', :'zone');
+SELECT calls('fast', 1, 60), calls('slow', 1, 40);
+SELECT * FROM maintain();
+SELECT kind, subject, threshold, used, amount, abs(extract(epoch FROM expected_at - (period_start + (raised_at - period_start) * 100 / 60))) < 5 AS when_it_will_be,
+	   message LIKE 'org "fast": 60 of 100 input_tokens used (quota %, day Etc/GMT%), at this rate all by ' || to_char(expected_at AT TIME ZONE :'zone', 'YYYY-MM-DD HH24:MI') || ' ' || :'zone' AS as_its_clocks_say
+  FROM llmquota.alert WHERE subject IN ('fast', 'slow');
+SELECT * FROM maintain();
+-- it stands until it is no longer so
+SELECT release('fast');
+SELECT * FROM maintain();
+SELECT resolved_at IS NOT NULL AS resolved FROM llmquota.alert WHERE subject = 'fast';
+UPDATE llmquota.setting SET value = 'off' WHERE name = 'alert_forecast';
+SELECT calls('slow', 1, 20);
+SELECT * FROM maintain();
 
 --
 -- Acknowledging
 --
-SELECT llmquota_ack(min(id)) AS one, llmquota_ack(min(id)) AS again FROM llmquota.alert;
+SELECT llmquota_ack(id) AS one, llmquota_ack(id) AS again FROM llmquota.alert WHERE subject = 'fast';
 SELECT llmquota_ack(NULL);
 SELECT llmquota_ack(0);
 
 --
 -- Troubles, and limits of providers
 --
+SELECT * FROM maintain();
 DELETE FROM llmquota.alert;
 -- a cooldown that ends soon is nobody's business, nor is a breaker that opens for a minute
 SELECT llmquota_cool('account', 'a', 300000, model => 'm') > now() AS cooled, llmquota_cool('key', 'b1', 600000, reason => 'by hand') > now() AS cooled_for_longer;
 SELECT llmquota_disable('a1', 'stolen');
 SELECT * FROM maintain();
 SELECT kind, scope, subject, model, resolved_at, regexp_replace(message, '\d{4}.*UTC', 'TIME') AS message, expected_at > now() + interval '9 minutes' AS expected
-  FROM llmquota.alert ORDER BY id;
+  FROM llmquota.alert ORDER BY kind, subject, threshold;
 SELECT llmquota_clear(), llmquota_enable('a1');
 SELECT * FROM maintain();
 SELECT count(*) FROM llmquota.alert WHERE resolved_at IS NULL;
@@ -204,13 +240,13 @@ SELECT kind, subject, resolved_at IS NULL AS open, message FROM llmquota.alert W
 SELECT llmquota_enable('a1');
 -- a breaker that will stay open for an hour
 UPDATE llmquota.provider SET breaker_failures = 1;
-SELECT r.status FROM llmquota_pick('m', 'x', exclude => '{b}') p, llmquota_record(p.lease, http_status => 500) r;
+SELECT r.status FROM llmquota_pick('m', 'x', 1, 1, exclude => '{b}') p, llmquota_record(p.lease, http_status => 500) r;
 SELECT * FROM maintain();
-SELECT kind, scope, subject, model, message FROM llmquota.alert WHERE kind = 'breaker';
+SELECT kind, scope, subject, model, message FROM llmquota.alert WHERE kind = 'breaker' ORDER BY scope;
 SELECT llmquota_clear();
 -- a provider that allows less than is configured
 INSERT INTO llmquota.quota (scope, subject, metric, amount, per) VALUES ('account', 'a', 'requests', 500, '1 minute');
-SELECT r.status FROM llmquota_pick('m', 'x', exclude => '{b}') p,
+SELECT r.status FROM llmquota_pick('m', 'x', 1, 1, exclude => '{b}') p,
 	llmquota_record(p.lease, http_status => 200, headers => '{"x-ratelimit-limit-requests": "60", "x-ratelimit-remaining-requests": "59", "x-ratelimit-reset-requests": "1s"}') r;
 SELECT metric, period, configured, in_force FROM llmquota.observed_limit;
 SELECT * FROM maintain();
@@ -220,8 +256,9 @@ SELECT * FROM maintain();
 SELECT resolved_at IS NOT NULL AS resolved FROM llmquota.alert WHERE kind = 'limit';
 
 --
--- Names, history, dumps
+-- Names, history
 --
+SELECT * FROM maintain();
 DELETE FROM llmquota.alert;
 SELECT calls('clinic', 8);
 SELECT * FROM maintain();
