@@ -3081,6 +3081,15 @@ BEGIN ATOMIC
 			('llmquota_budget_would_refuse_total', NULLIF(b.would_refuse::float8, 0))) m (name, value)
 	 WHERE m.value IS NOT NULL
 	UNION ALL
+	SELECT 'llmquota_alerts', pg_catalog.jsonb_build_object('kind', k.kind),
+		   (SELECT pg_catalog.count(*) FROM llmquota.alert a
+			 WHERE a.kind OPERATOR(pg_catalog.=) k.kind AND a.resolved_at IS NULL)
+	  FROM pg_catalog.unnest('{threshold,forecast,breaker,cooldown,disabled,limit}'::text[]) k (kind)
+	UNION ALL
+	SELECT 'llmquota_alerts_unacknowledged', '{}'::jsonb,
+		   (SELECT pg_catalog.count(*) FROM llmquota.alert a
+			 WHERE a.kind OPERATOR(pg_catalog.<>) 'digest' AND a.resolved_at IS NULL AND a.acknowledged_at IS NULL)
+	UNION ALL
 	SELECT m.name, '{}'::jsonb, m.value
 	  FROM @extschema@.llmquota_worker_rows() w
 	 CROSS JOIN LATERAL (VALUES

@@ -27,8 +27,9 @@ my $names = sql($node, q{
 		UNION ALL SELECT 'llmquota.' || relname FROM pg_class WHERE relnamespace = 'llmquota'::regnamespace
 		UNION ALL SELECT name FROM pg_settings WHERE starts_with(name, 'llmquota.')
 		UNION ALL SELECT name FROM llmquota.setting
+		UNION ALL SELECT DISTINCT name FROM llmquota_metrics()
 		UNION ALL SELECT rolname FROM pg_roles) n (name)});
-my %known = map { $_ => 1 } split(/ /, $names), 'llmquota_service';
+my %known = map { $_ => 1 } split(/ /, $names), 'llmquota_service', 'llmquota_alert';
 my %named = map { $_ => 1 } $page =~ /\b(llmquota[._](?!\*)[a-z_]+|max_leases|max_subjects|unknown_org|arrival_slack)\b/g;
 is(join(' ', grep { !$known{$_} } sort keys %named), '', 'everything that the page names exists');
 
@@ -53,7 +54,7 @@ is($node->safe_psql('dropped', 'SELECT count(*) FROM usage_kept'), 0, 'the ledge
 
 # The clients
 sql($node, 'UPDATE llmquota.key SET enabled = true');
-my ($program) = blocks('python');
+my ($program, $follower) = blocks('python');
 my $directory = PostgreSQL::Test::Utils::tempdir;
 append_to_file("$directory/client.py", $program . <<'PYTHON');
 
@@ -125,6 +126,29 @@ is(sql($node, q{SELECT string_agg(concat_ws(' ', org, status, input_tokens, outp
 is(sql($node, q{SELECT count(*) FROM llmquota.lease WHERE org ~ '^(asked|open|closed)-'}), 0, 'no lease is left');
 $in .= "end\n";
 $client->finish;
+
+# Who follows alerts is told of those that came while nobody listened, and of each that comes
+append_to_file("$directory/follow.py", $program . $follower . <<'PYTHON');
+
+
+import sys
+
+follow_alerts(sys.argv[1], lambda raised_at, number, message: print(message, flush=True))
+PYTHON
+sql($node, q{SELECT llmquota_disable('o1-1', 'before'); SELECT llmquota_maintain()});
+my $told = '';
+my $following = IPC::Run::start([ '/usr/bin/python3', "$directory/follow.py", $node->connstr('postgres') ],
+	'>', \$told, '2>', \$err, $timer);
+$following->pump until $told =~ /before/ or !$following->pumpable;
+like($told, qr/^key "o1-1" is disabled: before$/m, 'an alert that came before is told');
+for my $key (qw(o1-2 o2-1))
+{
+	sql($node, qq{SELECT llmquota_disable('$key', 'meanwhile'); SELECT llmquota_maintain()});
+	$following->pump until $told =~ /$key/ or !$following->pumpable;
+}
+is($told =~ s/^(?!key "o).*\n//mgr, join('', map { qq{key "$_->[0]" is disabled: $_->[1]\n} } ['o1-1', 'before'], ['o1-2', 'meanwhile'], ['o2-1', 'meanwhile']),
+	'and those that come, each once');
+$following->kill_kill;
 
 $node->stop;
 done_testing();

@@ -85,7 +85,7 @@ is("@missing", '', 'everything is on the page');
 
 # Defaults of settings are those of the table
 my %defaults = map { split /\|/ } split /\n/, $node->safe_psql('names', q{SELECT name, value FROM llmquota.setting});
-my %shown = $page =~ /^\| `(\w+)` \| (\S+)[^|]*\| [^|]* (?:to|refuse|letters)/mg;
+my %shown = $page =~ /^\| `(\w+)` \| (\S+)[^|]*\| [^|]* (?:to|refuse|letters|or)/mg;
 for my $name (sort keys %defaults)
 {
 	is($shown{$name}, $defaults{$name}, "the default of $name");
