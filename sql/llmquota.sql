@@ -2398,7 +2398,7 @@ BEGIN
 	UPDATE llmquota.alert a
 	   SET subject = new_name,
 		   org = CASE WHEN $1 OPERATOR(pg_catalog.=) 'org' THEN new_name END
-	 WHERE (a.scope OPERATOR(pg_catalog.=) $1 OR a.scope OPERATOR(pg_catalog.=) 'parent' AND $1 OPERATOR(pg_catalog.=) 'org') AND a.subject OPERATOR(pg_catalog.=) $2;
+	 WHERE a.scope OPERATOR(pg_catalog.=) ANY (scopes) AND a.subject OPERATOR(pg_catalog.=) $2;
 	IF kind OPERATOR(pg_catalog.=) 'org' THEN
 		UPDATE llmquota.account a SET org = new_name WHERE a.org OPERATOR(pg_catalog.=) $2;
 		UPDATE llmquota.route r SET org = new_name WHERE r.org OPERATOR(pg_catalog.=) $2;
