@@ -180,14 +180,17 @@ was_told(const LlmqTallies *tallies, const Tally *tally, const LlmqTallied *leas
 		tallies->certain_from - MISSED_CHANGE <= tally->window->began_at;
 }
 
-/* How much a window counts of a lease: number 0 of what was reserved, 1 and 2 of what it may have used. */
+/*
+ * How much a window counts of a lease: number 0 of what was reserved, 1 and 2 of what it may have used. Money counts as it
+ * was charged, or as it was told, by the rates of now.
+ */
 static int64
-counted(const LlmqWindow *window, const LlmqTallied *lease, int number)
+counted(const LlmqWindow *window, const LlmqTallied *lease, int number, bool charged)
 {
 	const LlmqUse *use = number == 0 ? &lease->reserved : &lease->use[number - 1];
 	LlmqCurrency currency = llmq_currency_of_window(window->quota);
 
-	if (window->metric != LLMQ_METRIC_COST || llmq_costs_have(&use->costs, currency))
+	if (window->metric != LLMQ_METRIC_COST || (charged && llmq_costs_have(&use->costs, currency)))
 		return llmq_use_counted(use, window->metric, window->flags, window->quota);
 	return use->request ? llmq_cost_in(lease->catalog, &lease->cost[number], lease->picked_at, currency) : 0;
 }
@@ -196,11 +199,11 @@ static void
 tally_window(const LlmqTallies *tallies, Tally *tally, const LlmqTallied *lease)
 {
 	const LlmqWindow *window = tally->window;
-	int64		reserved = counted(window, lease, 0);
-	int64		one = counted(window, lease, 1);
-	int64		other = counted(window, lease, 2);
-	int64		most = Max(one, other);
 	bool		certain = is_certain(tallies, tally, lease);
+	int64		reserved = counted(window, lease, 0, certain);
+	int64		one = counted(window, lease, 1, certain);
+	int64		other = counted(window, lease, 2, certain);
+	int64		most = Max(one, other);
 
 	if (!certain && lease->knows_generation && (window->flags & LLMQ_WINDOW_SEEDING))
 		return;
