@@ -178,9 +178,23 @@ SELECT llmquota_release(lease_of('unpriced too'));
 UPDATE llmquota.budget SET mode = 'enforce', model = 'm';
 SELECT status FROM llmquota_pick('images', 'unpriced', 1, 1);
 
+-- the next attempt reserves as the first did: by its tokens, or what its pick said
+UPDATE llmquota.budget SET model = NULL;
+INSERT INTO llmquota.account (account, provider) VALUES ('b', 'p');
+INSERT INTO llmquota.key (key, account) VALUES ('l', 'b');
+SELECT pick('again'), pick('again images', 'images', max_cost => 0.3);
+SELECT attempt, used('again') FROM llmquota_retry(lease_of('again'), http_status => 429);
+SELECT llmquota_clear() > 0 AS cleared;
+SELECT attempt, used('again images') FROM llmquota_retry(lease_of('again images'), http_status => 429);
+SELECT llmquota_clear() > 0 AS cleared;
+SELECT lease AS third FROM llmquota_pick('images', 'again images', max_cost => 0.5, retry_of => lease_of('again images')) \gset
+SELECT used('again images');
+SELECT llmquota_release(lease) FROM llmquota.lease WHERE org LIKE 'again%';
+DELETE FROM llmquota.key WHERE key = 'l';
+
 -- more than 64 bits hold has no price either; a full window refuses
 INSERT INTO llmquota.price (model, input, output) VALUES ('images', 9000000000, 0);
-UPDATE llmquota.budget SET model = NULL, amount = 9000000000;
+UPDATE llmquota.budget SET amount = 9000000000;
 SELECT * FROM error_of($$SELECT llmquota_pick('images', 'large', 2000000, 0)$$);
 SELECT (llmquota_pick('images', 'large', 1000000, 0)).status;
 SELECT (llmquota_pick('images', 'large', 1000000, 0)).status;
