@@ -30,19 +30,19 @@ WITH RECURSIVE tree AS (
     SELECT org, org AS subject FROM (SELECT DISTINCT org FROM llmquota.usage) o
     UNION
     SELECT t.org, o.parent FROM tree t JOIN llmquota.org o ON o.org = t.subject WHERE o.parent IS NOT NULL
-), rate AS (
-    SELECT currency, rate * 1e12 AS rate, valid_from AS since,
-           lead(valid_from, 1, 'infinity') OVER (PARTITION BY currency ORDER BY valid_from) AS before
-      FROM llmquota.exchange_rate
+), rates AS MATERIALIZED (
+    SELECT currency, array_agg(valid_from ORDER BY valid_from) AS since,
+           array_agg(rate * 1e12 ORDER BY valid_from) AS rate
+      FROM llmquota.exchange_rate GROUP BY currency
     UNION ALL
-    SELECT 'USD', 1e12, '-infinity', 'infinity'
-), call AS (
-    SELECT u.org, u.key, u.account, m.family, u.picked_at, budget.currency,
-           div(2 * u.cost * 1e9 * paid.rate + budget.rate, 2 * budget.rate) AS cost
+    SELECT 'USD', '{-infinity}', '{1e12}'
+), call AS MATERIALIZED (
+    SELECT u.org, u.key, u.account, m.family, r.currency, div(2 * u.cost * 1e9 * r.paid + r.rate, 2 * r.rate) AS cost
       FROM llmquota.usage u
       JOIN llmquota.model m USING (model)
-      JOIN rate paid ON paid.currency = u.currency AND u.picked_at >= paid.since AND u.picked_at < paid.before
-      JOIN rate budget ON u.picked_at >= budget.since AND u.picked_at < budget.before
+      JOIN rates paid USING (currency)
+     CROSS JOIN LATERAL (SELECT b.currency, b.rate[width_bucket(u.picked_at, b.since)] AS rate,
+                                paid.rate[width_bucket(u.picked_at, paid.since)] AS paid FROM rates b) r
      WHERE u.cost <> 0
 ), expected AS (
     SELECT b.id, s.subject, sum(c.cost) AS cost
@@ -235,7 +235,7 @@ def add_up(server, operations):
     crash_every = min(CRASH_EVERY, operations // 2)
     while done < operations:
         if crashes % CRASHES_PER_CLUSTER == 0:
-            economy = Economy(now() + START_UP, 600)
+            economy = Economy(now() + START_UP, 60)
             server.create(economy.setup)
             audit, doubtful = economy.audit(), collections.Counter()
         problems, more, unsure = crash_once(server, economy, audit, crash_every)

@@ -17,7 +17,7 @@ TRUSTS = 1000  # where the numbers of the trusts' budgets begin
 KEYS = {'a1/1': 'a1', 'a1/2': 'a1', 'a2/1': 'a2', 'a2/2': 'a2'}
 PLENTY = 9_000_000_000
 ZONES = ('UTC', 'Asia/Bangkok', 'Pacific/Auckland', 'America/Los_Angeles')
-CHANGES = 200  # of prices and rates, one every so many microseconds
+CHANGES = 80  # of prices and rates, one every so many microseconds
 CHANGE_EVERY = 1_700_000
 
 
