@@ -193,6 +193,32 @@ COMMENT ON COLUMN llmquota.reconcile_result.cost_difference IS 'by how much they
 COMMENT ON COLUMN llmquota.reconcile_result.expired IS 'how many of requests_here nobody has recorded: they may have been made or not';
 COMMENT ON COLUMN llmquota.reconcile_result.unpriced IS 'how many of requests_here have no cost in this currency';
 
+CREATE TYPE llmquota.capacity_result AS (
+	accounts text,
+	horizon text,
+	keys int,
+	requests numeric,
+	input_tokens numeric,
+	output_tokens numeric,
+	tokens numeric,
+	at_once numeric,
+	in_flight numeric,
+	request_input_tokens int,
+	request_output_tokens int
+);
+COMMENT ON TYPE llmquota.capacity_result IS 'the answer of llmquota_capacity: what limits will let through in some time from now on, if nobody else makes calls';
+COMMENT ON COLUMN llmquota.capacity_result.accounts IS 'with which accounts: own (of the org), shared, or all (both)';
+COMMENT ON COLUMN llmquota.capacity_result.horizon IS 'in which time from now on: minute, hour or day (24 hours)';
+COMMENT ON COLUMN llmquota.capacity_result.keys IS 'keys that may be used in that time: enabled, and healthy or cooling until within it';
+COMMENT ON COLUMN llmquota.capacity_result.requests IS 'requests of the size beside; NULL: no limit';
+COMMENT ON COLUMN llmquota.capacity_result.input_tokens IS 'input tokens, whatever the size and number of requests; NULL: no limit';
+COMMENT ON COLUMN llmquota.capacity_result.output_tokens IS 'output tokens, likewise; NULL: no limit';
+COMMENT ON COLUMN llmquota.capacity_result.tokens IS 'tokens of both sorts together, likewise; NULL: no limit';
+COMMENT ON COLUMN llmquota.capacity_result.at_once IS 'requests of the size beside that can be made at this moment, by all limits; the same for every horizon; NULL: no limit';
+COMMENT ON COLUMN llmquota.capacity_result.in_flight IS 'calls that limits of concurrency alone have room for at this moment, likewise; NULL: no limit';
+COMMENT ON COLUMN llmquota.capacity_result.request_input_tokens IS 'input tokens of one request, as a pick would reserve them';
+COMMENT ON COLUMN llmquota.capacity_result.request_output_tokens IS 'output tokens of one request, likewise';
+
 --
 -- Tables: configuration. Plain DML; a change is effective in every backend at its next pick after the commit. Their
 -- pages are read directly, so they are heaps whatever default_table_access_method says.
@@ -2144,8 +2170,10 @@ DECLARE
 		'@extschema@.llmquota_names_valid(pg_catalog.text[]), '
 		'@extschema@.llmquota_zone_exists(pg_catalog.text)';
 	configuration CONSTANT pg_catalog.text := 'llmquota.provider, llmquota.account, llmquota.key, llmquota.model, llmquota.price, llmquota.exchange_rate, llmquota.route, llmquota.route_option, llmquota.org, llmquota.quota, llmquota.budget, llmquota.budget_step, llmquota.setting';
-	spend CONSTANT pg_catalog.text := 'llmquota.usage, llmquota.usage_hourly, llmquota.repricing, llmquota.refusal_hourly, llmquota.alert';
+	spend CONSTANT pg_catalog.text := 'llmquota.usage, llmquota.usage_hourly, llmquota.repricing, llmquota.refusal_hourly, llmquota.alert, llmquota.capacity';
 	reports CONSTANT pg_catalog.text := '@extschema@.llmquota_statement(pg_catalog.text, pg_catalog.text), '
+		'@extschema@.llmquota_capacity(pg_catalog.text, pg_catalog.text, bigint, bigint), '
+		'@extschema@.llmquota_capacity_rows(), '
 		'@extschema@.llmquota_percentile(bigint[], float8), '
 		'@extschema@.llmquota_histogram(int, bigint), '
 		'@extschema@.llmquota_histogram_sum(bigint[])';
@@ -3033,9 +3061,39 @@ LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'llmquota_observed_rows';
 COMMENT ON FUNCTION @extschema@.llmquota_observed_rows() IS 'internal: what providers say of their limits, for llmquota.observed_limit';
 
+CREATE FUNCTION @extschema@.llmquota_capacity_rows(
+	OUT model text,
+	OUT org text,
+	OUT accounts text,
+	OUT horizon text,
+	OUT keys int,
+	OUT requests numeric,
+	OUT input_tokens numeric,
+	OUT output_tokens numeric,
+	OUT tokens numeric,
+	OUT at_once numeric,
+	OUT in_flight numeric,
+	OUT request_input_tokens int,
+	OUT request_output_tokens int)
+RETURNS SETOF record
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'llmquota_capacity_rows';
+COMMENT ON FUNCTION @extschema@.llmquota_capacity_rows() IS 'internal: the rows of llmquota.capacity';
+
 --
 -- Functions: monitoring
 --
+
+CREATE FUNCTION @extschema@.llmquota_capacity(
+	model text,
+	org text DEFAULT NULL,
+	input_tokens bigint DEFAULT NULL,
+	max_output_tokens bigint DEFAULT NULL)
+RETURNS SETOF llmquota.capacity_result
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'llmquota_capacity';
+COMMENT ON FUNCTION @extschema@.llmquota_capacity(text, text, bigint, bigint) IS
+'What can be done with a model in the next minute, hour and day over all enabled, healthy keys: a row for each. For an org by its limits and priority, with its own accounts and the shared ones; where it has own accounts also with either alone. org NULL: with the shared accounts, whoever makes the calls. What one request has in tokens is said as for llmquota_pick. Charges nothing; works on a hot standby';
 
 CREATE FUNCTION @extschema@.llmquota_metrics(
 	OUT name text,
@@ -3834,6 +3892,25 @@ COMMENT ON COLUMN llmquota.observed_limit.observed_at IS 'when an answer said so
 COMMENT ON COLUMN llmquota.observed_limit.relaxes_at IS 'from when on more is tried, unless it is said again; NULL: nothing is in force';
 COMMENT ON COLUMN llmquota.observed_limit.quota IS 'id of that row of llmquota.quota; NULL: there is none';
 
+CREATE VIEW llmquota.capacity AS
+SELECT r.model, r.org, r.accounts, r.horizon, r.keys, r.requests, r.input_tokens, r.output_tokens, r.tokens,
+	   r.at_once, r.in_flight, r.request_input_tokens, r.request_output_tokens
+  FROM @extschema@.llmquota_capacity_rows() r;
+COMMENT ON VIEW llmquota.capacity IS 'what can be done with each enabled model in the next minute, hour and day: with the shared accounts, and for each org that owns accounts with these. A role that is bound to orgs sees instead what llmquota_capacity says for these';
+COMMENT ON COLUMN llmquota.capacity.model IS 'the model';
+COMMENT ON COLUMN llmquota.capacity.org IS 'the org whose limits hold, and whose accounts are its own; NULL: whoever makes the calls';
+COMMENT ON COLUMN llmquota.capacity.accounts IS 'with which accounts: own (of the org), shared, or all (both)';
+COMMENT ON COLUMN llmquota.capacity.horizon IS 'in which time from now on: minute, hour or day (24 hours)';
+COMMENT ON COLUMN llmquota.capacity.keys IS 'keys that may be used in that time: enabled, and healthy or cooling until within it';
+COMMENT ON COLUMN llmquota.capacity.requests IS 'requests of the size beside; NULL: no limit';
+COMMENT ON COLUMN llmquota.capacity.input_tokens IS 'input tokens, whatever the size and number of requests; NULL: no limit';
+COMMENT ON COLUMN llmquota.capacity.output_tokens IS 'output tokens, likewise; NULL: no limit';
+COMMENT ON COLUMN llmquota.capacity.tokens IS 'tokens of both sorts together, likewise; NULL: no limit';
+COMMENT ON COLUMN llmquota.capacity.at_once IS 'requests of the size beside that can be made at this moment, by all limits; the same for every horizon; NULL: no limit';
+COMMENT ON COLUMN llmquota.capacity.in_flight IS 'calls that limits of concurrency alone have room for at this moment, likewise; NULL: no limit';
+COMMENT ON COLUMN llmquota.capacity.request_input_tokens IS 'input tokens of one request, as a pick without input_tokens would reserve them';
+COMMENT ON COLUMN llmquota.capacity.request_output_tokens IS 'output tokens of one request, likewise';
+
 CREATE VIEW llmquota.worker_status AS
 SELECT r.pid, r.last_run, r.last_run_ms, r.next_run, r.rounds, r.failures, r.last_error, r.last_error_at
   FROM @extschema@.llmquota_worker_rows() r;
@@ -3906,7 +3983,7 @@ REVOKE ALL ON SCHEMA llmquota FROM PUBLIC;
 REVOKE ALL ON ALL TABLES IN SCHEMA llmquota FROM PUBLIC;
 REVOKE ALL ON ALL SEQUENCES IN SCHEMA llmquota FROM PUBLIC;
 REVOKE ALL ON TYPE llmquota.pick_result, llmquota.explain_result, llmquota.record_result, llmquota.statement_result,
-	llmquota.reconcile_result FROM PUBLIC;
+	llmquota.reconcile_result, llmquota.capacity_result FROM PUBLIC;
 REVOKE ALL ON FUNCTION
 	@extschema@.llmquota_pick(text, text, bigint, bigint, text, text[], text, text, int, text, uuid, numeric),
 	@extschema@.llmquota_estimate_tokens(text, text),
@@ -3971,6 +4048,8 @@ REVOKE ALL ON FUNCTION
 	@extschema@.llmquota_lease_rows(),
 	@extschema@.llmquota_meter_rows(),
 	@extschema@.llmquota_observed_rows(),
+	@extschema@.llmquota_capacity_rows(),
+	@extschema@.llmquota_capacity(text, text, bigint, bigint),
 	@extschema@.llmquota_adopt_limits(text),
 	@extschema@.llmquota_live_counts(),
 	@extschema@.llmquota_metrics(),

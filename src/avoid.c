@@ -93,6 +93,30 @@ llmq_avoid(LlmqKey *key, LlmqModel *model, int64 now, LlmqAvoid *avoid)
 	return avoid->cause.kind != LLMQ_TROUBLE_NONE;
 }
 
+/*
+ * From when on calls may go to this candidate without being a probe, as far as is known: now at the earliest, and
+ * PG_INT64_MAX while a call, or somebody, has to show first that a trouble is over.
+ */
+int64
+llmq_well_from(LlmqKey *key, LlmqModel *model, int64 now)
+{
+	Suspect		suspects[LLMQ_SUSPECTS];
+	int64		from = now;
+
+	if (llmq_health_troubles() == 0)
+		return now;
+	list_suspects(key, model, suspects);
+	for (int i = 0; i < LLMQ_SUSPECTS; i++)
+	{
+		const LlmqTrouble *troubles[LLMQ_TROUBLE_KINDS];
+		int			n = llmq_health_find_all(&suspects[i].patient, troubles);
+
+		for (int j = 0; j < n; j++)
+			from = Max(from, troubles[j]->kind == LLMQ_TROUBLE_COOLING ? troubles[j]->until : PG_INT64_MAX);
+	}
+	return from;
+}
+
 /* What a probe asks of the board. */
 typedef struct Probing
 {

@@ -74,6 +74,18 @@ llmq_names_put(struct names_hash *names, const char *name, void *object)
 	names_insert(names, name, &found)->object = object;
 }
 
+/* In no order. */
+void
+llmq_names_each(struct names_hash *names, LlmqNameVisitor visit, void *argument)
+{
+	names_iterator iterator;
+	NameEntry  *entry;
+
+	names_start_iterate(names, &iterator);
+	while ((entry = names_iterate(names, &iterator)) != NULL)
+		visit(entry->object, argument);
+}
+
 /* Called by the relation cache at any time: only notes that the configuration is to be loaded again. */
 void
 llmq_catalog_invalidate(void)

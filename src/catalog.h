@@ -401,4 +401,7 @@ extern struct names_hash *llmq_names_create(MemoryContext context);
 extern void *llmq_names_find(struct names_hash *names, const char *name);
 extern void llmq_names_put(struct names_hash *names, const char *name, void *object);
 
+typedef void (*LlmqNameVisitor) (void *object, void *argument);
+extern void llmq_names_each(struct names_hash *names, LlmqNameVisitor visit, void *argument);
+
 #endif							/* LLMQ_CATALOG_H */

@@ -712,3 +712,23 @@ llmq_meter_count_refusals(LlmqMeterState *state, int64 quota, int64 times, int64
 	state->waiting += waiting;
 	state->used_at = now;
 }
+
+/*
+ * How a limit stands to a demand at the clock, by a copy of its meter's state, NULL when it has none yet. The window of
+ * `stand` has room for what it is. False: the limit refuses nothing.
+ */
+bool
+llmq_meter_limit(const LlmqLimit *limit, LlmqMeterState *copy, const LlmqDemand *demand, int64 now,
+				 LlmqLimitState *stand)
+{
+	LlmqWindow	empty;
+	const LlmqWindow *window = window_now(copy, limit, now, &empty);
+
+	memcpy(stand->window, window, llmq_window_size(window->kind));
+	stand->requested = requested_of(limit, &demand->use);
+	stand->amount = usable_amount(limit, llmq_limit_amount(limit, now), demand->high_priority);
+	/* what costs nothing needs something to be left, too */
+	if (limit->quota->budget != NULL && stand->requested == 0)
+		stand->amount--;
+	return refuses(limit, stand->requested);
+}

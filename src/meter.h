@@ -107,12 +107,22 @@ typedef struct LlmqVerdict
 	double		pace;			/* microseconds in which room for one such request returns; 0: not known */
 } LlmqVerdict;
 
+/* A limit as it stands. */
+typedef struct LlmqLimitState
+{
+	LlmqWindow *window;
+	int64		amount;			/* that may be used */
+	int64		requested;
+} LlmqLimitState;
+
 extern int64 llmq_limit_amount(const LlmqLimit *limit, int64 now);
 extern void llmq_verdict_init(LlmqVerdict *verdict);
 extern void llmq_meter_check(LlmqMeter *meter, LlmqMeterState *copy, const LlmqDemand *demand, int64 now,
 							 LlmqVerdict *verdict);
 extern bool llmq_meter_recall(const LlmqMeter *meter, const LlmqDemand *demand, int64 now, LlmqVerdict *verdict);
 extern bool llmq_meter_is_tight(const LlmqMeter *meter, int64 now);
+extern bool llmq_meter_limit(const LlmqLimit *limit, LlmqMeterState *copy, const LlmqDemand *demand, int64 now,
+							 LlmqLimitState *stand);
 extern bool llmq_limit_advance(const LlmqLimit *limit, LlmqWindow *window, int64 now, uint32 generation);
 extern int	llmq_limit_steps(const LlmqLimit *limit, int64 now);
 extern bool llmq_meter_stale(const LlmqMeter *meter, int64 now);

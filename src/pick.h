@@ -178,12 +178,15 @@ extern void llmq_pick_refuse_expansion(FunctionCallInfo fcinfo, const char *func
 extern Datum llmq_pick_run(FunctionCallInfo fcinfo, LlmqPick *pick);
 
 /* pool.c */
+extern bool llmq_account_offers(const LlmqAccount *account, const LlmqModel *model, const char *owner);
+extern bool llmq_key_serves(const LlmqKey *key, const LlmqModel *model);
 extern LlmqPool *llmq_pool(LlmqCatalog *catalog, LlmqModel *model, const char *owner);
 extern void llmq_tier_rank(LlmqTier *tier);
 
 /* avoid.c */
 extern int64 llmq_trouble_end(const LlmqTrouble *trouble, int64 now);
 extern bool llmq_avoid(LlmqKey *key, LlmqModel *model, int64 now, LlmqAvoid *avoid);
+extern int64 llmq_well_from(LlmqKey *key, LlmqModel *model, int64 now);
 extern bool llmq_probes_claim(LlmqPick *pick, const LlmqAvoid *avoid);
 extern void llmq_probes_give_back(LlmqPick *pick, const LlmqAvoid *avoid, int n);
 

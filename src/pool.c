@@ -11,16 +11,17 @@
 #include "pick.h"
 
 /* May the keys of the account be used for the model, as far as provider and owner go? */
-static bool
-offers(const LlmqAccount *account, const LlmqModel *model, const char *owner)
+bool
+llmq_account_offers(const LlmqAccount *account, const LlmqModel *model, const char *owner)
 {
 	if (account->provider != model->provider)
 		return false;
 	return owner == NULL ? account->org == NULL : account->org != NULL && strcmp(account->org, owner) == 0;
 }
 
-static bool
-serves(const LlmqKey *key, const LlmqModel *model)
+/* May the key be used for the model, as far as it says? */
+bool
+llmq_key_serves(const LlmqKey *key, const LlmqModel *model)
 {
 	if (key->nmodels < 0)
 		return true;
@@ -90,15 +91,15 @@ find_candidates(const LlmqCatalog *catalog, const LlmqModel *model, const char *
 	int			n = 0;
 
 	for (LlmqAccount *account = catalog->first_account; account != NULL; account = account->next)
-		if (offers(account, model, owner))
+		if (llmq_account_offers(account, model, owner))
 			most += account->nkeys;
 	*candidates = palloc0(sizeof(LlmqCandidate) * Max(most, 1));
 	for (LlmqAccount *account = catalog->first_account; account != NULL; account = account->next)
 	{
-		if (!offers(account, model, owner))
+		if (!llmq_account_offers(account, model, owner))
 			continue;
 		for (LlmqKey *key = account->first_key; key != NULL; key = key->next)
-			if (serves(key, model))
+			if (llmq_key_serves(key, model))
 				(*candidates)[n++].key = key;
 	}
 	return n;

@@ -464,6 +464,31 @@ llmq_window_when(const LlmqWindow *window, int64 now, int64 amount, int64 reques
 }
 
 /*
+ * The number of the bucket of a sliding window that an instant belongs to.
+ */
+int64
+llmq_window_bucket(const LlmqWindow *window, int64 at)
+{
+	return bucket_number(at, window->span);
+}
+
+/*
+ * What a sliding window counts that is in this bucket or a newer one: so much
+ * will still count in the bucket 60 later, if nothing else is charged.
+ */
+int64
+llmq_window_held(const LlmqWindow *window, int64 number)
+{
+	int64		held = 0;
+
+	if (number <= window->head - LLMQ_BUCKETS + 1)
+		return window->sum;
+	for (; number <= window->head; number++)
+		held += window->bucket[bucket_place(number)];
+	return held;
+}
+
+/*
  * Add to the sum, and to one of the buckets if the window has any, as much as
  * 64 bits have room for.
  */

@@ -171,6 +171,8 @@ extern bool llmq_window_fits(const LlmqWindow *window, int64 amount, int64 reque
 extern int64 llmq_window_left(const LlmqWindow *window, int64 amount);
 extern int64 llmq_window_when(const LlmqWindow *window, int64 now,
 							  int64 amount, int64 requested);
+extern int64 llmq_window_bucket(const LlmqWindow *window, int64 at);
+extern int64 llmq_window_held(const LlmqWindow *window, int64 number);
 
 /* Changes */
 extern int64 llmq_window_charge(LlmqWindow *window, int64 now, int64 requested);

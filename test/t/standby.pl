@@ -24,6 +24,7 @@ my %shown = (
 	meter_window => 'SELECT scope, subject, model, family, metric, period, used, amount, remaining, refused,
 							would_refuse, mode, quota
 					   FROM llmquota.meter_window ORDER BY quota, subject, model',
+	capacity => q{SELECT model, accounts, keys, requests, tokens, at_once FROM llmquota.capacity WHERE horizon = 'minute' ORDER BY model},
 );
 
 # A test: the standby has replayed everything, found every page as the primary has it, and shows the same.
