@@ -919,6 +919,14 @@ COMMENT ON COLUMN llmquota.repricing.base_before IS 'what llmquota.usage.cost_ba
 COMMENT ON COLUMN llmquota.repricing.base_after IS 'what it comes to now, as far as it is known';
 COMMENT ON COLUMN llmquota.repricing.base_difference IS 'base_after less base_before';
 
+CREATE TABLE llmquota.budget_recount (
+	since timestamptz NOT NULL,
+	until timestamptz NOT NULL
+);
+COMMENT ON TABLE llmquota.budget_recount IS 'spans of the ledger whose costs have changed, until maintenance has counted anew what budgets hold of them';
+COMMENT ON COLUMN llmquota.budget_recount.since IS 'costs of calls picked since then have changed';
+COMMENT ON COLUMN llmquota.budget_recount.until IS '... and before';
+
 --
 -- Tables: refusals. Maintenance writes them from llmquota.refusal_page.
 --

@@ -45,6 +45,7 @@ llmq_bill_make(const LlmqLease *lease, const LlmqSettlement *settlement, const L
 	LlmqCost	cost;
 
 	*bill = llmq_bill_reserved(lease);
+	bill->given &= settlement->outcome != LLMQ_OUTCOME_RELEASED && !is_refused(settlement);
 	if (settlement->outcome == LLMQ_OUTCOME_RELEASED || (!has_money && !extra->cost_given))
 		return;
 	if (!has_figures(settlement, extra))

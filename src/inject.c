@@ -103,10 +103,15 @@ llmq_inject_hang(const char *point)
 void
 llmq_inject_gate(const char *point)
 {
+	int			guc_level;
+
 	if (!llmq_injected(point))
 		return;
+	guc_level = NewGUCNestLevel();
+	(void) set_config_option("lock_timeout", "0", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
 	(void) DirectFunctionCall1(pg_advisory_lock_int8, Int64GetDatum(0));
 	(void) DirectFunctionCall1(pg_advisory_unlock_int8, Int64GetDatum(0));
+	AtEOXact_GUC(false, guc_level);
 }
 
 #endif							/* LLMQ_TESTING */

@@ -50,6 +50,7 @@ static const char *const relation_names[LLMQ_REL_COUNT] = {
 	[LLMQ_REL_USAGE] = "usage",
 	[LLMQ_REL_USAGE_DEFAULT] = "usage_default",
 	[LLMQ_REL_REPRICING] = "repricing",
+	[LLMQ_REL_BUDGET_RECOUNT] = "budget_recount",
 	[LLMQ_REL_ALERT] = "alert",
 };
 

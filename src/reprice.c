@@ -12,6 +12,8 @@
  * began, and has not ended, may have found the one of before: it is waited for, without keeping anybody out. So no row
  * that was priced before a price was committed escapes.
  *
+ * Budgets follow with the next maintenance (recount.c).
+ *
  * What is left alone: the cost that the application has told, which only is converted anew; calls of models that are no
  * longer configured; and rows that no call can have written.
  */
@@ -40,6 +42,7 @@
 #include "ledger.h"
 #include "relation.h"
 #include "reprice.h"
+#include "seed.h"
 
 PG_FUNCTION_INFO_V1(llmquota_reprice);
 
@@ -190,7 +193,9 @@ price_tokens(const Leaf *leaf, TupleTableSlot *row, LlmqCost *cost)
 	if (llmq_catalog_model(catalog, call.model) == NULL)
 		return false;
 	llmq_cost_of(catalog, &call, cost);
-	return true;
+	/* what the provider refused costs nothing, also without a price */
+	return cost->known || settlement.outcome != LLMQ_OUTCOME_ERROR || !settlement.answered ||
+		settlement.input != LLMQ_NO_TOKENS || settlement.output != LLMQ_NO_TOKENS;
 }
 
 /* What was told of a call's cost, and what that is in the base currency. False when it cannot have been told so. */
@@ -488,5 +493,7 @@ llmquota_reprice(PG_FUNCTION_ARGS)
 	wait_for_records(&repricing);
 	visit_all(&repricing);
 	llmq_differences_write(&repricing.differences, repricing.catalog->settings.base_currency, result);
+	/* also when no cost has changed: an exchange rate may be that of a budget only */
+	llmq_recount_request(repricing.since, repricing.until);
 	PG_RETURN_NULL();
 }

@@ -50,6 +50,7 @@ find_seeding(const LlmqCellHeader *cell, HeapTuple tuple, void *argument)
 	if (!seeding || meters->n == METERS_AT_ONCE || (meters->only != 0 && cell->id != meters->only))
 		return;
 	meters->meter[meters->n].id = cell->id;
+	meters->meter[meters->n].as_of = 0;
 	llmq_cell_key(tuple, LLMQ_LIVE_METER, &meters->meter[meters->n].key);
 	meters->meter[meters->n].state = MemoryContextAlloc(meters->context, cell->length);
 	memcpy(meters->meter[meters->n].state, state, cell->length);
@@ -160,7 +161,7 @@ static int64
 seed_meters(SeedMeters *meters, const LlmqMaintenance *maintenance)
 {
 	LlmqOpenLeases leases;
-	LlmqSeedPass pass;
+	LlmqSeedPass pass = {.before = NULL};
 	int64		done = 0;
 
 	llmq_open_leases_find(meters->live, &leases);
@@ -199,9 +200,11 @@ llmq_seed_meters(const LlmqMaintenance *maintenance, int32 only)
 	return done;
 }
 
-/* The step of maintenance. */
+/* The step of maintenance. Windows that are to be counted anew come after those that have never been. */
 int64
 llmq_seed_step(const LlmqMaintenance *maintenance)
 {
-	return llmq_seed_meters(maintenance, 0);
+	int64		completed = llmq_seed_meters(maintenance, 0);
+
+	return completed + llmq_recount(maintenance);
 }

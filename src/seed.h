@@ -55,9 +55,17 @@ typedef struct LlmqSeedMeter
 	int32		id;
 	LlmqCellKey key;
 	LlmqMeterState *state;		/* a copy */
+	TimestampTz as_of;			/* what ended since counts as it was reserved; 0: whenever it ended */
 	int			nwindows;
 	LlmqSeedWindow *window;
 } LlmqSeedMeter;
+
+/* recount.c */
+extern void llmq_recount_request(TimestampTz since, TimestampTz until);
+extern int64 llmq_recount(const LlmqMaintenance *maintenance);
+
+/* recount_lease.c */
+extern void llmq_recount_leases(LlmqLive *live, TimestampTz since, TimestampTz until);
 
 /* rebuild.c */
 extern void llmq_meter_restart_windows(LlmqLive *live, int32 meter);
@@ -73,6 +81,7 @@ extern bool llmq_leases_adopt(LlmqLive *live, const LlmqSeedMeter *meter, const 
 /* seed_sum.c */
 typedef struct LlmqSeedPass
 {
+	const LlmqOpenLeases *before;	/* leases that were in flight before meters were noted; NULL: they were not */
 	LlmqLedgerNames names;
 	LlmqLedgerScan scan;
 } LlmqSeedPass;

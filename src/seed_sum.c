@@ -36,6 +36,7 @@ typedef struct OpenEntry
 {
 	uint64		secret;
 	pg_uuid_t	lease;
+	const LlmqLease *seen;		/* as it was in flight */
 	char		status;
 } OpenEntry;
 
@@ -58,6 +59,7 @@ typedef struct SeedCount
 	HTAB	   *trees;			/* TreeEntry: which of those count an org */
 	bool		scope_wanted[LLMQ_SCOPE_COUNT];
 	open_hash  *open;			/* leases that are not taken from the ledger */
+	open_hash  *before;			/* leases that were in flight before meters were noted */
 	HTAB	   *ids;			/* IdEntry: names that they have */
 } SeedCount;
 
@@ -90,11 +92,82 @@ named_of(LlmqScope scope)
 	return named[scope];
 }
 
+/* A call that is to be added up. */
+typedef struct SeedCall
+{
+	const LlmqUsageRow *row;
+	const LlmqLease *lease;		/* as it is, or was in flight; NULL: only the ledger knows it */
+	bool		is_open;		/* the ledger may not have it */
+} SeedCall;
+
+/* How it is counted in one window. */
+typedef struct SeedLook
+{
+	const SeedCall *call;
+	TimestampTz as_of;			/* what has ended since is counted as it was reserved; 0: as it is */
+	bool		is_live;		/* the window counts it by itself: for what its slot says */
+} SeedLook;
+
+/* What had been reserved for a row of the ledger, by the price that is valid for it. */
+static void
+cost_reserved(const LlmqUsageRow *row, LlmqCost *cost)
+{
+	const LlmqCatalog *catalog = llmq_catalog();
+	const LlmqLedgerName *name = row->name[LLMQ_NAMED_MODEL];
+	const LlmqModel *model = name == NULL ? NULL : llmq_catalog_model(catalog, name->text);
+	LlmqUse		use = {.input = Max(row->reserved_input, 0),.output = Max(row->reserved_output, 0)};
+
+	memset(cost, 0, sizeof(LlmqCost));
+	if (model != NULL)
+		(void) llmq_cost_reserve(catalog, model, &use, row->picked_at, cost);
+}
+
+/* What a lease cost in a window's currency when it was still in flight. */
+static int64
+reserved_in(const LlmqSeedWindow *window, const SeedLook *look)
+{
+	LlmqCurrency currency = llmq_currency_of_window(window->quota);
+	const LlmqLease *lease = look->call->lease;
+	LlmqCost	cost;
+
+	if (look->is_live)
+	{
+		LlmqUse		use = llmq_use_reserved(lease);
+
+		return llmq_costs_in(&use.costs, currency);
+	}
+	if (lease != NULL)
+	{
+		LlmqLease	granted = *lease;
+
+		granted.slot.state = LLMQ_SLOT_GRANTED;
+		llmq_bill_open(&granted, &cost);
+	}
+	else
+		cost_reserved(look->call->row, &cost);
+	return llmq_cost_in(llmq_catalog(), &cost, look->call->row->picked_at, currency);
+}
+
+/* What a lease costs in a window's currency. */
+static int64
+cost_in(const LlmqSeedWindow *window, const SeedLook *look)
+{
+	LlmqCurrency currency = llmq_currency_of_window(window->quota);
+	const LlmqUsageRow *row = look->call->row;
+
+	if (look->as_of != 0 && row->recorded_at >= look->as_of)
+		return reserved_in(window, look);
+	if (look->is_live && look->call->is_open)
+		return llmq_costs_in(&row->use.costs, currency);
+	return llmq_cost_in(llmq_catalog(), &row->cost, row->picked_at, currency);
+}
+
 /* Adds up what a lease has used in one window, if it was picked in it before it began. */
 static void
-count_in_window(LlmqSeedWindow *window, const LlmqUsageRow *row)
+count_in_window(LlmqSeedWindow *window, const SeedLook *look)
 {
 	LlmqSeedSums *sums = &window->sums;
+	const LlmqUsageRow *row = look->call->row;
 	TimestampTz picked_at = row->picked_at;
 	int64		counted;
 
@@ -110,7 +183,7 @@ count_in_window(LlmqSeedWindow *window, const LlmqUsageRow *row)
 	if (window->bucket < 0 || window->bucket >= LLMQ_BUCKETS)
 		return;
 	if (window->metric == LLMQ_METRIC_COST)
-		counted = llmq_cost_in(llmq_catalog(), &row->cost, picked_at, llmq_currency_of_window(window->quota));
+		counted = cost_in(window, look);
 	else
 		counted = llmq_use_counted(&row->use, window->metric, window->flags, window->quota);
 	if (pg_add_s64_overflow(sums->bucket[window->bucket], counted, &sums->bucket[window->bucket]))
@@ -130,22 +203,25 @@ counts_model(const SeedTarget *target, const LlmqLedgerName *model)
 
 /* Adds up one lease for one meter, but for windows that have counted it, as its slot says if it is still there. */
 static void
-count_in_meter(const SeedTarget *target, const LlmqUsageRow *row, const LlmqLease *open)
+count_in_meter(const SeedTarget *target, const SeedCall *call)
 {
 	const LlmqSeedMeter *meter = target->meter;
-	const LlmqSlot *slot = open == NULL ? NULL : &open->slot;
-	uint32		generation = slot == NULL ? 0 : llmq_slot_generation(slot, meter->id);
+	TimestampTz picked_at = call->row->picked_at;
+	uint32		generation = call->lease == NULL ? 0 : llmq_slot_generation(&call->lease->slot, meter->id);
 
 	for (int i = 0; i < meter->nwindows; i++)
 	{
 		LlmqSeedWindow *window = &meter->window[i];
+		SeedLook	look = {
+			.call = call,.as_of = meter->as_of,.is_live = call->lease != NULL && generation >= window->window->since
+		};
 
-		if (slot != NULL && generation >= window->window->since)
+		if (look.is_live && look.as_of == 0)
 			continue;
-		if (open != NULL && row->picked_at >= window->from && row->picked_at < window->to)
-			window->sums.loose |= slot->state == LLMQ_SLOT_SETTLED ||
-				(window->metric == LLMQ_METRIC_COST && open->money.told);
-		count_in_window(window, row);
+		if (call->is_open && !look.is_live && picked_at >= window->from && picked_at < window->to)
+			window->sums.loose |= call->lease->slot.state == LLMQ_SLOT_SETTLED ||
+				(window->metric == LLMQ_METRIC_COST && call->lease->money.told);
+		count_in_window(window, &look);
 	}
 }
 
@@ -177,19 +253,22 @@ counts_org(const SeedCount *count, const SeedTarget *target, const LlmqLedgerNam
 
 /* Adds up one lease for the orgs above that of the call, and itself. */
 static void
-count_in_trees(const SeedCount *count, const LlmqUsageRow *row, const LlmqLease *open)
+count_in_trees(const SeedCount *count, const SeedCall *call)
 {
+	const LlmqUsageRow *row = call->row;
 	const LlmqLedgerName *org = row->name[LLMQ_NAMED_ORG];
 
 	for (const SeedTarget *target = count->parents; org != NULL && target != NULL; target = target->next)
 		if (counts_model(target, row->name[LLMQ_NAMED_MODEL]) && counts_org(count, target, org))
-			count_in_meter(target, row, open);
+			count_in_meter(target, call);
 }
 
 static void
-count_lease(const SeedCount *count, const LlmqUsageRow *row, const LlmqLease *open)
+count_call(const SeedCount *count, const SeedCall *call)
 {
-	count_in_trees(count, row, open);
+	const LlmqUsageRow *row = call->row;
+
+	count_in_trees(count, call);
 	for (int scope = 0; scope < LLMQ_SCOPE_COUNT; scope++)
 	{
 		const SeedTarget *target = count->global;
@@ -200,8 +279,20 @@ count_lease(const SeedCount *count, const LlmqUsageRow *row, const LlmqLease *op
 			target = row->name[named_of(scope)] == NULL ? NULL : row->name[named_of(scope)]->object;
 		for (; target != NULL; target = target->next)
 			if (counts_model(target, row->name[LLMQ_NAMED_MODEL]))
-				count_in_meter(target, row, open);
+				count_in_meter(target, call);
 	}
+}
+
+/* A lease among others; NULL: it is none of them. */
+static const OpenEntry *
+find_lease(open_hash *leases, const pg_uuid_t *lease)
+{
+	const OpenEntry *entry = NULL;
+	LlmqLeaseId id;
+
+	if (leases->members > 0 && llmq_lease_parse(lease, &id))
+		entry = open_lookup(leases, id.secret);
+	return entry != NULL && memcmp(&entry->lease, lease, UUID_LEN) == 0 ? entry : NULL;
 }
 
 /* Adds up a row of the ledger. */
@@ -209,16 +300,15 @@ static void
 count_row(const LlmqUsageRow *row, void *context)
 {
 	const SeedCount *count = context;
-	LlmqLeaseId id;
+	const OpenEntry *before;
+	SeedCall	call = {.row = row};
 
-	if (count->open->members > 0 && llmq_lease_parse(&row->lease, &id))
-	{
-		const OpenEntry *entry = open_lookup(count->open, id.secret);
-
-		if (entry != NULL && memcmp(&entry->lease, &row->lease, UUID_LEN) == 0)
-			return;
-	}
-	count_lease(count, row, NULL);
+	if (find_lease(count->open, &row->lease) != NULL)
+		return;
+	before = find_lease(count->before, &row->lease);
+	if (before != NULL)
+		call.lease = before->seen;
+	count_call(count, &call);
 }
 
 /* What an id of live state stands for, as a name of the ledger; NULL when it is not wanted. */
@@ -245,7 +335,10 @@ static void
 count_open(SeedCount *count, LlmqLedgerNames *names, const LlmqOpenLease *lease, bool with_cost)
 {
 	const LlmqSlot *slot = &lease->lease.slot;
-	LlmqUsageRow row = {.picked_at = slot->granted_at};
+	LlmqUsageRow row = {
+		.picked_at = slot->granted_at,.recorded_at = slot->state == LLMQ_SLOT_SETTLED ? slot->settled_at : 0
+	};
+	SeedCall	call = {.row = &row,.lease = &lease->lease,.is_open = true};
 	bool		found;
 
 	row.name[LLMQ_NAMED_PROVIDER] = name_of_id(count, names, LLMQ_NAMED_PROVIDER, slot->provider);
@@ -258,7 +351,7 @@ count_open(SeedCount *count, LlmqLedgerNames *names, const LlmqOpenLease *lease,
 		llmq_bill_open(&lease->lease, &row.cost);
 	llmq_lease_uuid(&lease->id, &row.lease);
 	open_insert(count->open, lease->id.secret, &found)->lease = row.lease;
-	count_lease(count, &row, &lease->lease);
+	count_call(count, &call);
 }
 
 /* The models that a meter counts: the one it is for, or those of its family. */
@@ -291,6 +384,12 @@ add_meter(SeedCount *count, LlmqLedgerNames *names, LlmqSeedMeter *meter)
 	LlmqScope	scope;
 
 	target->meter = meter;
+	if (meter->as_of != 0)
+	{
+		/* what was reserved goes by the price of the model */
+		names->wanted[LLMQ_NAMED_MODEL] = true;
+		names->all = true;
+	}
 	add_models(names, target, meter->key.part);
 	if (!llmq_scope_of(meter->key.kind, &scope))
 		return;
@@ -365,6 +464,25 @@ add_windows(LlmqLedgerScan *scan, LlmqSeedMeter *meter, TimestampTz now)
 	}
 }
 
+/* Makes leases findable that were in flight before. */
+static open_hash *
+find_before(const LlmqOpenLeases *before)
+{
+	int			n = before == NULL ? 0 : before->n;
+	open_hash  *leases = open_create(CurrentMemoryContext, n + 16, NULL);
+
+	for (int i = 0; i < n; i++)
+	{
+		const LlmqOpenLease *lease = &before->lease[i];
+		bool		found;
+		OpenEntry  *entry = open_insert(leases, lease->id.secret, &found);
+
+		llmq_lease_uuid(&lease->id, &entry->lease);
+		entry->seen = &lease->lease;
+	}
+	return leases;
+}
+
 /* Begins to add up, in the current memory context: with the leases, which were found before. To be ended. */
 void
 llmq_seed_pass_begin(LlmqSeedPass *pass, LlmqSeedMeter *meters, int n, const LlmqOpenLeases *leases)
@@ -387,9 +505,11 @@ llmq_seed_pass_begin(LlmqSeedPass *pass, LlmqSeedMeter *meters, int n, const Llm
 	for (int i = 0; i < n; i++)
 	{
 		add_windows(&pass->scan, &meters[i], now);
+		pass->scan.whole |= meters[i].as_of != 0;
 		if (meters[i].nwindows > 0)
 			add_meter(count, &pass->names, &meters[i]);
 	}
+	count->before = find_before(pass->before);
 	for (int i = 0; i < leases->n; i++)
 		count_open(count, &pass->names, &leases->lease[i], pass->scan.with_cost);
 	pass->scan.snapshot = GetActiveSnapshot();

@@ -104,7 +104,9 @@ costs_of(const LlmqSlotMoney *money, const int64 *amounts)
 LlmqBill
 llmq_bill_reserved(const LlmqLease *lease)
 {
-	return (LlmqBill) {.known = lease->money.priced,.costs = costs_of(&lease->money, lease->money.reserved)};
+	return (LlmqBill) {
+		.known = lease->money.priced,.given = lease->money.told,.costs = costs_of(&lease->money, lease->money.reserved)
+	};
 }
 
 /* What a settled lease was charged. */

@@ -604,6 +604,44 @@ llmq_window_add_earlier(LlmqWindow *window, int64 at, int64 used)
 	return add_to_bucket(window, number, used);
 }
 
+/* What a window holds in the bucket of that number; 0 when it has none. */
+static int64
+held_in(const LlmqWindow *window, int64 number)
+{
+	if (window->kind != LLMQ_WINDOW_SLIDING)
+		return window->sum;
+	if (number > window->head || window->head - number >= LLMQ_BUCKETS)
+		return 0;
+	return window->bucket[bucket_place(number)];
+}
+
+/*
+ * Put what it ought to have held at a moment in the place of what it held
+ * then; what has happened since stays.  The window has been counted right by
+ * now: sums are by buckets, from number `first` on, or one for a period.
+ * False, and nothing is changed, when nobody knows any more which buckets
+ * those are.
+ */
+bool
+llmq_window_recount(LlmqWindow *window, const LlmqWindow *then, int64 first, const int64 *sums)
+{
+	bool		sliding = window->kind == LLMQ_WINDOW_SLIDING;
+
+	if (window->rebased != then->rebased)
+		return false;
+	if (!sliding && window->head != then->head)
+		return true;			/* that period is over */
+	for (int i = 0; i < (sliding ? LLMQ_BUCKETS : 1); i++)
+	{
+		int64		number = sliding ? first + i : window->head;
+
+		if (sliding && (number > window->head || window->head - number >= LLMQ_BUCKETS))
+			continue;
+		(void) add_to_bucket(window, number, Max(sums[i] - held_in(then, number), -held_in(window, number)));
+	}
+	return true;
+}
+
 /*
  * Count refusals, or what would have been refusals if the window only observes.
  */

@@ -179,6 +179,8 @@ extern int64 llmq_window_charge(LlmqWindow *window, int64 now, int64 requested);
 extern int64 llmq_window_correct(LlmqWindow *window, int64 picked_at,
 								 uint32 pick_generation, int64 delta);
 extern int64 llmq_window_add_earlier(LlmqWindow *window, int64 at, int64 used);
+extern bool llmq_window_recount(LlmqWindow *window, const LlmqWindow *then,
+								int64 first, const int64 *sums);
 extern void llmq_window_loosen(LlmqWindow *window);
 extern void llmq_window_refuse(LlmqWindow *window, bool enforced, int64 times);
 

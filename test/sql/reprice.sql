@@ -47,8 +47,10 @@ SELECT recorded('12 model gone', 'gone', 1000000, 0);
 SELECT recorded('13 right', 'right', 1000000, 1000000);
 SELECT llmquota_release(lease) FROM llmquota_pick('m', '14 released', 1000, 500);
 SELECT lease FROM llmquota_pick('m', '15 expired', 1000, 500, ttl_ms => 1) \gset
+SELECT lease AS refused FROM llmquota_pick('plain', '16 refused late, no price', 1000, 500, ttl_ms => 1) \gset
 SELECT pg_sleep(0.01);
 SELECT expired FROM llmquota_maintain();
+SELECT status FROM llmquota_record(:'refused', http_status => 400);
 TABLE ledger;
 
 -- nothing was wrong
@@ -168,6 +170,42 @@ RESET ROLE;
 SELECT llmquota_revoke('reprice_admin', 'admin'), llmquota_revoke('reprice_reader', 'analyst');
 DROP OWNED BY reprice_admin, reprice_reader;
 DROP ROLE reprice_admin, reprice_reader;
+
+-- budgets follow with the next maintenance: in each currency, for totals, days and the last hour; what was reserved for calls
+-- in flight stays, and what a pick said that a call costs at most is no price. Records that come late find what is counted
+INSERT INTO llmquota.model (model, provider) VALUES ('spent', 'p');
+INSERT INTO llmquota.price (model, input, output) VALUES ('spent', 1, 0);
+INSERT INTO llmquota.budget (scope, subject, amount, currency, calendar, per, carry_debt) VALUES ('org', 'spender', 1000, 'USD', 'total', NULL, false),
+	('key', 'k', 30000, 'THB', 'total', NULL, false), ('org', 'spender', 1000, 'USD', NULL, '1 hour', false), ('org', 'spender', 1000, 'USD', 'year', NULL, true);
+SELECT work_left FROM llmquota_maintain();
+CREATE VIEW spent AS SELECT scope, currency, period, round(used / 1000000000.0, 9) AS used FROM llmquota_meter_rows() WHERE metric = 'cost' ORDER BY 1, 2, 3;
+CREATE TABLE flight AS SELECT n.name, p.lease FROM unnest('{done,silent,told,flies,late,expires}'::text[]) n (name),
+	llmquota_pick('spent', 'spender', 2000000 + length(n.name) * 0, 0, ttl_ms => CASE WHEN n.name IN ('late', 'expires') THEN 1 ELSE 60000 END, max_cost => CASE n.name WHEN 'told' THEN 5 END) p;
+CREATE FUNCTION ends(which text, input bigint) RETURNS numeric LANGUAGE sql AS 'SELECT r.cost FROM flight f, llmquota_record(f.lease, input) r WHERE f.name = which';
+SELECT ends('done', 1000000), ends('silent', NULL), ends('told', NULL), pg_sleep(0.01);
+SELECT expired FROM llmquota_maintain();
+-- 1 + 2 + 5, 2 in flight, 2 + 2 expired; all that the key was used for before
+TABLE spent;
+SELECT * FROM llmquota_reprice('-infinity');
+UPDATE llmquota.price SET input = 3 WHERE model = 'spent';
+SELECT calls, cost_before, cost_after FROM llmquota_reprice('-infinity');
+TABLE spent;
+SELECT windows_completed FROM llmquota_maintain();
+-- 3 + 6 + 5, 2 in flight, 6 + 6 expired
+TABLE spent;
+SELECT (SELECT used FROM spent WHERE scope = 'key') - round(2 / 0.031, 9) AS thb, sum(round(cost / CASE currency WHEN 'USD' THEN 0.031 ELSE 1 END, 9)) AS ledger FROM llmquota.usage WHERE key = 'k';
+SELECT * FROM llmquota_verify();
+-- late, 3 for 6; and for the 2 that were in flight 9
+SELECT ends('late', 1000000), ends('flies', 3000000);
+SELECT used FROM spent WHERE period = 'total';
+SELECT * FROM llmquota_verify();
+-- a rate is of a budget only: no cost changes, the budget does
+UPDATE llmquota.exchange_rate SET rate = 0.05 WHERE currency = 'THB';
+SELECT count(*) FROM llmquota_reprice('-infinity') WHERE currency_after = 'USD';
+SELECT windows_completed > 0 AS counted FROM llmquota_maintain();
+SELECT (SELECT used FROM spent WHERE scope = 'key') AS thb, sum(round(cost / CASE currency WHEN 'USD' THEN 0.05 ELSE 1 END, 9)) AS ledger FROM llmquota.usage WHERE key = 'k';
+SELECT windows_completed FROM llmquota_maintain();
+SELECT * FROM llmquota_verify();
 
 -- forgotten orgs are forgotten here, too; rows go when the ledger's would have gone
 SELECT count(*) > 0 AS known FROM llmquota.repricing WHERE org = '07 baht';

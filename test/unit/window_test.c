@@ -24,7 +24,7 @@ enum
 {
 	EDGES, CLOSED, UTILISED, STILL, FORWARD, SLIGHTLY_BACK, FAR_BACK, BACK_LATE, VOIDED, SMALL_REFUND, OWN_BUCKET,
 	DEBT, SINCE, CALENDAR, CALENDAR_BACK, SETTLER, CONCURRENCY, WHEN, ZERO, LEFT, OVERFLOWING, END_OF_TIME, SHAPES,
-	STALE, SPAN, BARE, REFUSALS, EARLIER, EARLIER_MOVED, LOOSE, LOOSE_CALENDAR, UNITS, TOTAL, TOTAL_LATER, TOTAL_START, PROMISES
+	STALE, SPAN, BARE, REFUSALS, EARLIER, EARLIER_MOVED, RECOUNT, LOOSE, LOOSE_CALENDAR, UNITS, TOTAL, TOTAL_LATER, TOTAL_START, PROMISES
 };
 
 static Promise promises[PROMISES] = {
@@ -57,6 +57,7 @@ static Promise promises[PROMISES] = {
 	[REFUSALS] = {"refusals and would-be refusals are counted apart, up to 2^63 - 1"},
 	[EARLIER] = {"what was used earlier goes to the bucket or period of its time, and nowhere when that is gone"},
 	[EARLIER_MOVED] = {"where the ring has moved since, it counts as used now"},
+	[RECOUNT] = {"what is counted anew takes the place of what was held then, bucket by bucket, and what came since stays"},
 	[LOOSE] = {"a sliding window is loose until all that it held then has left, and after a move as long as before it"},
 	[LOOSE_CALENDAR] = {"a calendar window is loose from a clock before its period to the end of the period"},
 	[UNITS] = {"a calendar's unit and fiscal month are one byte, which without such a month is the unit alone"},
@@ -686,6 +687,48 @@ test_earlier_moved(void)
 	CHECK(&promises[EARLIER_MOVED], window.bucket[window.head % LLMQ_BUCKETS] == 5, INT64_FORMAT, window.head);
 }
 
+static void
+test_recount(void)
+{
+	LlmqWindow	window = new_window(&sixty_seconds, 100 * SECOND);
+	LlmqWindow	day = new_window(&daily, 100 * DAY + HOUR);
+	int64		sums[LLMQ_BUCKETS] = {0};
+	LlmqWindow	then;
+
+	(void) llmq_window_charge(&window, 100 * SECOND, 7);
+	(void) llmq_window_advance(&window, &sixty_seconds, 110 * SECOND, 1);
+	(void) llmq_window_charge(&window, 110 * SECOND, 5);
+	then = window;
+	(void) llmq_window_charge(&window, 110 * SECOND, 2);
+	(void) llmq_window_correct(&window, 100 * SECOND, 1, -3);
+	(void) llmq_window_advance(&window, &sixty_seconds, 120 * SECOND, 1);
+	(void) llmq_window_charge(&window, 120 * SECOND, 1);
+	/* of 7 and 5, it ought to have been 20 and 11: 4 and 7 have become 17 and 13 */
+	sums[100 - 50] = 20;
+	sums[110 - 50] = 11;
+	CHECK(&promises[RECOUNT], llmq_window_recount(&window, &then, 50, sums), "not done");
+	CHECK(&promises[RECOUNT], window.sum == 17 + 13 + 1, INT64_FORMAT, window.sum);
+	(void) llmq_window_advance(&window, &sixty_seconds, 161 * SECOND, 1);
+	CHECK(&promises[RECOUNT], window.sum == 13 + 1, INT64_FORMAT, window.sum);
+	/* again, as of before: what has left is nowhere, and what was held is replaced by what it is already */
+	sums[110 - 50] = 5;
+	CHECK(&promises[RECOUNT], llmq_window_recount(&window, &then, 50, sums) && window.sum == 13 + 1, INT64_FORMAT, window.sum);
+	/* never less than nothing */
+	sums[110 - 50] = -100;
+	CHECK(&promises[RECOUNT], llmq_window_recount(&window, &then, 50, sums) && window.sum == 1, INT64_FORMAT, window.sum);
+	/* a ring that has moved back */
+	then.rebased--;
+	CHECK(&promises[RECOUNT], !llmq_window_recount(&window, &then, 50, sums) && window.sum == 1, INT64_FORMAT, window.sum);
+
+	(void) llmq_window_charge(&day, 100 * DAY + HOUR, 10);
+	then = day;
+	(void) llmq_window_charge(&day, 100 * DAY + HOUR, 1);
+	sums[0] = 4;
+	CHECK(&promises[RECOUNT], llmq_window_recount(&day, &then, 0, sums) && day.sum == 5, INT64_FORMAT, day.sum);
+	then.head -= DAY;
+	CHECK(&promises[RECOUNT], llmq_window_recount(&day, &then, 0, sums) && day.sum == 5, INT64_FORMAT, day.sum);
+}
+
 static bool
 is_loose(LlmqWindow *window, const LlmqWindowShape *shape, int64 now)
 {
@@ -754,6 +797,7 @@ main(void)
 	test_refusals();
 	test_earlier();
 	test_earlier_moved();
+	test_recount();
 	test_loose();
 	test_loose_calendar();
 	test_units();
