@@ -8,6 +8,7 @@ the least sum each call fitted that was granted; the server must show a sum betw
 
 Run as a program, it shows that it notices what it is to notice.
 """
+import heapq
 from collections import Counter, defaultdict, deque
 from dataclasses import dataclass, field
 
@@ -96,16 +97,34 @@ class Window:
         self.budget, self.subject = budget, subject
         self.sum = [0, 0]
         self.excess = 0  # of what was settled since something was last granted
-        self.entries = deque()  # of a sliding window: [at, amount, lease]
-        self.of_lease = {}
+        self.entries = []  # of a sliding window, a heap: [at, number, amount, lease]
+        self.of_lease = defaultdict(list)  # its entries: what was reserved, what it exceeded that by
+        self.number = 0
         self.recent = deque([(0, 0)], REMEMBERED)  # (when, the most) of a calendar
         self.looks = []
 
     def advance(self, at):
         while self.entries and self.entries[0][0] < at - self.budget.length:
-            _, amount, lease = self.entries.popleft()
-            self.sum[0] -= amount
-            self.of_lease.pop(lease, None)
+            entry = heapq.heappop(self.entries)
+            self.sum[0] -= entry[2]
+            self.of_lease[entry[3]].remove(entry)
+            if not self.of_lease[entry[3]]:
+                del self.of_lease[entry[3]]
+
+    def enter(self, at, charge, lease):
+        self.number += 1
+        entry = [at, self.number, charge, lease]
+        heapq.heappush(self.entries, entry)
+        self.of_lease[lease].append(entry)
+
+    def take_back(self, lease, amount):
+        """What of it still counts, the last first: when the server has taken it back elsewhere it counts no less."""
+        taken = 0
+        for entry in reversed(self.of_lease.get(lease, [])):
+            part = min(amount - taken, entry[2])
+            entry[2] -= part
+            taken += part
+        return taken
 
     def admits(self, charge):
         budget = self.budget
@@ -126,18 +145,17 @@ class Window:
         if charge:
             self.excess = 0
         if self.budget.length:
-            self.of_lease[lease] = entry = [at, charge, lease]
-            self.entries.append(entry)
+            self.enter(at, charge, lease)
 
     def change(self, at, bound, lease, charge):
         """False when the budget is overdrawn by more than calls in flight have come to cost."""
-        if self.budget.length and (bound == 1 or (charge < 0 and lease not in self.of_lease)):
+        if self.budget.length and bound == 1:
             return True
-        self.add(at, bound, charge)
         if self.budget.length and charge < 0:
-            self.of_lease[lease][1] += charge
+            charge = -self.take_back(lease, -charge)
         elif self.budget.length:
-            self.entries.append([at, charge, None])
+            self.enter(at, charge, lease)
+        self.add(at, bound, charge)
         if bound == 0 and charge > 0:
             self.excess += charge
         return not self.budget.refuses or self.sum[0] <= self.budget.amount + self.excess

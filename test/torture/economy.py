@@ -63,9 +63,9 @@ class Economy:
         yield budget(1, 'org', 'THB', '4', free_when_spent=True,
                      steps=((Fraction(4, 5), 'org-small'), (Fraction(19, 20), 'org-free')))
         yield budget(2, 'org', 'USD', '0.5', refuses=False)  # only observes
-        yield budget(4, 'key', 'THB', '9', length=4_000_000)
-        yield budget(5, 'account', 'USD', '0.5', length=3_000_000)
-        yield budget(6, 'global', 'EUR', '1.5', length=3_000_000, free_when_spent=True,
+        yield budget(4, 'key', 'THB', '3', length=5_000_000)
+        yield budget(5, 'account', 'USD', '0.2', length=5_000_000)
+        yield budget(6, 'global', 'EUR', '0.8', length=4_000_000, free_when_spent=True,
                      steps=((Fraction(1, 2), 'global-small'),))
         # of all models: a pick may have to charge so many meters of the scope parent, and no more
         for generation in range(self.generations):
