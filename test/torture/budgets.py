@@ -116,7 +116,7 @@ class Load:
         self.maintenance.start()
 
     def ended(self):
-        return any(not process.is_alive() for process, _ in self.clients)
+        return any(not process.is_alive() or ours.poll() for process, ours in self.clients)
 
     def finish(self):
         """Waits for the clients to end; what each of them knows."""
