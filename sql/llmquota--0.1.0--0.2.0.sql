@@ -135,11 +135,237 @@ ALTER TYPE llmquota.pick_result ADD ATTRIBUTE timeout_ms int;
 ALTER TYPE llmquota.record_result ADD ATTRIBUTE advice text, ADD ATTRIBUTE retry_after_ms int,
 	ADD ATTRIBUTE cost numeric, ADD ATTRIBUTE currency text;
 
+ALTER TYPE llmquota.pick_result ADD ATTRIBUTE downgraded boolean;
+ALTER TABLE llmquota.model
+	ADD COLUMN downgrade_to text,
+	ADD CONSTRAINT model_downgrade_to_fkey FOREIGN KEY (downgrade_to) REFERENCES llmquota.model ON UPDATE CASCADE,
+	ADD CONSTRAINT model_downgrade_to_other CHECK (downgrade_to OPERATOR(pg_catalog.<>) model);
+ALTER TABLE llmquota.org
+	ADD COLUMN parent text,
+	ADD COLUMN timezone text NOT NULL DEFAULT 'UTC',
+	ADD COLUMN markup numeric NOT NULL DEFAULT 0,
+	ADD CONSTRAINT org_parent_fkey FOREIGN KEY (parent) REFERENCES llmquota.org ON UPDATE CASCADE,
+	ADD CONSTRAINT org_parent_other CHECK (parent OPERATOR(pg_catalog.<>) org),
+	ADD CONSTRAINT org_markup_valid CHECK (markup OPERATOR(pg_catalog.>=) -1 AND markup OPERATOR(pg_catalog.<=) 1000
+		AND markup OPERATOR(pg_catalog.=) pg_catalog.round(markup, 9));
+ALTER TABLE llmquota.usage
+	ADD COLUMN downgraded boolean,
+	ADD COLUMN budget bigint,
+	ADD COLUMN requested_model text,
+	ADD COLUMN cost_given boolean;
+-- what depends on a function whose columns change; it comes again below
+DROP FUNCTION @extschema@.llmquota_metrics;
+DROP VIEW llmquota.meter_window;
+DROP FUNCTION @extschema@.llmquota_meter_rows;
+
+CREATE TYPE llmquota.statement_result AS (
+	line text,
+	org text,
+	day date,
+	model text,
+	currency text,
+	calls bigint,
+	input_tokens bigint,
+	cached_tokens bigint,
+	output_tokens bigint,
+	cost numeric,
+	markup numeric,
+	amount numeric,
+	amount_due numeric
+);
+CREATE TYPE llmquota.reconcile_result AS (
+	status text,
+	day date,
+	provider_model text,
+	model text,
+	account text,
+	key text,
+	requests_here numeric,
+	requests_there numeric,
+	requests_difference numeric,
+	input_tokens_here numeric,
+	input_tokens_there numeric,
+	input_tokens_difference numeric,
+	output_tokens_here numeric,
+	output_tokens_there numeric,
+	output_tokens_difference numeric,
+	currency text,
+	cost_here numeric,
+	cost_there numeric,
+	cost_difference numeric,
+	expired bigint,
+	unpriced bigint
+);
+CREATE TYPE llmquota.capacity_result AS (
+	accounts text,
+	horizon text,
+	keys int,
+	requests numeric,
+	input_tokens numeric,
+	output_tokens numeric,
+	tokens numeric,
+	at_once numeric,
+	in_flight numeric,
+	request_input_tokens int,
+	request_output_tokens int
+);
+-- which orgs belong to one
+CREATE INDEX org_parent ON llmquota.org (parent) WHERE parent IS NOT NULL;
+CREATE TABLE llmquota.budget (
+	id bigint GENERATED ALWAYS AS IDENTITY,
+	scope text NOT NULL DEFAULT 'org',
+	subject text NOT NULL,
+	model text,
+	family text,
+	amount numeric,
+	currency text NOT NULL,
+	calendar text DEFAULT 'day',
+	per interval,
+	timezone text,
+	fiscal_month int NOT NULL DEFAULT 1,
+	starts_at timestamptz NOT NULL DEFAULT '-infinity',
+	downgrade_at numeric DEFAULT 0.8,
+	downgrade_to text,
+	hard_stop boolean NOT NULL DEFAULT true,
+	free_when_spent boolean NOT NULL DEFAULT false,
+	carry_debt boolean NOT NULL DEFAULT false,
+	carry_unspent boolean NOT NULL DEFAULT false,
+	alert_at numeric[] NOT NULL DEFAULT '{0.8,0.95}',
+	mode text NOT NULL DEFAULT 'enforce',
+	rollout numeric NOT NULL DEFAULT 1,
+	CONSTRAINT budget_pkey PRIMARY KEY (id),
+	CONSTRAINT budget_unique UNIQUE NULLS NOT DISTINCT (scope, subject, model, family, currency, per, calendar, timezone, fiscal_month),
+	CONSTRAINT budget_downgrade_to_fkey FOREIGN KEY (downgrade_to) REFERENCES llmquota.model ON UPDATE CASCADE,
+	CONSTRAINT budget_id_valid CHECK (id OPERATOR(pg_catalog.<) 281474976710656),
+	CONSTRAINT budget_scope_valid CHECK (scope OPERATOR(pg_catalog.=) ANY ('{global,provider,account,key,org,parent}')),
+	CONSTRAINT budget_subject_valid CHECK (pg_catalog.octet_length(subject) OPERATOR(pg_catalog.<=) 128
+		AND CASE WHEN scope OPERATOR(pg_catalog.=) 'global' THEN subject OPERATOR(pg_catalog.=) ''
+				 ELSE subject OPERATOR(pg_catalog.<>) '' OR scope OPERATOR(pg_catalog.=) ANY ('{org,parent}') END),
+	CONSTRAINT budget_model_valid CHECK (model OPERATOR(pg_catalog.<>) '' AND pg_catalog.octet_length(model) OPERATOR(pg_catalog.<=) 128),
+	CONSTRAINT budget_family_valid CHECK (family OPERATOR(pg_catalog.<>) '' AND pg_catalog.octet_length(family) OPERATOR(pg_catalog.<=) 128),
+	CONSTRAINT budget_model_or_family CHECK (model IS NULL OR family IS NULL),
+	CONSTRAINT budget_amount_valid CHECK (amount OPERATOR(pg_catalog.>=) 0 AND amount OPERATOR(pg_catalog.<=) 9000000000
+		AND amount OPERATOR(pg_catalog.=) pg_catalog.round(amount, 9)),
+	CONSTRAINT budget_currency_valid CHECK (currency OPERATOR(pg_catalog.~) '^[A-Z]{3}$'),
+	CONSTRAINT budget_one_window CHECK (pg_catalog.num_nonnulls(per, calendar) OPERATOR(pg_catalog.=) 1),
+	CONSTRAINT budget_per_without_months CHECK (EXTRACT(year FROM per) OPERATOR(pg_catalog.=) 0
+		AND EXTRACT(month FROM per) OPERATOR(pg_catalog.=) 0),
+	CONSTRAINT budget_per_in_range CHECK (per OPERATOR(pg_catalog.>=) '1 second' AND per OPERATOR(pg_catalog.<=) '400 days'),
+	CONSTRAINT budget_calendar_valid CHECK (calendar OPERATOR(pg_catalog.=) ANY ('{day,week,month,quarter,year,total}')),
+	CONSTRAINT budget_timezone_of_calendar CHECK (timezone IS NULL OR COALESCE(calendar, 'total') OPERATOR(pg_catalog.<>) 'total'),
+	CONSTRAINT budget_fiscal_month_valid CHECK (fiscal_month OPERATOR(pg_catalog.>=) 1 AND fiscal_month OPERATOR(pg_catalog.<=) 12
+		AND (fiscal_month OPERATOR(pg_catalog.=) 1 OR COALESCE(calendar, '') OPERATOR(pg_catalog.=) ANY ('{quarter,year}'))),
+	CONSTRAINT budget_starts_at_of_total CHECK (starts_at OPERATOR(pg_catalog.=) '-infinity'
+		OR COALESCE(calendar, '') OPERATOR(pg_catalog.=) 'total' AND starts_at OPERATOR(pg_catalog.<) 'infinity'),
+	CONSTRAINT budget_downgrade_at_valid CHECK (downgrade_at OPERATOR(pg_catalog.>=) 0 AND downgrade_at OPERATOR(pg_catalog.<=) 1),
+	CONSTRAINT budget_carry_of_calendar CHECK (NOT (carry_debt OR carry_unspent)
+		OR COALESCE(calendar, 'total') OPERATOR(pg_catalog.<>) 'total'),
+	CONSTRAINT budget_alert_at_valid CHECK (0 OPERATOR(pg_catalog.<) ALL (alert_at) AND 1 OPERATOR(pg_catalog.>=) ALL (alert_at)
+		AND pg_catalog.cardinality(alert_at) OPERATOR(pg_catalog.<=) 8 AND pg_catalog.array_position(alert_at, NULL) IS NULL),
+	CONSTRAINT budget_mode_valid CHECK (mode OPERATOR(pg_catalog.=) ANY ('{enforce,observe}')),
+	CONSTRAINT budget_rollout_valid CHECK (rollout OPERATOR(pg_catalog.>=) 0 AND rollout OPERATOR(pg_catalog.<=) 1)
+) USING heap;
+-- which parts of which scopes have budgets at all, and whose, for llmquota_check_parts
+CREATE INDEX budget_part ON llmquota.budget (scope, (model IS NULL), (family IS NULL), subject) WHERE amount IS NOT NULL;
+-- which currencies those of accounts and keys are in, for llmquota_check_currencies
+CREATE INDEX budget_currency ON llmquota.budget (currency) WHERE amount IS NOT NULL AND scope OPERATOR(pg_catalog.=) ANY ('{account,key}');
+CREATE TABLE llmquota.budget_step (
+	budget bigint NOT NULL,
+	at numeric NOT NULL,
+	model text NOT NULL,
+	CONSTRAINT budget_step_pkey PRIMARY KEY (budget, at),
+	CONSTRAINT budget_step_budget_fkey FOREIGN KEY (budget) REFERENCES llmquota.budget ON DELETE CASCADE,
+	CONSTRAINT budget_step_model_fkey FOREIGN KEY (model) REFERENCES llmquota.model ON UPDATE CASCADE,
+	CONSTRAINT budget_step_at_valid CHECK (at OPERATOR(pg_catalog.>=) 0 AND at OPERATOR(pg_catalog.<=) 1)
+) USING heap;
+CREATE TABLE llmquota.budget_raise (
+	id bigint GENERATED ALWAYS AS IDENTITY,
+	budget bigint NOT NULL,
+	subject text NOT NULL,
+	amount numeric NOT NULL,
+	until timestamptz NOT NULL,
+	reason text NOT NULL,
+	raised_by text NOT NULL,
+	raised_at timestamptz NOT NULL,
+	CONSTRAINT budget_raise_pkey PRIMARY KEY (id),
+	CONSTRAINT budget_raise_budget_fkey FOREIGN KEY (budget) REFERENCES llmquota.budget ON DELETE CASCADE,
+	CONSTRAINT budget_raise_amount_valid CHECK (amount OPERATOR(pg_catalog.>=) 0 AND amount OPERATOR(pg_catalog.<=) 9000000000
+		AND amount OPERATOR(pg_catalog.=) pg_catalog.round(amount, 9))
+) USING heap;
+--
+-- Tables: what has become of costs. llmquota_reprice writes it.
+--
+
+CREATE TABLE llmquota.repricing (
+	id bigint GENERATED ALWAYS AS IDENTITY,
+	repriced_at timestamptz NOT NULL,
+	repriced_by text NOT NULL,
+	day date NOT NULL,
+	org text NOT NULL,
+	model text,
+	key text,
+	calls bigint NOT NULL,
+	currency_before text,
+	cost_before numeric,
+	currency_after text,
+	cost_after numeric,
+	difference numeric,
+	base_currency text NOT NULL,
+	base_before numeric NOT NULL,
+	base_after numeric NOT NULL,
+	base_difference numeric NOT NULL,
+	CONSTRAINT repricing_pkey PRIMARY KEY (id)
+);
+CREATE TABLE llmquota.budget_recount (
+	since timestamptz NOT NULL,
+	until timestamptz NOT NULL
+);
+--
+-- Tables: alerts. Maintenance writes them from live state.
+--
+
+CREATE TABLE llmquota.alert (
+	id bigint GENERATED ALWAYS AS IDENTITY,
+	raised_at timestamptz NOT NULL,
+	kind text NOT NULL,
+	scope text,
+	subject text NOT NULL,
+	org text,
+	model text,
+	family text,
+	metric text,
+	period text,
+	quota bigint,
+	budget bigint,
+	threshold numeric,
+	period_start timestamptz,
+	ends_at timestamptz,
+	used numeric,
+	amount numeric,
+	currency text,
+	expected_at timestamptz,
+	message text NOT NULL,
+	digest jsonb,
+	part_of bigint,
+	resolved_at timestamptz,
+	acknowledged_at timestamptz,
+	acknowledged_by text,
+	CONSTRAINT alert_pkey PRIMARY KEY (id)
+);
+-- one row to whatever is the same alert: in a period, and as long as it stands
+CREATE UNIQUE INDEX alert_of_period ON llmquota.alert (subject, kind, quota, budget, threshold, period_start, scope, model, family)
+	NULLS NOT DISTINCT WHERE period_start IS NOT NULL;
+CREATE UNIQUE INDEX alert_standing ON llmquota.alert (subject, kind, quota, budget, threshold, scope, model, family)
+	NULLS NOT DISTINCT WHERE period_start IS NULL AND resolved_at IS NULL AND kind OPERATOR(pg_catalog.<>) 'digest';
+CREATE INDEX alert_subject ON llmquota.alert (subject, kind);
+CREATE INDEX alert_part_of ON llmquota.alert (part_of) WHERE part_of IS NOT NULL;
+CREATE INDEX alert_open ON llmquota.alert (kind) WHERE resolved_at IS NULL;
+
 --
 -- Functions, views and comments, in the order of the script of 0.2.0
 --
-COMMENT ON COLUMN llmquota.pick_result.status IS 'granted, or why not: rate_limited, over_capacity, unavailable, too_large, no_route, disabled, no_lease_slot, attempts_exhausted';
-COMMENT ON COLUMN llmquota.pick_result.refusal IS 'the limit that refused: scope, subject, model, metric, period, amount, used, requested, quota, retry_at; or the trouble: scope, subject, model, trouble, failure, retry_at; of a retry also tried: the attempts before it, each with model, error_class, http_status. Where neither refused: the disabled org''s scope and subject, the route that nothing serves, the setting max_leases and its amount, or how many names were excluded. NULL when granted';
+COMMENT ON COLUMN llmquota.pick_result.status IS 'granted, or why not: rate_limited, over_capacity, unavailable, too_large, no_route, disabled, no_lease_slot, attempts_exhausted, budget_exceeded';
+COMMENT ON COLUMN llmquota.pick_result.refusal IS 'the limit that refused: scope, subject, model, metric, period, amount, used, requested, quota (or currency and budget), retry_at; or the trouble: scope, subject, model, trouble, failure, retry_at; of a retry also tried: the attempts before it, each with model, error_class, http_status; where a budget downgrades also requested_model and downgrades: the models tried in its place. Where neither refused: the disabled org''s scope and subject, the route that nothing serves, the setting max_leases and its amount, or how many names were excluded. NULL when granted';
 COMMENT ON COLUMN llmquota.pick_result.timeout_ms IS 'milliseconds to wait for the provider''s answer before the call is given up, by the attempt and by how long calls of the model at the account take, within the route''s deadline; NULL unless granted';
 
 COMMENT ON COLUMN llmquota.record_result.advice IS 'what to do next: done, fallback (at once, with another candidate: llmquota_retry), retry (after retry_after_ms), or stop; NULL for a lease of which nothing is known any more';
@@ -247,12 +473,11 @@ CREATE FUNCTION @extschema@.llmquota_pick(
 	request_id text DEFAULT NULL,
 	ttl_ms int DEFAULT NULL,
 	prompt text DEFAULT NULL,
-	retry_of uuid DEFAULT NULL)
+	retry_of uuid DEFAULT NULL,
+	max_cost numeric DEFAULT NULL)
 RETURNS llmquota.pick_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'llmquota_pick';
-COMMENT ON FUNCTION @extschema@.llmquota_pick(text, text, bigint, bigint, text, text[], text, text, int, text, uuid) IS
-'Asks for the right to make one call of a model: checks every quota that matches, charges them all or none, and answers with a lease, or with the limit that refused and when to come back. The charge does not wait for, and is not undone by, the end of the transaction. Call it as SELECT * FROM llmquota_pick(...). NULL for any argument but route and org means: not given';
 
 DO $$
 BEGIN
@@ -326,12 +551,14 @@ CREATE FUNCTION @extschema@.llmquota_maintain(
 	OUT partitions_created bigint,
 	OUT partitions_dropped bigint,
 	OUT troubles_ended bigint,
-	OUT events_kept bigint)
+	OUT events_kept bigint,
+	OUT alerts_raised bigint,
+	OUT alerts_resolved bigint)
 RETURNS record
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'llmquota_maintain';
 COMMENT ON FUNCTION @extschema@.llmquota_maintain() IS
-'Ends leases that have expired, makes the partitions of the coming days, moves ledger rows out of the default partition, drops partitions past their retention, retires what nobody has used for a day, deletes rows of live state that nobody needs, counts the ledger by hours, keeps refusals and events for as long as they are to be kept, and takes troubles off live state that are over. Answers how many of each (NULL: that step failed, a warning says why), and whether time ran out before all was done. To be called regularly';
+'Ends leases that have expired, makes the partitions of the coming days, moves ledger rows out of the default partition, drops partitions past their retention, retires what nobody has used for a day, deletes rows of live state that nobody needs, counts the ledger by hours, keeps refusals and events for as long as they are to be kept, takes troubles off live state that are over, and raises and resolves alerts. Answers how many of each (NULL: that step failed, a warning says why), and whether time ran out before all was done. To be called regularly';
 
 CREATE FUNCTION @extschema@.llmquota_disable(key text, reason text DEFAULT NULL)
 RETURNS text
@@ -583,7 +810,9 @@ BEGIN ATOMIC
 			   pg_catalog.now() OPERATOR(pg_catalog.-) pg_catalog.make_interval(days => 1 OPERATOR(pg_catalog.+) COALESCE(
 				   (SELECT s.value::int FROM llmquota.setting s WHERE s.name OPERATOR(pg_catalog.=) 'usage_retention'), 400)) AS usage,
 			   pg_catalog.now() OPERATOR(pg_catalog.-) pg_catalog.make_interval(days => COALESCE(
-				   (SELECT s.value::int FROM llmquota.setting s WHERE s.name OPERATOR(pg_catalog.=) 'event_retention'), 90)) AS event
+				   (SELECT s.value::int FROM llmquota.setting s WHERE s.name OPERATOR(pg_catalog.=) 'event_retention'), 90)) AS event,
+			   pg_catalog.now() OPERATOR(pg_catalog.-) pg_catalog.make_interval(days => COALESCE(
+				   (SELECT s.value::int FROM llmquota.setting s WHERE s.name OPERATOR(pg_catalog.=) 'alert_retention'), 90)) AS alert
 	), usage AS (
 		DELETE FROM llmquota.usage_hourly h
 		 WHERE h.ctid OPERATOR(pg_catalog.=) ANY (ARRAY(
@@ -599,23 +828,35 @@ BEGIN ATOMIC
 		 WHERE m.ctid OPERATOR(pg_catalog.=) ANY (ARRAY(
 				SELECT o.ctid FROM llmquota.refusal_sample o WHERE o.minute OPERATOR(pg_catalog.<) (SELECT r.sample FROM retention r) LIMIT 10000))
 		RETURNING 1
+	), repricing AS (
+		DELETE FROM llmquota.repricing p
+		 WHERE p.ctid OPERATOR(pg_catalog.=) ANY (ARRAY(
+				SELECT o.ctid FROM llmquota.repricing o
+				 WHERE o.day OPERATOR(pg_catalog.<) (SELECT (r.usage AT TIME ZONE 'UTC')::date FROM retention r) LIMIT 10000))
+		RETURNING 1
 	), event AS (
 		DELETE FROM llmquota.event e
 		 WHERE e.ctid OPERATOR(pg_catalog.=) ANY (ARRAY(
 				SELECT o.ctid FROM llmquota.event o WHERE o.event_at OPERATOR(pg_catalog.<) (SELECT r.event FROM retention r) LIMIT 10000))
 		RETURNING 1
+	), alert AS (
+		DELETE FROM llmquota.alert l
+		 WHERE l.ctid OPERATOR(pg_catalog.=) ANY (ARRAY(
+				SELECT o.ctid FROM llmquota.alert o WHERE o.resolved_at OPERATOR(pg_catalog.<) (SELECT r.alert FROM retention r) LIMIT 10000))
+		RETURNING 1
 	)
 	SELECT (SELECT pg_catalog.count(*) FROM usage) OPERATOR(pg_catalog.+) (SELECT pg_catalog.count(*) FROM hourly)
-		   OPERATOR(pg_catalog.+) (SELECT pg_catalog.count(*) FROM sample) OPERATOR(pg_catalog.+) (SELECT pg_catalog.count(*) FROM event);
+		   OPERATOR(pg_catalog.+) (SELECT pg_catalog.count(*) FROM sample) OPERATOR(pg_catalog.+) (SELECT pg_catalog.count(*) FROM event)
+		   OPERATOR(pg_catalog.+) (SELECT pg_catalog.count(*) FROM repricing) OPERATOR(pg_catalog.+) (SELECT pg_catalog.count(*) FROM alert);
 END;
-COMMENT ON FUNCTION @extschema@.llmquota_drop_history(timestamptz) IS 'internal, a step of llmquota_maintain: deletes rows of llmquota.usage_hourly, llmquota.refusal_hourly, llmquota.refusal_sample and llmquota.event past their retention, at most 10000 of each; answers how many';
+COMMENT ON FUNCTION @extschema@.llmquota_drop_history(timestamptz) IS 'internal, a step of llmquota_maintain: deletes rows of llmquota.usage_hourly, llmquota.repricing, llmquota.refusal_hourly, llmquota.refusal_sample, llmquota.event and llmquota.alert past their retention, at most 10000 of each; answers how many';
 
 CREATE OR REPLACE FUNCTION @extschema@.llmquota_apply_grants(role text)
 RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 AS $$
 DECLARE
-	calls CONSTANT pg_catalog.text := '@extschema@.llmquota_pick(pg_catalog.text, pg_catalog.text, bigint, bigint, pg_catalog.text, pg_catalog.text[], pg_catalog.text, pg_catalog.text, int, pg_catalog.text, pg_catalog.uuid), '
+	calls CONSTANT pg_catalog.text := '@extschema@.llmquota_pick(pg_catalog.text, pg_catalog.text, bigint, bigint, pg_catalog.text, pg_catalog.text[], pg_catalog.text, pg_catalog.text, int, pg_catalog.text, pg_catalog.uuid, pg_catalog.numeric), '
 		'@extschema@.llmquota_record(pg_catalog.uuid, bigint, bigint, bigint, bigint, bigint, int, pg_catalog.text, int, pg_catalog.jsonb, pg_catalog.jsonb, pg_catalog.jsonb, pg_catalog.numeric), '
 		'@extschema@.llmquota_retry(pg_catalog.uuid, bigint, bigint, bigint, bigint, bigint, int, pg_catalog.text, int, pg_catalog.jsonb, pg_catalog.jsonb, pg_catalog.jsonb, pg_catalog.numeric), '
 		'@extschema@.llmquota_explain, '
@@ -628,12 +869,19 @@ DECLARE
 		'@extschema@.llmquota_enable(pg_catalog.text), '
 		'@extschema@.llmquota_cool(pg_catalog.text, pg_catalog.text, int, pg_catalog.text, pg_catalog.text), '
 		'@extschema@.llmquota_clear(pg_catalog.text, pg_catalog.text, pg_catalog.text), '
+		'@extschema@.llmquota_ack(bigint), '
 		'@extschema@.llmquota_rename(pg_catalog.text, pg_catalog.text, pg_catalog.text), '
 		'@extschema@.llmquota_forget(pg_catalog.text, pg_catalog.text), '
 		'@extschema@.llmquota_rebuild(), '
+		'@extschema@.llmquota_reprice(pg_catalog.timestamptz, pg_catalog.timestamptz), '
+		'@extschema@.llmquota_reconcile(pg_catalog.text, pg_catalog.regclass, pg_catalog.jsonb, pg_catalog.date, pg_catalog.date, pg_catalog.text, pg_catalog.text, pg_catalog.jsonb), '
+		'@extschema@.llmquota_check_reconcile(pg_catalog.text, pg_catalog.regclass, pg_catalog.jsonb, pg_catalog.text, pg_catalog.text, pg_catalog.jsonb), '
+		'@extschema@.llmquota_export_field(pg_catalog.regclass, pg_catalog.jsonb, pg_catalog.text), '
+		'@extschema@.llmquota_export_column(pg_catalog.regclass, pg_catalog.text, pg_catalog.text), '
 		'@extschema@.llmquota_key_state(pg_catalog.text, pg_catalog.text), '
 		'@extschema@.llmquota_lease_rows(), '
 		'@extschema@.llmquota_meter_rows(), '
+		'@extschema@.llmquota_raise_budget(pg_catalog.text, pg_catalog.numeric, pg_catalog.timestamptz, pg_catalog.text, bigint), '
 		'@extschema@.llmquota_observed_rows(), '
 		'@extschema@.llmquota_adopt_limits(pg_catalog.text), '
 		'@extschema@.llmquota_live_counts(), '
@@ -641,12 +889,16 @@ DECLARE
 		'@extschema@.llmquota_worker_rows(), '
 		'@extschema@.llmquota_names_valid(pg_catalog.text[]), '
 		'@extschema@.llmquota_zone_exists(pg_catalog.text)';
-	configuration CONSTANT pg_catalog.text := 'llmquota.provider, llmquota.account, llmquota.key, llmquota.model, llmquota.price, llmquota.exchange_rate, llmquota.route, llmquota.route_option, llmquota.org, llmquota.quota, llmquota.setting';
-	spend CONSTANT pg_catalog.text := 'llmquota.usage, llmquota.usage_hourly, llmquota.refusal_hourly';
-	histograms CONSTANT pg_catalog.text := '@extschema@.llmquota_percentile(bigint[], float8), '
+	configuration CONSTANT pg_catalog.text := 'llmquota.provider, llmquota.account, llmquota.key, llmquota.model, llmquota.price, llmquota.exchange_rate, llmquota.route, llmquota.route_option, llmquota.org, llmquota.quota, llmquota.budget, llmquota.budget_step, llmquota.setting';
+	spend CONSTANT pg_catalog.text := 'llmquota.usage, llmquota.usage_hourly, llmquota.repricing, llmquota.refusal_hourly, llmquota.alert, llmquota.capacity';
+	reports CONSTANT pg_catalog.text := '@extschema@.llmquota_statement(pg_catalog.text, pg_catalog.text), '
+		'@extschema@.llmquota_capacity(pg_catalog.text, pg_catalog.text, bigint, bigint), '
+		'@extschema@.llmquota_capacity_rows(), '
+		'@extschema@.llmquota_percentile(bigint[], float8), '
 		'@extschema@.llmquota_histogram(int, bigint), '
 		'@extschema@.llmquota_histogram_sum(bigint[])';
-	reading CONSTANT pg_catalog.text := 'llmquota.usage_current, llmquota.alias, llmquota.former_name, llmquota.change, llmquota.event, llmquota.key_status, llmquota.lease, llmquota.meter_window, llmquota.observed_limit, llmquota.worker_status, llmquota.role_grant';
+	foresight CONSTANT pg_catalog.text := '@extschema@.llmquota_backtest(pg_catalog.jsonb, pg_catalog.timestamptz, pg_catalog.timestamptz)';
+	reading CONSTANT pg_catalog.text := 'llmquota.usage_current, llmquota.budget_raise, llmquota.budget_window, llmquota.alias, llmquota.former_name, llmquota.change, llmquota.event, llmquota.key_status, llmquota.lease, llmquota.meter_window, llmquota.observed_limit, llmquota.worker_status, llmquota.role_grant';
 	is_app CONSTANT boolean := EXISTS (SELECT FROM llmquota.role_grant g
 										WHERE g.role OPERATOR(pg_catalog.=) $1 AND g.kind OPERATOR(pg_catalog.=) ANY ('{app,admin}'::pg_catalog.text[]));
 	is_reader CONSTANT boolean := EXISTS (SELECT FROM llmquota.role_grant g
@@ -665,9 +917,9 @@ BEGIN
 	IF is_reader THEN
 		EXECUTE pg_catalog.format('GRANT USAGE ON SCHEMA llmquota TO %I', role);
 		EXECUTE pg_catalog.format('GRANT SELECT ON %s TO %I', spend, role);
-		EXECUTE pg_catalog.format('GRANT EXECUTE ON FUNCTION %s TO %I', histograms, role);
+		EXECUTE pg_catalog.format('GRANT EXECUTE ON FUNCTION %s TO %I', reports, role);
 	ELSE
-		EXECUTE pg_catalog.format('REVOKE ALL ON FUNCTION %s FROM %I', histograms, role);
+		EXECUTE pg_catalog.format('REVOKE ALL ON FUNCTION %s FROM %I', reports, role);
 		EXECUTE pg_catalog.format('REVOKE ALL ON %s FROM %I', spend, role);
 		EXECUTE pg_catalog.format('REVOKE ALL ON SCHEMA llmquota FROM %I', role);
 	END IF;
@@ -681,8 +933,10 @@ BEGIN
 	END IF;
 	-- the names of shared accounts and keys are not for who sees one org only
 	EXECUTE pg_catalog.format('REVOKE ALL ON llmquota.refusal_sample FROM %I', role);
+	EXECUTE pg_catalog.format('REVOKE ALL ON FUNCTION %s FROM %I', foresight, role);
 	IF sees_all THEN
 		EXECUTE pg_catalog.format('GRANT SELECT ON llmquota.refusal_sample TO %I', role);
+		EXECUTE pg_catalog.format('GRANT EXECUTE ON FUNCTION %s TO %I', foresight, role);
 	ELSIF is_reader THEN
 		EXECUTE pg_catalog.format('GRANT SELECT (minute, org, quota, status, refused_at, route, priority, input_tokens, max_output_tokens, request_id, refusal) '
 								  'ON llmquota.refusal_sample TO %I', role);
@@ -702,6 +956,8 @@ RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 AS $$
 DECLARE
+	-- an org is the subject of two scopes
+	scopes CONSTANT pg_catalog.text[] := CASE WHEN kind OPERATOR(pg_catalog.=) 'org' THEN '{org,parent}' ELSE ARRAY[kind] END;
 	now_called pg_catalog.text;
 	known boolean;
 BEGIN
@@ -741,6 +997,12 @@ BEGIN
 	IF known OR EXISTS (SELECT FROM llmquota.quota q
 						 WHERE q.scope OPERATOR(pg_catalog.=) kind AND q.subject OPERATOR(pg_catalog.=) new_name
 							OR kind OPERATOR(pg_catalog.=) 'model' AND q.model OPERATOR(pg_catalog.=) new_name)
+	   OR EXISTS (SELECT FROM llmquota.budget b
+				   WHERE b.scope OPERATOR(pg_catalog.=) ANY (scopes) AND (b.subject OPERATOR(pg_catalog.=) new_name
+						 OR EXISTS (SELECT FROM llmquota.budget_raise r
+									 WHERE r.budget OPERATOR(pg_catalog.=) b.id AND r.subject OPERATOR(pg_catalog.=) new_name
+									   AND r.until OPERATOR(pg_catalog.>) pg_catalog.clock_timestamp()))
+					  OR kind OPERATOR(pg_catalog.=) 'model' AND b.model OPERATOR(pg_catalog.=) new_name)
 	   OR kind OPERATOR(pg_catalog.=) 'org' AND (EXISTS (SELECT FROM llmquota.account a WHERE a.org OPERATOR(pg_catalog.=) new_name)
 												 OR EXISTS (SELECT FROM llmquota.route r WHERE r.org OPERATOR(pg_catalog.=) new_name)
 												 OR EXISTS (SELECT FROM llmquota.route_option r WHERE r.org OPERATOR(pg_catalog.=) new_name)) THEN
@@ -752,7 +1014,7 @@ BEGIN
 														   WHEN kind OPERATOR(pg_catalog.=) 'key' THEN l.key ELSE l.model END
 				  AND l.state OPERATOR(pg_catalog.=) 'granted')
 	   OR EXISTS (SELECT FROM @extschema@.llmquota_meter_rows() m
-				   WHERE m.scope OPERATOR(pg_catalog.=) kind AND m.subject OPERATOR(pg_catalog.=) new_name
+				   WHERE m.scope OPERATOR(pg_catalog.=) ANY (scopes) AND m.subject OPERATOR(pg_catalog.=) new_name
 					  OR m.part_kind OPERATOR(pg_catalog.=) kind AND m.part OPERATOR(pg_catalog.=) new_name) THEN
 		RAISE EXCEPTION USING ERRCODE = 'object_in_use',
 			MESSAGE = pg_catalog.format('%s "%s" is in use', kind, new_name),
@@ -767,6 +1029,8 @@ LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
+	-- an org is the subject of two scopes
+	scopes CONSTANT pg_catalog.text[] := CASE WHEN kind OPERATOR(pg_catalog.=) 'org' THEN '{org,parent}' ELSE ARRAY[kind] END;
 	bearer record;
 BEGIN
 	-- nobody gives anything a name meanwhile; all at once and in one order, because all of them may be changed below
@@ -793,6 +1057,15 @@ BEGIN
 	EXECUTE pg_catalog.format('UPDATE llmquota.%1$I t SET %1$I = $2 WHERE t.%1$I OPERATOR(pg_catalog.=) $1', kind) USING old_name, new_name;
 	UPDATE llmquota.quota q SET subject = new_name
 	 WHERE q.scope OPERATOR(pg_catalog.=) $1 AND q.subject OPERATOR(pg_catalog.=) $2;
+	UPDATE llmquota.budget b SET subject = new_name
+	 WHERE b.scope OPERATOR(pg_catalog.=) ANY (scopes) AND b.subject OPERATOR(pg_catalog.=) $2;
+	UPDATE llmquota.budget_raise r SET subject = new_name
+	  FROM llmquota.budget b
+	 WHERE b.id OPERATOR(pg_catalog.=) r.budget AND b.scope OPERATOR(pg_catalog.=) ANY (scopes) AND r.subject OPERATOR(pg_catalog.=) $2;
+	UPDATE llmquota.alert a
+	   SET subject = new_name,
+		   org = CASE WHEN $1 OPERATOR(pg_catalog.=) 'org' THEN new_name END
+	 WHERE a.scope OPERATOR(pg_catalog.=) ANY (scopes) AND a.subject OPERATOR(pg_catalog.=) $2;
 	IF kind OPERATOR(pg_catalog.=) 'org' THEN
 		UPDATE llmquota.account a SET org = new_name WHERE a.org OPERATOR(pg_catalog.=) $2;
 		UPDATE llmquota.route r SET org = new_name WHERE r.org OPERATOR(pg_catalog.=) $2;
@@ -805,6 +1078,8 @@ BEGIN
 	ELSIF kind OPERATOR(pg_catalog.=) 'model' THEN
 		UPDATE llmquota.model m SET provider_model = old_name WHERE m.model OPERATOR(pg_catalog.=) $3 AND m.provider_model IS NULL;
 		UPDATE llmquota.quota q SET model = new_name WHERE q.model OPERATOR(pg_catalog.=) $2;
+		UPDATE llmquota.budget b SET model = new_name WHERE b.model OPERATOR(pg_catalog.=) $2;
+		UPDATE llmquota.alert a SET model = new_name WHERE a.model OPERATOR(pg_catalog.=) $2;
 		UPDATE llmquota.route_option r SET route = new_name
 		 WHERE r.route OPERATOR(pg_catalog.=) $2
 		   AND NOT EXISTS (SELECT FROM llmquota.route s WHERE s.route OPERATOR(pg_catalog.=) $2)
@@ -859,6 +1134,12 @@ DECLARE
 BEGIN
 	SELECT s.* INTO known
 	  FROM (VALUES
+			('alert_at', '^[{]((0?[.][0-9]{1,9}|1([.]0{1,9})?)(,(0?[.][0-9]{1,9}|1([.]0{1,9})?)){0,7})?[}]$', NULL, NULL),
+			('alert_digest', '^[0-9]{1,9}$', 1, 1000000),
+			('alert_forecast', '^(on|off)$', NULL, NULL),
+			('alert_interval', '^[0-9]{1,10}$', 0, 2764800000),
+			('alert_recovery', '^[0-9]{1,10}$', 0, 2764800000),
+			('alert_retention', '^[0-9]{1,9}$', 1, 36500),
 			('arrival_slack', '^[0-9]{1,9}$', 0, 10000),
 			('auth_probe_after', '^[0-9]{1,10}$', 1000, 2764800000),
 			('base_currency', '^[A-Z]{3}$', NULL, NULL),
@@ -886,10 +1167,15 @@ BEGIN
 		valid := NEW.value::pg_catalog.numeric OPERATOR(pg_catalog.>=) known.lowest::pg_catalog.numeric
 			 AND NEW.value::pg_catalog.numeric OPERATOR(pg_catalog.<=) known.highest::pg_catalog.numeric;
 	END IF;
+	IF valid AND known.name OPERATOR(pg_catalog.=) 'alert_at' THEN
+		valid := 0 OPERATOR(pg_catalog.<) ALL (NEW.value::pg_catalog.numeric[]);
+	END IF;
 	IF NOT valid THEN
 		RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
 			MESSAGE = pg_catalog.format('invalid value for setting "%s": "%s"', NEW.name, NEW.value),
 			HINT = CASE WHEN known.name OPERATOR(pg_catalog.=) 'base_currency' THEN 'Use three capital letters.'
+						WHEN known.name OPERATOR(pg_catalog.=) 'alert_at' THEN 'Use at most eight fractions above 0 to 1, such as {0.8,0.95}, or {}.'
+						WHEN known.name OPERATOR(pg_catalog.=) 'alert_forecast' THEN 'Use on or off.'
 						WHEN known.lowest IS NULL THEN 'Use allow or refuse.'
 						ELSE pg_catalog.format('Use a number from %s to %s.', known.lowest, known.highest) END;
 	END IF;
@@ -992,7 +1278,8 @@ SELECT u.lease, u.picked_at, u.recorded_at, u.recorded_in, u.reserved_input, u.r
 	   u.latency_ms, u.status, COALESCE(o.now_called, u.org) AS org, COALESCE(m.now_called, u.model) AS model,
 	   COALESCE(k.now_called, u.key) AS key, COALESCE(a.now_called, u.account) AS account, u.provider, u.route,
 	   u.usage_source, u.session, u.request_id, u.error, u.tags, u.first_lease, u.retry_of,
-	   u.error_class, u.cost, u.currency, u.cost_base
+	   u.error_class, u.cost, u.currency, u.cost_base, u.downgraded, u.budget,
+	   COALESCE(r.now_called, u.requested_model) AS requested_model, u.cost_given
   FROM llmquota.usage u
   LEFT JOIN llmquota.former_name o ON o.kind OPERATOR(pg_catalog.=) 'org' AND o.name OPERATOR(pg_catalog.=) u.org
 		AND u.recorded_at OPERATOR(pg_catalog.>=) o.since AND u.picked_at OPERATOR(pg_catalog.>=) o.picked_from AND u.picked_at OPERATOR(pg_catalog.<) o.until
@@ -1001,8 +1288,14 @@ SELECT u.lease, u.picked_at, u.recorded_at, u.recorded_in, u.reserved_input, u.r
   LEFT JOIN llmquota.former_name a ON a.kind OPERATOR(pg_catalog.=) 'account' AND a.name OPERATOR(pg_catalog.=) u.account
 		AND u.recorded_at OPERATOR(pg_catalog.>=) a.since AND u.picked_at OPERATOR(pg_catalog.>=) a.picked_from AND u.picked_at OPERATOR(pg_catalog.<) a.until
   LEFT JOIN llmquota.former_name k ON k.kind OPERATOR(pg_catalog.=) 'key' AND k.name OPERATOR(pg_catalog.=) u.key
-		AND u.recorded_at OPERATOR(pg_catalog.>=) k.since AND u.picked_at OPERATOR(pg_catalog.>=) k.picked_from AND u.picked_at OPERATOR(pg_catalog.<) k.until;
+		AND u.recorded_at OPERATOR(pg_catalog.>=) k.since AND u.picked_at OPERATOR(pg_catalog.>=) k.picked_from AND u.picked_at OPERATOR(pg_catalog.<) k.until
+  LEFT JOIN llmquota.former_name r ON r.kind OPERATOR(pg_catalog.=) 'model' AND r.name OPERATOR(pg_catalog.=) u.requested_model
+		AND u.recorded_at OPERATOR(pg_catalog.>=) r.since AND u.picked_at OPERATOR(pg_catalog.>=) r.picked_from AND u.picked_at OPERATOR(pg_catalog.<) r.until;
 
+COMMENT ON COLUMN llmquota.usage.downgraded IS 'true: a budget had another model answer than the one asked for';
+COMMENT ON COLUMN llmquota.usage.budget IS 'the budget that did; NULL: none';
+COMMENT ON COLUMN llmquota.usage.requested_model IS 'the model that would have been called without it; NULL: the one that was';
+COMMENT ON COLUMN llmquota.usage.cost_given IS 'true: the application said what the call cost; NULL: it did not, and llmquota_reprice may say something else';
 DO $$
 DECLARE
 	described record;
@@ -1016,6 +1309,1505 @@ BEGIN
 	END LOOP;
 END
 $$;
+
+COMMENT ON COLUMN llmquota.pick_result.downgraded IS 'true: a budget has this model answer in place of the one asked for; NULL unless granted';
+
+COMMENT ON TYPE llmquota.statement_result IS 'a row of llmquota_statement: what an org is billed for a month';
+
+COMMENT ON COLUMN llmquota.statement_result.line IS 'day: a model in a day; org: the sum of the org; total: the sum of the statement';
+
+COMMENT ON COLUMN llmquota.statement_result.org IS 'the org, or one below it; NULL in a total';
+
+COMMENT ON COLUMN llmquota.statement_result.day IS 'the day, in the time zone of the org that the statement is for; NULL in sums';
+
+COMMENT ON COLUMN llmquota.statement_result.model IS 'the model, by its name of now; NULL in sums, and for rows of the ledger without one';
+
+COMMENT ON COLUMN llmquota.statement_result.currency IS 'currency of the costs; NULL: nobody knows what the calls cost';
+
+COMMENT ON COLUMN llmquota.statement_result.calls IS 'calls, but for those that were released: failed and expired ones, too';
+
+COMMENT ON COLUMN llmquota.statement_result.input_tokens IS 'input tokens, where they are known';
+
+COMMENT ON COLUMN llmquota.statement_result.cached_tokens IS 'input tokens among them that providers read from their caches, where they are known';
+
+COMMENT ON COLUMN llmquota.statement_result.output_tokens IS 'output tokens, where they are known';
+
+COMMENT ON COLUMN llmquota.statement_result.cost IS 'what the calls cost, as the ledger has it; NULL: nobody knows';
+
+COMMENT ON COLUMN llmquota.statement_result.markup IS 'the markup of the org, as a fraction; NULL in a total';
+
+COMMENT ON COLUMN llmquota.statement_result.amount IS 'the cost with the markup, exact; NULL: the cost is not known';
+
+COMMENT ON COLUMN llmquota.statement_result.amount_due IS 'in sums: the amount rounded to what the currency is paid in, half away from zero; NULL: not a sum, or the cost is not known';
+
+COMMENT ON TYPE llmquota.reconcile_result IS 'a row of llmquota_reconcile: a day and model, in the ledger (here) and in the provider''s export (there)';
+
+COMMENT ON COLUMN llmquota.reconcile_result.status IS 'equal, different, only_here (in the ledger) or only_there (in the export)';
+
+COMMENT ON COLUMN llmquota.reconcile_result.day IS 'the day, in the time zone that was asked for; NULL: the export says none';
+
+COMMENT ON COLUMN llmquota.reconcile_result.provider_model IS 'the model, as the provider calls it; NULL: the export says none, or rows of the ledger without one';
+
+COMMENT ON COLUMN llmquota.reconcile_result.model IS 'the models of llmquota.model that have this name at the provider; NULL: none has';
+
+COMMENT ON COLUMN llmquota.reconcile_result.account IS 'the account; NULL: not compared by accounts, or the export says none';
+
+COMMENT ON COLUMN llmquota.reconcile_result.key IS 'the key; NULL: not compared by keys, or the export says none';
+
+COMMENT ON COLUMN llmquota.reconcile_result.requests_here IS 'calls of the ledger that the provider may have charged: not those that were released, nor those that it refused without using any tokens';
+
+COMMENT ON COLUMN llmquota.reconcile_result.requests_there IS 'requests in the export; NULL: it does not say, as with the others';
+
+COMMENT ON COLUMN llmquota.reconcile_result.requests_difference IS 'by how much there are more in the export; NULL: it does not say, as with the others';
+
+COMMENT ON COLUMN llmquota.reconcile_result.input_tokens_here IS 'input tokens in the ledger, where they are known';
+
+COMMENT ON COLUMN llmquota.reconcile_result.input_tokens_there IS 'input tokens in the export';
+
+COMMENT ON COLUMN llmquota.reconcile_result.input_tokens_difference IS 'by how much there are more in the export';
+
+COMMENT ON COLUMN llmquota.reconcile_result.output_tokens_here IS 'output tokens in the ledger, where they are known';
+
+COMMENT ON COLUMN llmquota.reconcile_result.output_tokens_there IS 'output tokens in the export';
+
+COMMENT ON COLUMN llmquota.reconcile_result.output_tokens_difference IS 'by how much there are more in the export';
+
+COMMENT ON COLUMN llmquota.reconcile_result.currency IS 'currency of the costs';
+
+COMMENT ON COLUMN llmquota.reconcile_result.cost_here IS 'what the calls cost by the ledger, where that is known in this currency';
+
+COMMENT ON COLUMN llmquota.reconcile_result.cost_there IS 'what they cost by the export';
+
+COMMENT ON COLUMN llmquota.reconcile_result.cost_difference IS 'by how much they cost more there';
+
+COMMENT ON COLUMN llmquota.reconcile_result.expired IS 'how many of requests_here nobody has recorded: they may have been made or not';
+
+COMMENT ON COLUMN llmquota.reconcile_result.unpriced IS 'how many of requests_here have no cost in this currency';
+
+COMMENT ON TYPE llmquota.capacity_result IS 'the answer of llmquota_capacity: what limits will let through in some time from now on, if nobody else makes calls';
+
+COMMENT ON COLUMN llmquota.capacity_result.accounts IS 'with which accounts: own (of the org), shared, or all (both)';
+
+COMMENT ON COLUMN llmquota.capacity_result.horizon IS 'in which time from now on: minute, hour or day (24 hours)';
+
+COMMENT ON COLUMN llmquota.capacity_result.keys IS 'keys that may be used in that time: enabled, and healthy or cooling until within it';
+
+COMMENT ON COLUMN llmquota.capacity_result.requests IS 'requests of the size beside; NULL: no limit';
+
+COMMENT ON COLUMN llmquota.capacity_result.input_tokens IS 'input tokens, whatever the size and number of requests; NULL: no limit';
+
+COMMENT ON COLUMN llmquota.capacity_result.output_tokens IS 'output tokens, likewise; NULL: no limit';
+
+COMMENT ON COLUMN llmquota.capacity_result.tokens IS 'tokens of both sorts together, likewise; NULL: no limit';
+
+COMMENT ON COLUMN llmquota.capacity_result.at_once IS 'requests of the size beside that can be made at this moment, by all limits; the same for every horizon; NULL: no limit';
+
+COMMENT ON COLUMN llmquota.capacity_result.in_flight IS 'calls that limits of concurrency alone have room for at this moment, likewise; NULL: no limit';
+
+COMMENT ON COLUMN llmquota.capacity_result.request_input_tokens IS 'input tokens of one request, as a pick would reserve them';
+
+COMMENT ON COLUMN llmquota.capacity_result.request_output_tokens IS 'output tokens of one request, likewise';
+
+COMMENT ON COLUMN llmquota.model.downgrade_to IS 'the model that answers in its place when a budget downgrades and names none itself; NULL: none';
+
+COMMENT ON COLUMN llmquota.org.parent IS 'the org it belongs to, whose budgets of the scope parent it spends, too, and so on, up to three orgs above one; NULL: none';
+
+COMMENT ON COLUMN llmquota.org.timezone IS 'time zone of its budgets that name none, and of its statements';
+
+COMMENT ON COLUMN llmquota.org.markup IS 'what its statements add to the cost, as a fraction: 0.2 for a fifth more';
+
+COMMENT ON TABLE llmquota.budget IS 'what may be spent. Every budget that matches a request must have room for its worst-case price; a row that names its subject replaces the ''*'' row of the same scope, model, family, currency and window';
+
+COMMENT ON SEQUENCE llmquota.budget_id_seq IS 'numbers of budgets';
+
+COMMENT ON COLUMN llmquota.budget.id IS 'number of the budget, shown in refusals and in the ledger';
+
+COMMENT ON COLUMN llmquota.budget.scope IS 'whose spend is counted: org, parent (an org and those below it together), key, account, provider or global';
+
+COMMENT ON COLUMN llmquota.budget.subject IS 'which one, by name; ''*'': each by itself; empty for the scope global';
+
+COMMENT ON COLUMN llmquota.budget.model IS 'a model by name; ''*'': each model by itself; NULL: not by model';
+
+COMMENT ON COLUMN llmquota.budget.family IS 'a family of models by name; ''*'': each family by itself; NULL: not by family. With model and family both NULL all models count together';
+
+COMMENT ON COLUMN llmquota.budget.amount IS 'how much may be spent in a window, with at most nine decimals; 0 refuses always; NULL: no limit';
+
+COMMENT ON COLUMN llmquota.budget.currency IS 'currency of the amount: three capital letters (ISO 4217). Costs in others are converted by llmquota.exchange_rate';
+
+COMMENT ON COLUMN llmquota.budget.calendar IS 'a calendar window: day, week (from Monday), month, quarter or year; total: once, never anew; NULL: a sliding window';
+
+COMMENT ON COLUMN llmquota.budget.per IS 'length of a sliding window, 1 second to 400 days, without months; NULL: a calendar window';
+
+COMMENT ON COLUMN llmquota.budget.timezone IS 'time zone of a calendar window; NULL: that of the org for the scopes org and parent, that of the provider for provider, account and key, else UTC';
+
+COMMENT ON COLUMN llmquota.budget.fiscal_month IS 'the month with which years begin, and quarters are counted from: 1 to 12';
+
+COMMENT ON COLUMN llmquota.budget.starts_at IS 'calls picked from then on count for a total; -infinity: all';
+
+COMMENT ON COLUMN llmquota.budget.downgrade_at IS 'fraction of the amount from which on a cheaper model answers, 0 to 1, where llmquota.budget_step says nothing else; NULL: never';
+
+COMMENT ON COLUMN llmquota.budget.downgrade_to IS 'the model that answers then; NULL: the downgrade_to of the model asked for';
+
+COMMENT ON COLUMN llmquota.budget.hard_stop IS 'true: what does not fit is refused; false: the budget only downgrades and alerts';
+
+COMMENT ON COLUMN llmquota.budget.free_when_spent IS 'true: models whose price is 0 may still be used when the amount is spent';
+
+COMMENT ON COLUMN llmquota.budget.carry_debt IS 'true: what was spent beyond the amount counts in the next period';
+
+COMMENT ON COLUMN llmquota.budget.carry_unspent IS 'true: what was not spent may be spent in the next period, at most the amount again';
+
+COMMENT ON COLUMN llmquota.budget.alert_at IS 'fractions of the amount at which an alert is raised, above 0 to 1, at most 8';
+
+COMMENT ON COLUMN llmquota.budget.mode IS 'enforce, or observe: counts and alerts, and neither refuses nor downgrades';
+
+COMMENT ON COLUMN llmquota.budget.rollout IS 'fraction of the subjects for which a ''*'' row is enforced, 0 to 1, chosen by a stable hash; for the others it observes. Of no effect on a row that names its subject';
+
+COMMENT ON TABLE llmquota.budget_step IS 'how far a budget downgrades, in steps, in place of its downgrade_at and downgrade_to';
+
+COMMENT ON COLUMN llmquota.budget_step.budget IS 'the budget';
+
+COMMENT ON COLUMN llmquota.budget_step.at IS 'fraction of the amount from which on the step holds, until the next one does';
+
+COMMENT ON COLUMN llmquota.budget_step.model IS 'the model that answers then in place of a dearer one';
+
+COMMENT ON TABLE llmquota.budget_raise IS 'who raised which budget, for whom, to how much and until when. Written by llmquota_raise_budget';
+
+COMMENT ON SEQUENCE llmquota.budget_raise_id_seq IS 'numbers of raises';
+
+COMMENT ON COLUMN llmquota.budget_raise.id IS 'number of the raise';
+
+COMMENT ON COLUMN llmquota.budget_raise.budget IS 'the budget';
+
+COMMENT ON COLUMN llmquota.budget_raise.subject IS 'for whom: the subject by name, also of a ''*'' row';
+
+COMMENT ON COLUMN llmquota.budget_raise.amount IS 'the amount that holds in place of the budget''s, if it is larger, in its currency';
+
+COMMENT ON COLUMN llmquota.budget_raise.until IS 'until when it holds';
+
+COMMENT ON COLUMN llmquota.budget_raise.reason IS 'why, as was said';
+
+COMMENT ON COLUMN llmquota.budget_raise.raised_by IS 'the role that was logged in';
+
+COMMENT ON COLUMN llmquota.budget_raise.raised_at IS 'when';
+
+COMMENT ON TABLE llmquota.repricing IS 'by how much calls cost more, or less, since llmquota_reprice: for each time it was called a row by day, org, model, key, and currencies. Kept for as long as the ledger';
+
+COMMENT ON SEQUENCE llmquota.repricing_id_seq IS 'numbers of rows of llmquota.repricing';
+
+COMMENT ON COLUMN llmquota.repricing.id IS 'number of the row';
+
+COMMENT ON COLUMN llmquota.repricing.repriced_at IS 'when; the same for all rows of one call of llmquota_reprice';
+
+COMMENT ON COLUMN llmquota.repricing.repriced_by IS 'the role that was logged in';
+
+COMMENT ON COLUMN llmquota.repricing.day IS 'the UTC day in which the calls were picked';
+
+COMMENT ON COLUMN llmquota.repricing.org IS 'the org they were made for, as the ledger has it';
+
+COMMENT ON COLUMN llmquota.repricing.model IS 'their model; NULL: none';
+
+COMMENT ON COLUMN llmquota.repricing.key IS 'their key; NULL: none';
+
+COMMENT ON COLUMN llmquota.repricing.calls IS 'how many of them cost something else now';
+
+COMMENT ON COLUMN llmquota.repricing.currency_before IS 'currency of their costs before; NULL: their costs were not known';
+
+COMMENT ON COLUMN llmquota.repricing.cost_before IS 'what they cost before; NULL: not known';
+
+COMMENT ON COLUMN llmquota.repricing.currency_after IS 'currency of their costs now; NULL: their costs are not known any more';
+
+COMMENT ON COLUMN llmquota.repricing.cost_after IS 'what they cost now; NULL: not known';
+
+COMMENT ON COLUMN llmquota.repricing.difference IS 'cost_after less cost_before, a cost that is not known counted as 0; NULL: they are of two currencies';
+
+COMMENT ON COLUMN llmquota.repricing.base_currency IS 'the base currency of now';
+
+COMMENT ON COLUMN llmquota.repricing.base_before IS 'what llmquota.usage.cost_base came to before, as far as it was known';
+
+COMMENT ON COLUMN llmquota.repricing.base_after IS 'what it comes to now, as far as it is known';
+
+COMMENT ON COLUMN llmquota.repricing.base_difference IS 'base_after less base_before';
+
+COMMENT ON TABLE llmquota.budget_recount IS 'spans of the ledger whose costs have changed, until maintenance has counted anew what budgets hold of them';
+
+COMMENT ON COLUMN llmquota.budget_recount.since IS 'costs of calls picked since then have changed';
+
+COMMENT ON COLUMN llmquota.budget_recount.until IS '... and before';
+
+COMMENT ON COLUMN llmquota.refusal_hourly.quota IS 'id of the quota that refused, with the status budget_exceeded of the budget; NULL: none did, the status says why; or as for org';
+
+COMMENT ON COLUMN llmquota.refusal_sample.quota IS 'id of the quota that refused, with the status budget_exceeded of the budget; NULL: none did, the status says why';
+
+COMMENT ON TABLE llmquota.alert IS 'what somebody should know of: each alert once. Written by maintenance, told on the channel llmquota_alert, kept for the setting alert_retention after it was resolved';
+
+COMMENT ON SEQUENCE llmquota.alert_id_seq IS 'numbers of alerts';
+
+COMMENT ON COLUMN llmquota.alert.id IS 'number of the alert, for llmquota_ack';
+
+COMMENT ON COLUMN llmquota.alert.raised_at IS 'when it was raised';
+
+COMMENT ON COLUMN llmquota.alert.kind IS 'threshold, forecast, breaker, cooldown, disabled, limit (of a provider, below the configured one), or digest (of several)';
+
+COMMENT ON COLUMN llmquota.alert.scope IS 'whom it is about: global, provider, account, key, org, parent or model; NULL: a digest';
+
+COMMENT ON COLUMN llmquota.alert.subject IS 'which one, by name; empty: global, a model, which column model names, or a digest';
+
+COMMENT ON COLUMN llmquota.alert.org IS 'the org it is about, whose analysts see it; NULL: no org';
+
+COMMENT ON COLUMN llmquota.alert.model IS 'the model it is about; NULL: whatever the model';
+
+COMMENT ON COLUMN llmquota.alert.family IS 'the family of models; NULL: not by family';
+
+COMMENT ON COLUMN llmquota.alert.metric IS 'what the limit counts; NULL: it is about no limit';
+
+COMMENT ON COLUMN llmquota.alert.period IS 'window of the limit, as in llmquota.meter_window; NULL: it is about no limit, or concurrency';
+
+COMMENT ON COLUMN llmquota.alert.quota IS 'id of the quota; NULL: it is about none';
+
+COMMENT ON COLUMN llmquota.alert.budget IS 'id of the budget; NULL: it is about none';
+
+COMMENT ON COLUMN llmquota.alert.threshold IS 'fraction of the amount that is used; NULL: another kind';
+
+COMMENT ON COLUMN llmquota.alert.period_start IS 'when the calendar period began that it is about; NULL: no calendar window';
+
+COMMENT ON COLUMN llmquota.alert.ends_at IS 'when that period ends; NULL: no calendar window, or a total';
+
+COMMENT ON COLUMN llmquota.alert.used IS 'what was used of the amount when it was raised; of the kind limit what the provider allows; NULL: it is about no limit';
+
+COMMENT ON COLUMN llmquota.alert.amount IS 'the amount of the limit then; NULL: it is about no limit';
+
+COMMENT ON COLUMN llmquota.alert.currency IS 'currency of used and amount; NULL: no budget';
+
+COMMENT ON COLUMN llmquota.alert.expected_at IS 'when the amount will be used up at the rate of then, or when the trouble may be over; NULL: nobody knows';
+
+COMMENT ON COLUMN llmquota.alert.message IS 'the same for people, as the server''s log has it';
+
+COMMENT ON COLUMN llmquota.alert.digest IS 'of a digest: how many alerts, and how many of each kind; NULL: none';
+
+COMMENT ON COLUMN llmquota.alert.part_of IS 'id of the digest that told of it; NULL: it was told by itself';
+
+COMMENT ON COLUMN llmquota.alert.resolved_at IS 'when it was found to be over; NULL: it stands';
+
+COMMENT ON COLUMN llmquota.alert.acknowledged_at IS 'when somebody acknowledged it; NULL: nobody did';
+
+COMMENT ON COLUMN llmquota.alert.acknowledged_by IS 'the role that was logged in and did; NULL: nobody did';
+
+COMMENT ON FUNCTION @extschema@.llmquota_pick(text, text, bigint, bigint, text, text[], text, text, int, text, uuid, numeric) IS
+'Asks for the right to make one call of a model: checks every quota and budget that matches, charges them all or none, and answers with a lease, or with the limit that refused and when to come back. The charge does not wait for, and is not undone by, the end of the transaction. Call it as SELECT * FROM llmquota_pick(...). NULL for any argument but route and org means: not given';
+
+--
+-- Functions: foresight
+--
+
+CREATE FUNCTION @extschema@.llmquota_backtest(
+	rule jsonb,
+	since timestamptz DEFAULT NULL,
+	until timestamptz DEFAULT NULL,
+	OUT hour timestamptz,
+	OUT subject text,
+	OUT model text,
+	OUT family text,
+	OUT org text,
+	OUT calls bigint,
+	OUT refused bigint,
+	OUT downgraded bigint,
+	OUT amount_refused numeric,
+	OUT amount_downgraded numeric,
+	OUT most_used numeric,
+	OUT first_at timestamptz,
+	OUT last_at timestamptz)
+RETURNS SETOF record
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'llmquota_backtest';
+
+COMMENT ON FUNCTION @extschema@.llmquota_backtest(jsonb, timestamptz, timestamptz) IS
+'Replays the calls of the ledger that were picked since one time (NULL: all that it has) and before another (NULL: now) under a proposed quota or budget, whose keys are the columns of llmquota.quota or llmquota.budget. A row for every hour, subject, model or family, and org of which a call would have been refused, or downgraded; then one for all calls, with hour and names NULL. Amounts are in what the rule limits (a budget''s in its currency); most_used is the most that its window held. Changes nothing';
+
+--
+-- Functions: alerts
+--
+
+CREATE FUNCTION @extschema@.llmquota_alert_causes(
+	OUT watch int,
+	OUT kind text,
+	OUT scope text,
+	OUT subject text,
+	OUT model text,
+	OUT family text,
+	OUT metric text,
+	OUT period text,
+	OUT quota bigint,
+	OUT budget bigint,
+	OUT threshold numeric,
+	OUT period_start timestamptz,
+	OUT ends_at timestamptz,
+	OUT used numeric,
+	OUT amount numeric,
+	OUT currency text,
+	OUT expected_at timestamptz,
+	OUT message text)
+RETURNS SETOF record
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'llmquota_alert_causes';
+
+COMMENT ON FUNCTION @extschema@.llmquota_alert_causes() IS 'internal: what the step of maintenance that is under way has found to raise alerts for';
+
+CREATE FUNCTION @extschema@.llmquota_log_alert(message text)
+RETURNS void
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'llmquota_log_alert';
+
+COMMENT ON FUNCTION @extschema@.llmquota_log_alert(text) IS 'internal: writes a line to the server''s log when the transaction commits';
+
+-- Tells of an alert whoever listens and reads the log. Both happen when the transaction commits.
+CREATE FUNCTION @extschema@.llmquota_tell_alert(alert llmquota.alert)
+RETURNS void
+LANGUAGE sql VOLATILE PARALLEL UNSAFE
+BEGIN ATOMIC
+	SELECT pg_catalog.pg_notify('llmquota_alert', pg_catalog.jsonb_strip_nulls(pg_catalog.to_jsonb(alert))::text);
+	SELECT @extschema@.llmquota_log_alert((alert).message);
+END;
+
+COMMENT ON FUNCTION @extschema@.llmquota_tell_alert(llmquota.alert) IS 'internal: notifies of an alert, and writes it to the server''s log';
+
+-- Writes rows for the causes that the step has found, unless they are there: in the same period, or standing, or raised
+-- less than alert_interval ago, and then the row stands again. When its amount has changed it is told again, too.
+-- Answers how many were told, and which windows (watch) have an alert that was not there before.
+CREATE FUNCTION @extschema@.llmquota_raise_alerts(
+	OUT raised bigint,
+	OUT unsettled int[])
+RETURNS record
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+AS $$
+DECLARE
+	at_once CONSTANT pg_catalog.int4 := COALESCE((SELECT s.value::pg_catalog.int4 FROM llmquota.setting s WHERE s.name OPERATOR(pg_catalog.=) 'alert_digest'), 10);
+	quiet_since CONSTANT pg_catalog.timestamptz := pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) ('1 ms'::pg_catalog.interval OPERATOR(pg_catalog.*)
+		COALESCE((SELECT s.value::pg_catalog.float8 FROM llmquota.setting s WHERE s.name OPERATOR(pg_catalog.=) 'alert_interval'), 3600000));
+	cause record;
+	known llmquota.alert;
+	told pg_catalog.int8[] := '{}';
+	one pg_catalog.int8;
+BEGIN
+	unsettled := '{}';
+	FOR cause IN SELECT c.* FROM @extschema@.llmquota_alert_causes() c LOOP
+		SELECT a.* INTO known
+		  FROM llmquota.alert a
+		 WHERE a.subject OPERATOR(pg_catalog.=) cause.subject AND a.kind OPERATOR(pg_catalog.=) cause.kind
+		   AND a.scope OPERATOR(pg_catalog.=) cause.scope
+		   AND COALESCE(a.quota, 0) OPERATOR(pg_catalog.=) COALESCE(cause.quota, 0)
+		   AND COALESCE(a.budget, 0) OPERATOR(pg_catalog.=) COALESCE(cause.budget, 0)
+		   AND COALESCE(a.threshold, 0) OPERATOR(pg_catalog.=) COALESCE(cause.threshold, 0)
+		   AND COALESCE(a.model, '') OPERATOR(pg_catalog.=) COALESCE(cause.model, '')
+		   AND COALESCE(a.family, '') OPERATOR(pg_catalog.=) COALESCE(cause.family, '')
+		   AND CASE WHEN cause.period_start IS NOT NULL THEN a.period_start OPERATOR(pg_catalog.=) cause.period_start
+					ELSE a.period_start IS NULL AND (a.resolved_at IS NULL OR a.raised_at OPERATOR(pg_catalog.>) quiet_since) END
+		 ORDER BY a.resolved_at DESC NULLS FIRST
+		 LIMIT 1;
+		CONTINUE WHEN known.id IS NOT NULL
+			AND (known.resolved_at IS NULL OR cause.ends_at OPERATOR(pg_catalog.<=) pg_catalog.clock_timestamp());
+		IF known.id IS NULL THEN
+			INSERT INTO llmquota.alert AS a
+				(raised_at, kind, scope, subject, org, model, family, metric, period, quota, budget, threshold, period_start,
+				 ends_at, used, amount, currency, expected_at, message)
+			VALUES (pg_catalog.clock_timestamp(), cause.kind, cause.scope, cause.subject,
+					CASE WHEN cause.scope OPERATOR(pg_catalog.=) ANY ('{org,parent}'::pg_catalog.text[]) THEN cause.subject END,
+					cause.model, cause.family, cause.metric, cause.period, cause.quota, cause.budget,
+					pg_catalog.trim_scale(cause.threshold), cause.period_start, cause.ends_at, pg_catalog.trim_scale(cause.used),
+					pg_catalog.trim_scale(cause.amount), cause.currency, cause.expected_at, cause.message)
+			ON CONFLICT DO NOTHING
+			RETURNING a.id INTO one;
+			CONTINUE WHEN one IS NULL;
+			told := told OPERATOR(pg_catalog.||) one;
+		ELSIF COALESCE(known.amount OPERATOR(pg_catalog.<>) cause.amount, false) THEN
+			UPDATE llmquota.alert a
+			   SET raised_at = pg_catalog.clock_timestamp(),
+				   used = pg_catalog.trim_scale(cause.used),
+				   amount = pg_catalog.trim_scale(cause.amount),
+				   expected_at = cause.expected_at,
+				   message = cause.message,
+				   part_of = NULL,
+				   resolved_at = NULL,
+				   acknowledged_at = NULL,
+				   acknowledged_by = NULL
+			 WHERE a.id OPERATOR(pg_catalog.=) known.id;
+			told := told OPERATOR(pg_catalog.||) known.id;
+		ELSE
+			UPDATE llmquota.alert a SET resolved_at = NULL WHERE a.id OPERATOR(pg_catalog.=) known.id;
+		END IF;
+		unsettled := unsettled OPERATOR(pg_catalog.||) cause.watch;
+	END LOOP;
+	raised := pg_catalog.cardinality(told);
+
+	IF raised OPERATOR(pg_catalog.>) at_once THEN
+		INSERT INTO llmquota.alert AS a (raised_at, kind, subject, message, digest)
+		SELECT pg_catalog.clock_timestamp(), 'digest', '',
+			   pg_catalog.format('%s alerts at once: %s', raised,
+				   pg_catalog.string_agg(pg_catalog.format('%s %s', k.alerts, k.kind), ', ' ORDER BY k.kind)),
+			   pg_catalog.jsonb_build_object('alerts', raised, 'kinds', pg_catalog.jsonb_object_agg(k.kind, k.alerts))
+		  FROM (SELECT b.kind, pg_catalog.count(*) AS alerts
+				  FROM llmquota.alert b WHERE b.id OPERATOR(pg_catalog.=) ANY (told) GROUP BY b.kind) k
+		RETURNING a.id INTO one;
+		UPDATE llmquota.alert a SET part_of = one WHERE a.id OPERATOR(pg_catalog.=) ANY (told);
+		told := ARRAY[one];
+	END IF;
+	PERFORM @extschema@.llmquota_tell_alert(a) FROM llmquota.alert a WHERE a.id OPERATOR(pg_catalog.=) ANY (told);
+END
+$$;
+
+COMMENT ON FUNCTION @extschema@.llmquota_raise_alerts() IS 'internal, of a step of llmquota_maintain: writes and tells the alerts that have come up';
+
+CREATE FUNCTION @extschema@.llmquota_alert_stands(alert llmquota.alert)
+RETURNS boolean
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'llmquota_alert_stands';
+
+COMMENT ON FUNCTION @extschema@.llmquota_alert_stands(llmquota.alert) IS 'internal: whether what an alert was raised for is so still';
+
+CREATE FUNCTION @extschema@.llmquota_resolve_alerts(deadline timestamptz)
+RETURNS bigint
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+AS $$
+DECLARE
+	resolved pg_catalog.int8;
+BEGIN
+	UPDATE llmquota.alert a SET resolved_at = pg_catalog.clock_timestamp()
+	 WHERE a.resolved_at IS NULL AND a.kind OPERATOR(pg_catalog.<>) 'digest'
+	   AND (COALESCE(a.ends_at OPERATOR(pg_catalog.<=) pg_catalog.clock_timestamp(), false) OR NOT @extschema@.llmquota_alert_stands(a));
+	GET DIAGNOSTICS resolved := ROW_COUNT;
+	UPDATE llmquota.alert a SET resolved_at = pg_catalog.clock_timestamp()
+	 WHERE a.resolved_at IS NULL AND a.kind OPERATOR(pg_catalog.=) 'digest'
+	   AND NOT EXISTS (SELECT FROM llmquota.alert p WHERE p.part_of OPERATOR(pg_catalog.=) a.id AND p.resolved_at IS NULL);
+	RETURN resolved;
+END
+$$;
+
+COMMENT ON FUNCTION @extschema@.llmquota_resolve_alerts(timestamptz) IS 'internal, a step of llmquota_maintain: resolves alerts that are over; answers how many, digests not counted';
+
+CREATE FUNCTION @extschema@.llmquota_ack(alert bigint)
+RETURNS text
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	IF alert IS NULL THEN
+		RAISE EXCEPTION USING ERRCODE = 'null_value_not_allowed', MESSAGE = 'alert must not be NULL';
+	END IF;
+	UPDATE llmquota.alert a
+	   SET acknowledged_at = pg_catalog.clock_timestamp(),
+		   acknowledged_by = SESSION_USER
+	 WHERE (a.id OPERATOR(pg_catalog.=) $1 OR a.part_of OPERATOR(pg_catalog.=) $1) AND a.acknowledged_at IS NULL;
+	IF FOUND THEN
+		RETURN 'acknowledged';
+	ELSIF EXISTS (SELECT FROM llmquota.alert a WHERE a.id OPERATOR(pg_catalog.=) $1) THEN
+		RETURN 'already_acknowledged';
+	END IF;
+	RAISE EXCEPTION USING ERRCODE = 'undefined_object', MESSAGE = pg_catalog.format('alert %s does not exist', alert),
+		HINT = 'SELECT id, message FROM llmquota.alert shows the alerts.';
+END
+$$;
+
+COMMENT ON FUNCTION @extschema@.llmquota_ack(bigint) IS
+'Notes in llmquota.alert that somebody has seen an alert, who and when; with a digest, of all its parts too. Answers acknowledged, or already_acknowledged';
+
+-- Says which rows of the ledger a role sees: all, those of its orgs, or none. The policies are the roles' own, so that
+-- they are dumped as their privileges are, and that they name the orgs: an index on the org can be used. Policies change
+-- under a lock that keeps readers of the whole ledger out, so it is not waited for long.
+CREATE OR REPLACE FUNCTION @extschema@.llmquota_apply_policies(role text)
+RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET lock_timeout = '500ms'
+AS $$
+DECLARE
+	sees_all CONSTANT boolean := EXISTS (SELECT FROM llmquota.role_grant g
+										  WHERE g.role OPERATOR(pg_catalog.=) $1
+											AND (g.kind OPERATOR(pg_catalog.=) 'admin' OR g.kind OPERATOR(pg_catalog.=) 'analyst' AND g.org IS NULL));
+	-- an org that has been renamed has rows by its former names, too
+	orgs CONSTANT pg_catalog.text[] := (SELECT pg_catalog.array_agg(o.org ORDER BY o.org)
+										  FROM llmquota.role_grant g
+										 CROSS JOIN LATERAL (
+											SELECT g.org
+											UNION ALL
+											SELECT f.name FROM llmquota.alias f
+											  JOIN llmquota.alias c ON c.kind OPERATOR(pg_catalog.=) f.kind AND c.cell OPERATOR(pg_catalog.=) f.cell
+																   AND c.generation OPERATOR(pg_catalog.=) f.generation
+											 WHERE c.kind OPERATOR(pg_catalog.=) 'org' AND c.name OPERATOR(pg_catalog.=) g.org AND c.is_current
+											   AND NOT f.is_current AND f.until IS NULL) o
+										 WHERE g.role OPERATOR(pg_catalog.=) $1 AND g.kind OPERATOR(pg_catalog.=) 'analyst');
+	target pg_catalog.text;
+BEGIN
+	FOREACH target IN ARRAY '{usage,usage_hourly,repricing,refusal_hourly,refusal_sample,alert}'::pg_catalog.text[] LOOP
+		IF EXISTS (SELECT FROM pg_catalog.pg_policy p
+					WHERE p.polrelid OPERATOR(pg_catalog.=) pg_catalog.format('llmquota.%I', target)::pg_catalog.regclass
+					  AND p.polname::pg_catalog.text OPERATOR(pg_catalog.=) role) THEN
+			EXECUTE pg_catalog.format('DROP POLICY %I ON llmquota.%I', role, target);
+		END IF;
+		IF sees_all THEN
+			EXECUTE pg_catalog.format('CREATE POLICY %I ON llmquota.%I FOR SELECT TO %1$I USING (true)', role, target);
+		ELSIF orgs IS NOT NULL THEN
+			EXECUTE pg_catalog.format('CREATE POLICY %I ON llmquota.%I FOR SELECT TO %1$I USING (org OPERATOR(pg_catalog.=) ANY (%3$L::pg_catalog.text[]))',
+									  role, target, orgs);
+		END IF;
+	END LOOP;
+END
+$$;
+
+COMMENT ON FUNCTION @extschema@.llmquota_apply_policies(text) IS 'internal: brings what a role sees of the ledger, refusals and alerts in line with llmquota.role_grant';
+
+-- Which budget is meant: the one that is named, else the only one of the org, else the only one that holds for each.
+CREATE FUNCTION @extschema@.llmquota_raise_budget(
+	org text,
+	amount numeric,
+	until timestamptz,
+	reason text,
+	budget bigint DEFAULT NULL)
+RETURNS bigint
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	bearer CONSTANT pg_catalog.text := COALESCE(
+		(SELECT f.now_called FROM llmquota.former_name f
+		  WHERE f.kind OPERATOR(pg_catalog.=) COALESCE((SELECT b.scope FROM llmquota.budget b WHERE b.id OPERATOR(pg_catalog.=) $5 AND b.scope OPERATOR(pg_catalog.<>) 'parent'), 'org')
+			AND f.name OPERATOR(pg_catalog.=) $1 AND f.until OPERATOR(pg_catalog.=) 'infinity'), $1);
+	found bigint[];
+	raised bigint;
+BEGIN
+	IF org IS NULL OR amount IS NULL OR until IS NULL OR reason IS NULL THEN
+		RAISE EXCEPTION USING ERRCODE = 'null_value_not_allowed',
+			MESSAGE = 'org, amount, until and reason must not be NULL',
+			HINT = 'Say to what amount the budget is raised, until when, and why.';
+	END IF;
+	IF until OPERATOR(pg_catalog.<=) pg_catalog.clock_timestamp() THEN
+		RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+			MESSAGE = 'a budget cannot be raised until a time that has passed',
+			HINT = 'Pass a time to come.';
+	END IF;
+	SELECT pg_catalog.array_agg(b.id ORDER BY b.id) INTO found
+	  FROM llmquota.budget b
+	 WHERE b.id OPERATOR(pg_catalog.=) $5 OR $5 IS NULL AND b.scope OPERATOR(pg_catalog.=) 'org' AND b.subject OPERATOR(pg_catalog.=) bearer;
+	IF found IS NULL AND budget IS NULL THEN
+		SELECT pg_catalog.array_agg(b.id ORDER BY b.id) INTO found
+		  FROM llmquota.budget b
+		 WHERE b.scope OPERATOR(pg_catalog.=) 'org' AND b.subject OPERATOR(pg_catalog.=) '*';
+	END IF;
+	IF found IS NULL THEN
+		RAISE EXCEPTION USING ERRCODE = 'undefined_object',
+			MESSAGE = CASE WHEN budget IS NULL THEN pg_catalog.format('org "%s" has no budget', org)
+						   ELSE pg_catalog.format('budget %s does not exist', budget) END,
+			HINT = 'See llmquota.budget.';
+	ELSIF pg_catalog.cardinality(found) OPERATOR(pg_catalog.>) 1 THEN
+		RAISE EXCEPTION USING ERRCODE = 'ambiguous_parameter',
+			MESSAGE = pg_catalog.format('org "%s" has %s budgets', org, pg_catalog.cardinality(found)),
+			HINT = pg_catalog.format('Say which one is raised: budget => %s.', pg_catalog.array_to_string(found, ' or '));
+	ELSIF NOT EXISTS (SELECT FROM llmquota.budget b
+					   WHERE b.id OPERATOR(pg_catalog.=) found[1] AND b.subject OPERATOR(pg_catalog.=) ANY (ARRAY[bearer, '*'])) THEN
+		RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+			MESSAGE = pg_catalog.format('budget %s is not of "%s"', budget, org),
+			HINT = 'Pass the subject of the budget as org.';
+	END IF;
+	INSERT INTO llmquota.budget_raise (budget, subject, amount, until, reason, raised_by, raised_at)
+	VALUES (found[1], bearer, $2, $3, $4, SESSION_USER, pg_catalog.clock_timestamp())
+	RETURNING id INTO raised;
+	RETURN raised;
+END
+$$;
+
+COMMENT ON FUNCTION @extschema@.llmquota_raise_budget(text, numeric, timestamptz, text, bigint) IS
+'Raises a budget of an org to an amount, in the budget''s currency, until a time, and keeps who did and why in llmquota.budget_raise; answers the number of the raise. Where the org has several, budget says which one. What a parent or others have is raised with org => its subject and budget => its id. Deleting the row ends the raise';
+
+-- Pseudonyms are made with a salt that is forgotten at once: what was one stays one, and nobody finds out which.
+CREATE OR REPLACE FUNCTION @extschema@.llmquota_forget(
+	org text,
+	session text DEFAULT NULL,
+	OUT pseudonym text,
+	OUT ledger_rows bigint,
+	OUT pending bigint)
+RETURNS record
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp SET jit = off
+AS $$
+DECLARE
+	salt CONSTANT pg_catalog.text := pg_catalog.gen_random_uuid()::pg_catalog.text;
+	bearer CONSTANT pg_catalog.text := COALESCE(
+		(SELECT f.now_called FROM llmquota.former_name f
+		  WHERE f.kind OPERATOR(pg_catalog.=) 'org' AND f.name OPERATOR(pg_catalog.=) $1 AND f.until OPERATOR(pg_catalog.=) 'infinity'), $1);
+BEGIN
+	IF org IS NULL THEN
+		RAISE EXCEPTION USING ERRCODE = 'null_value_not_allowed',
+			MESSAGE = 'org must not be NULL';
+	END IF;
+	-- labels first: whatever is recorded from now on is without them
+	pending := @extschema@.llmquota_forget_labels(bearer, session);
+	pseudonym := 'forgotten-' OPERATOR(pg_catalog.||) pg_catalog.left(pg_catalog.encode(pg_catalog.sha256(
+		pg_catalog.convert_to(salt OPERATOR(pg_catalog.||) COALESCE(session, ''), 'UTF8')), 'hex'), 32);
+	UPDATE llmquota.usage u
+	   SET org = CASE WHEN $2 IS NULL THEN $3 ELSE u.org END,
+		   session = 'forgotten-' OPERATOR(pg_catalog.||) pg_catalog.left(pg_catalog.encode(pg_catalog.sha256(
+				pg_catalog.convert_to(salt OPERATOR(pg_catalog.||) u.session, 'UTF8')), 'hex'), 32),
+		   request_id = 'forgotten-' OPERATOR(pg_catalog.||) pg_catalog.left(pg_catalog.encode(pg_catalog.sha256(
+				pg_catalog.convert_to(salt OPERATOR(pg_catalog.||) u.request_id, 'UTF8')), 'hex'), 32),
+		   error = NULL,
+		   tags = NULL
+	 WHERE ($2 IS NULL OR u.session OPERATOR(pg_catalog.=) $2)
+	   AND (EXISTS (SELECT FROM llmquota.former_name f
+					 WHERE f.kind OPERATOR(pg_catalog.=) 'org' AND f.name OPERATOR(pg_catalog.=) u.org AND f.now_called OPERATOR(pg_catalog.=) bearer
+					   AND u.recorded_at OPERATOR(pg_catalog.>=) f.since AND u.picked_at OPERATOR(pg_catalog.>=) f.picked_from
+					   AND u.picked_at OPERATOR(pg_catalog.<) f.until)
+			OR u.org OPERATOR(pg_catalog.=) bearer
+			   AND NOT EXISTS (SELECT FROM llmquota.former_name f
+								WHERE f.kind OPERATOR(pg_catalog.=) 'org' AND f.name OPERATOR(pg_catalog.=) u.org
+								  AND u.recorded_at OPERATOR(pg_catalog.>=) f.since AND u.picked_at OPERATOR(pg_catalog.>=) f.picked_from
+								  AND u.picked_at OPERATOR(pg_catalog.<) f.until));
+	GET DIAGNOSTICS ledger_rows := ROW_COUNT;
+	-- hours whose rows are still in the ledger are counted anew by maintenance; those of dropped partitions are not
+	IF session IS NULL THEN
+		UPDATE llmquota.usage_hourly h SET org = pseudonym
+		 WHERE (h.org OPERATOR(pg_catalog.=) bearer
+				OR EXISTS (SELECT FROM llmquota.former_name f
+							WHERE f.kind OPERATOR(pg_catalog.=) 'org' AND f.name OPERATOR(pg_catalog.=) h.org AND f.now_called OPERATOR(pg_catalog.=) bearer
+							  AND h.hour OPERATOR(pg_catalog.>=) f.picked_from AND h.hour OPERATOR(pg_catalog.<) f.until))
+		   AND pg_catalog.to_regclass('llmquota.usage_' OPERATOR(pg_catalog.||)
+				pg_catalog.to_char(pg_catalog.timezone('UTC', h.hour), 'YYYYMMDD')) IS NULL
+		   AND NOT EXISTS (SELECT FROM llmquota.usage_default d
+							WHERE d.picked_at OPERATOR(pg_catalog.>=) h.hour
+							  AND d.picked_at OPERATOR(pg_catalog.<) (h.hour OPERATOR(pg_catalog.+) '1 hour'::pg_catalog.interval));
+		UPDATE llmquota.repricing r SET org = pseudonym
+		 WHERE r.org OPERATOR(pg_catalog.=) bearer
+			OR EXISTS (SELECT FROM llmquota.former_name f
+						WHERE f.kind OPERATOR(pg_catalog.=) 'org' AND f.name OPERATOR(pg_catalog.=) r.org AND f.now_called OPERATOR(pg_catalog.=) bearer
+						  AND r.day OPERATOR(pg_catalog.>=) (f.picked_from AT TIME ZONE 'UTC')::pg_catalog.date
+						  AND r.day OPERATOR(pg_catalog.<=) (f.until AT TIME ZONE 'UTC')::pg_catalog.date);
+		-- two names of the org may have refusals in one hour, which are one name's now
+		WITH gone AS (
+			DELETE FROM llmquota.refusal_hourly r
+			 WHERE r.org OPERATOR(pg_catalog.=) bearer
+				OR EXISTS (SELECT FROM llmquota.former_name f
+							WHERE f.kind OPERATOR(pg_catalog.=) 'org' AND f.name OPERATOR(pg_catalog.=) r.org AND f.now_called OPERATOR(pg_catalog.=) bearer
+							  AND r.hour OPERATOR(pg_catalog.>=) f.picked_from AND r.hour OPERATOR(pg_catalog.<) f.until)
+			RETURNING r.*)
+		INSERT INTO llmquota.refusal_hourly (hour, org, route, status, quota, count, tokens, first_at, last_at)
+		SELECT g.hour, $3, g.route, g.status, g.quota, pg_catalog.sum(g.count), pg_catalog.sum(g.tokens),
+			   pg_catalog.min(g.first_at), pg_catalog.max(g.last_at)
+		  FROM gone g GROUP BY g.hour, g.route, g.status, g.quota;
+		DELETE FROM llmquota.alert a WHERE a.org OPERATOR(pg_catalog.=) bearer;
+		DELETE FROM llmquota.refusal_sample r
+		 WHERE r.org OPERATOR(pg_catalog.=) bearer
+			OR EXISTS (SELECT FROM llmquota.former_name f
+						WHERE f.kind OPERATOR(pg_catalog.=) 'org' AND f.name OPERATOR(pg_catalog.=) r.org AND f.now_called OPERATOR(pg_catalog.=) bearer
+						  AND r.minute OPERATOR(pg_catalog.>=) f.picked_from AND r.minute OPERATOR(pg_catalog.<) f.until);
+	END IF;
+END
+$$;
+
+--
+-- Functions: corrections
+--
+
+CREATE FUNCTION @extschema@.llmquota_reprice(since timestamptz, until timestamptz DEFAULT NULL)
+RETURNS SETOF llmquota.repricing
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'llmquota_reprice';
+
+COMMENT ON FUNCTION @extschema@.llmquota_reprice(timestamptz, timestamptz) IS
+'Computes anew what the calls cost that were picked from since on and before until (NULL: to the last), by the prices and exchange rates of now that are valid for them, and brings the ledger to it. Costs that applications have told stay, and are only converted anew. Answers the differences, which llmquota.repricing keeps; none when there are none. Calls may go on';
+
+-- How many decimals amounts of a currency have when they are paid, as ISO 4217 has it.
+CREATE FUNCTION @extschema@.llmquota_minor_unit(currency text)
+RETURNS int
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+BEGIN ATOMIC
+	SELECT CASE WHEN currency OPERATOR(pg_catalog.=) ANY ('{BIF,CLP,DJF,GNF,ISK,JPY,KMF,KRW,PYG,RWF,UGX,UYI,VND,VUV,XAF,XOF,XPF}') THEN 0
+				WHEN currency OPERATOR(pg_catalog.=) ANY ('{BHD,IQD,JOD,KWD,LYD,OMR,TND}') THEN 3
+				WHEN currency OPERATOR(pg_catalog.=) ANY ('{CLF,UYW}') THEN 4
+				ELSE 2 END;
+END;
+
+COMMENT ON FUNCTION @extschema@.llmquota_minor_unit(text) IS 'internal: with how many decimals an amount of a currency is paid';
+
+-- The statement of an org and of all orgs below it, in the time zone of the first. Sums are exact: an amount is rounded
+-- where it is due, and nowhere before. Former names are looked up here, and not by llmquota.usage_current, so that rows of
+-- other orgs are passed over as they are read; that view is made further down.
+CREATE FUNCTION @extschema@.llmquota_statement_rows(
+	org text,
+	month text)
+RETURNS SETOF llmquota.statement_result
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET lock_timeout = 0
+AS $$
+BEGIN
+	RETURN QUERY
+	WITH RECURSIVE family AS (
+		SELECT $1 AS org, 0 AS level
+		UNION
+		SELECT o.org, f.level OPERATOR(pg_catalog.+) 1
+		  FROM family f
+		  JOIN llmquota.org o ON o.parent OPERATOR(pg_catalog.=) f.org
+		 WHERE f.level OPERATOR(pg_catalog.<) 16
+	), listed AS (
+		SELECT f.org, pg_catalog.min(f.level) AS level,
+			   COALESCE((SELECT o.markup FROM llmquota.org o WHERE o.org OPERATOR(pg_catalog.=) f.org), 0) AS markup
+		  FROM family f
+		 GROUP BY f.org
+	), span AS (
+		SELECT z.timezone,
+			   ($2 OPERATOR(pg_catalog.||) '-01')::pg_catalog.timestamp AT TIME ZONE z.timezone AS begins,
+			   (($2 OPERATOR(pg_catalog.||) '-01')::pg_catalog.timestamp OPERATOR(pg_catalog.+) '1 month'::pg_catalog.interval) AT TIME ZONE z.timezone AS ends
+		  FROM (SELECT COALESCE((SELECT o.timezone FROM llmquota.org o WHERE o.org OPERATOR(pg_catalog.=) $1), 'UTC') AS timezone) z
+	), used AS (
+		SELECT COALESCE(o.now_called, u.org) AS org,
+			   (u.picked_at AT TIME ZONE (SELECT s.timezone FROM span s))::pg_catalog.date AS day,
+			   COALESCE(m.now_called, u.model) AS model, u.currency,
+			   pg_catalog.count(*) AS calls,
+			   COALESCE(pg_catalog.sum(u.input_tokens), 0) AS input_tokens,
+			   COALESCE(pg_catalog.sum(u.cached_tokens), 0) AS cached_tokens,
+			   COALESCE(pg_catalog.sum(u.output_tokens), 0) AS output_tokens,
+			   pg_catalog.sum(u.cost) AS cost
+		  FROM llmquota.usage u
+		  LEFT JOIN llmquota.former_name o ON o.kind OPERATOR(pg_catalog.=) 'org' AND o.name OPERATOR(pg_catalog.=) u.org
+				AND u.recorded_at OPERATOR(pg_catalog.>=) o.since AND u.picked_at OPERATOR(pg_catalog.>=) o.picked_from AND u.picked_at OPERATOR(pg_catalog.<) o.until
+		  LEFT JOIN llmquota.former_name m ON m.kind OPERATOR(pg_catalog.=) 'model' AND m.name OPERATOR(pg_catalog.=) u.model
+				AND u.recorded_at OPERATOR(pg_catalog.>=) m.since AND u.picked_at OPERATOR(pg_catalog.>=) m.picked_from AND u.picked_at OPERATOR(pg_catalog.<) m.until
+		 WHERE u.picked_at OPERATOR(pg_catalog.>=) (SELECT s.begins FROM span s)
+		   AND u.picked_at OPERATOR(pg_catalog.<) (SELECT s.ends FROM span s)
+		   AND (COALESCE(u.status, '') OPERATOR(pg_catalog.<>) 'released' OR u.cost OPERATOR(pg_catalog.<>) 0)
+		   AND u.org OPERATOR(pg_catalog.=) ANY (ARRAY(
+				SELECT l.org FROM listed l
+				UNION
+				SELECT f.name FROM llmquota.former_name f JOIN listed l ON l.org OPERATOR(pg_catalog.=) f.now_called
+				 WHERE f.kind OPERATOR(pg_catalog.=) 'org'))
+		 GROUP BY 1, 2, 3, 4
+	), lines AS (
+		SELECT CASE WHEN GROUPING(u.org) OPERATOR(pg_catalog.=) 1 THEN 2 ELSE GROUPING(u.day) END AS kind,
+			   l.level, u.org, u.day, u.model, u.currency,
+			   pg_catalog.sum(u.calls)::pg_catalog.int8 AS calls, pg_catalog.sum(u.input_tokens)::pg_catalog.int8 AS input_tokens,
+			   pg_catalog.sum(u.cached_tokens)::pg_catalog.int8 AS cached_tokens, pg_catalog.sum(u.output_tokens)::pg_catalog.int8 AS output_tokens,
+			   pg_catalog.sum(u.cost) AS cost, l.markup,
+			   pg_catalog.sum(u.cost OPERATOR(pg_catalog.*) (1::pg_catalog.numeric OPERATOR(pg_catalog.+) l.markup)) AS amount
+		  FROM used u
+		  JOIN listed l ON l.org OPERATOR(pg_catalog.=) u.org
+		 GROUP BY GROUPING SETS ((l.level, u.org, l.markup, u.day, u.model, u.currency), (l.level, u.org, l.markup, u.currency), (u.currency))
+	)
+	SELECT ('{day,org,total}'::pg_catalog.text[])[s.kind OPERATOR(pg_catalog.+) 1], s.org, s.day, s.model, s.currency, s.calls,
+		   s.input_tokens, s.cached_tokens, s.output_tokens, s.cost, s.markup, s.amount,
+		   CASE WHEN s.kind OPERATOR(pg_catalog.>) 0 THEN pg_catalog.round(s.amount, @extschema@.llmquota_minor_unit(s.currency)) END
+	  FROM lines s
+	 ORDER BY s.kind OPERATOR(pg_catalog.=) 2, s.level, s.org, s.kind, s.day, s.model, s.currency;
+END
+$$;
+
+COMMENT ON FUNCTION @extschema@.llmquota_statement_rows(text, text) IS 'internal: the rows of llmquota_statement, whoever asks';
+
+CREATE FUNCTION @extschema@.llmquota_statement(org text, month text)
+RETURNS SETOF llmquota.statement_result
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'llmquota_statement';
+
+COMMENT ON FUNCTION @extschema@.llmquota_statement(text, text) IS
+'What an org is billed for a month (such as 2026-03) in its time zone: a row for each day, model and currency, and one for the sum of the org in each currency; the same for each org below it; and the sums of all. amount is the cost with the org''s markup, exact; amount_due, in sums only, is that rounded to what the currency is paid in, half away from zero. Of calls whose cost nobody knows currency and amounts are NULL. Who is bound to orgs by llmquota_grant may ask for these only';
+
+-- How a column of a provider's export is read, as an expression: a day, a name or a figure, by the field that it is.
+CREATE FUNCTION @extschema@.llmquota_export_column(usage_export regclass, field text, name text)
+RETURNS text
+LANGUAGE plpgsql STABLE PARALLEL UNSAFE
+AS $$
+DECLARE
+	found pg_catalog.regtype;
+	is_day CONSTANT boolean := field OPERATOR(pg_catalog.=) 'day';
+	is_name CONSTANT boolean := field OPERATOR(pg_catalog.=) ANY ('{model,account,key}'::pg_catalog.text[]);
+BEGIN
+	-- what a domain is of; domains of domains are not looked through
+	SELECT CASE WHEN t.typtype OPERATOR(pg_catalog.=) 'd' THEN t.typbasetype ELSE t.oid END INTO found
+	  FROM pg_catalog.pg_attribute a
+	  JOIN pg_catalog.pg_type t ON t.oid OPERATOR(pg_catalog.=) a.atttypid
+	 WHERE a.attrelid OPERATOR(pg_catalog.=) usage_export AND a.attname::pg_catalog.text OPERATOR(pg_catalog.=) name
+	   AND a.attnum OPERATOR(pg_catalog.>) 0 AND NOT a.attisdropped;
+	IF found IS NULL THEN
+		RAISE EXCEPTION USING ERRCODE = 'undefined_column',
+			MESSAGE = pg_catalog.format('%s has no column "%s"', usage_export, name),
+			HINT = pg_catalog.format('Say in mapping which column is the %s: {"%s": "..."}.', field, field);
+	END IF;
+	IF is_name AND found OPERATOR(pg_catalog.=) ANY ('{pg_catalog.text,pg_catalog.varchar,pg_catalog.bpchar,pg_catalog.name}'::pg_catalog.regtype[]) THEN
+		RETURN pg_catalog.format('e.%I::pg_catalog.text', name);
+	ELSIF is_day AND found OPERATOR(pg_catalog.=) ANY ('{pg_catalog.date,pg_catalog.timestamp}'::pg_catalog.regtype[]) THEN
+		RETURN pg_catalog.format('e.%I::pg_catalog.date', name);
+	ELSIF is_day AND found OPERATOR(pg_catalog.=) 'pg_catalog.timestamptz'::pg_catalog.regtype THEN
+		RETURN pg_catalog.format('(e.%I AT TIME ZONE $2)::pg_catalog.date', name);
+	ELSIF is_day AND found OPERATOR(pg_catalog.=) ANY ('{pg_catalog.int4,pg_catalog.int8}'::pg_catalog.regtype[]) THEN
+		RETURN pg_catalog.format('(pg_catalog.to_timestamp(e.%I) AT TIME ZONE $2)::pg_catalog.date', name);
+	ELSIF NOT is_name AND NOT is_day
+		AND found OPERATOR(pg_catalog.=) ANY ('{pg_catalog.int2,pg_catalog.int4,pg_catalog.int8,pg_catalog.numeric}'::pg_catalog.regtype[]) THEN
+		RETURN pg_catalog.format('COALESCE(e.%I, 0)::pg_catalog.numeric', name);
+	END IF;
+	RAISE EXCEPTION USING ERRCODE = 'datatype_mismatch',
+		MESSAGE = pg_catalog.format('column "%s" of %s is of type %s, which cannot be the %s', name, usage_export, found, field),
+		HINT = pg_catalog.format('It has to be %s. A view of the table can convert it.',
+			CASE WHEN is_name THEN 'a text'
+				 WHEN is_day THEN 'a date, a timestamp, or an integer, in seconds since 1970'
+				 ELSE 'an integer or numeric' END);
+END
+$$;
+
+COMMENT ON FUNCTION @extschema@.llmquota_export_column(regclass, text, text) IS 'internal: how llmquota_reconcile reads a column of a provider''s export';
+
+-- How a field of a provider's export is read; NULL: it does not have it. Of several columns the sum is read.
+CREATE FUNCTION @extschema@.llmquota_export_field(usage_export regclass, mapping jsonb, field text)
+RETURNS text
+LANGUAGE plpgsql STABLE PARALLEL UNSAFE
+AS $$
+DECLARE
+	given CONSTANT pg_catalog.jsonb := mapping OPERATOR(pg_catalog.->) field;
+	required CONSTANT boolean := field OPERATOR(pg_catalog.=) ANY ('{day,model}'::pg_catalog.text[]);
+	has_column CONSTANT boolean := EXISTS (
+		SELECT FROM pg_catalog.pg_attribute a
+		 WHERE a.attrelid OPERATOR(pg_catalog.=) usage_export AND a.attname::pg_catalog.text OPERATOR(pg_catalog.=) field
+		   AND a.attnum OPERATOR(pg_catalog.>) 0 AND NOT a.attisdropped);
+	kind CONSTANT pg_catalog.text := COALESCE(pg_catalog.jsonb_typeof(given), CASE WHEN has_column OR required THEN 'same' ELSE 'null' END);
+BEGIN
+	IF kind OPERATOR(pg_catalog.=) 'null' AND NOT required THEN
+		RETURN NULL;
+	ELSIF kind OPERATOR(pg_catalog.=) 'same' THEN
+		RETURN @extschema@.llmquota_export_column(usage_export, field, field);
+	ELSIF kind OPERATOR(pg_catalog.=) 'string' THEN
+		RETURN @extschema@.llmquota_export_column(usage_export, field, given OPERATOR(pg_catalog.#>>) '{}');
+	ELSIF kind OPERATOR(pg_catalog.=) 'array' AND given OPERATOR(pg_catalog.<>) '[]'
+		AND field OPERATOR(pg_catalog.=) ANY ('{requests,input_tokens,output_tokens,cost}'::pg_catalog.text[])
+		AND NOT EXISTS (SELECT FROM pg_catalog.jsonb_array_elements(given) e WHERE pg_catalog.jsonb_typeof(e.value) OPERATOR(pg_catalog.<>) 'string') THEN
+		RETURN (SELECT pg_catalog.string_agg(@extschema@.llmquota_export_column(usage_export, field, e.value), ' OPERATOR(pg_catalog.+) ')
+				  FROM pg_catalog.jsonb_array_elements_text(given) e);
+	END IF;
+	RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+		MESSAGE = pg_catalog.format('cannot read the %s from %s', field, given),
+		HINT = 'Give the name of a column, several names as an array for a figure that is their sum, or null for a field that is not to be compared; day and model have to be.';
+END
+$$;
+
+COMMENT ON FUNCTION @extschema@.llmquota_export_field(regclass, jsonb, text) IS 'internal: how llmquota_reconcile reads a field of a provider''s export; NULL: it is not to be compared';
+
+-- Raises when arguments of llmquota_reconcile make no sense.
+CREATE FUNCTION @extschema@.llmquota_check_reconcile(provider text, usage_export regclass, mapping jsonb, timezone text, currency text, names jsonb)
+RETURNS void
+LANGUAGE plpgsql STABLE PARALLEL UNSAFE
+AS $$
+DECLARE
+	wrong pg_catalog.text;
+BEGIN
+	IF provider IS NULL OR usage_export IS NULL THEN
+		RAISE EXCEPTION USING ERRCODE = 'null_value_not_allowed',
+			MESSAGE = 'provider and usage_export must not be NULL';
+	END IF;
+	IF NOT EXISTS (SELECT FROM llmquota.provider p WHERE p.provider OPERATOR(pg_catalog.=) $1) THEN
+		RAISE EXCEPTION USING ERRCODE = 'undefined_object',
+			MESSAGE = pg_catalog.format('provider "%s" does not exist', provider),
+			HINT = 'SELECT provider FROM llmquota.provider shows the providers.';
+	END IF;
+	IF pg_catalog.jsonb_typeof(mapping) OPERATOR(pg_catalog.<>) 'object' THEN
+		RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+			MESSAGE = 'mapping is not an object',
+			HINT = 'Use an object such as {"day": "usage_date", "input_tokens": ["uncached", "cached"]}.';
+	END IF;
+	SELECT k INTO wrong FROM pg_catalog.jsonb_object_keys(mapping) k
+	 WHERE k OPERATOR(pg_catalog.<>) ALL ('{day,model,account,key,requests,input_tokens,output_tokens,cost}'::pg_catalog.text[]) LIMIT 1;
+	IF FOUND THEN
+		RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+			MESSAGE = pg_catalog.format('unknown field "%s" in mapping', wrong),
+			HINT = 'Use day, model, account, key, requests, input_tokens, output_tokens and cost.';
+	END IF;
+	IF pg_catalog.jsonb_typeof(names) OPERATOR(pg_catalog.<>) 'object'
+	   OR EXISTS (SELECT FROM pg_catalog.jsonb_each(names) n
+				   WHERE n.key OPERATOR(pg_catalog.<>) ALL ('{model,account,key}'::pg_catalog.text[])
+					  OR pg_catalog.jsonb_typeof(n.value) OPERATOR(pg_catalog.<>) 'object') THEN
+		RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+			MESSAGE = 'names is not an object of model, account and key',
+			HINT = 'Use an object such as {"key": {"its name in the export": "its name here"}}.';
+	END IF;
+	IF NOT @extschema@.llmquota_zone_exists(timezone) THEN
+		RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+			MESSAGE = pg_catalog.format('time zone "%s" not recognized', timezone),
+			HINT = 'SELECT name FROM pg_timezone_names shows the time zones.';
+	END IF;
+	IF currency OPERATOR(pg_catalog.!~) '^[A-Z]{3}$' THEN
+		RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+			MESSAGE = pg_catalog.format('"%s" is not a currency', currency),
+			HINT = 'Use three capital letters.';
+	END IF;
+END
+$$;
+
+COMMENT ON FUNCTION @extschema@.llmquota_check_reconcile(text, regclass, jsonb, text, text, jsonb) IS 'internal: checks the arguments of llmquota_reconcile';
+
+-- The table of the export is read with the caller's privileges, like everything here. Both sides are added up by day and by
+-- the names that the provider has for models; then rows of the same are put together, whichever side they are of.
+-- Parameters of the query: 1 the provider, 2 the time zone, 3 and 4 the first and last day, 5 the currency, 6 its being the
+-- base currency, 7 the names.
+CREATE FUNCTION @extschema@.llmquota_reconcile(
+	provider text,
+	usage_export regclass,
+	mapping jsonb DEFAULT NULL,
+	first_day date DEFAULT NULL,
+	last_day date DEFAULT NULL,
+	timezone text DEFAULT NULL,
+	currency text DEFAULT NULL,
+	names jsonb DEFAULT NULL)
+RETURNS SETOF llmquota.reconcile_result
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET jit = off
+AS $$
+DECLARE
+	base CONSTANT pg_catalog.text := COALESCE((SELECT s.value FROM llmquota.setting s WHERE s.name OPERATOR(pg_catalog.=) 'base_currency'), 'USD');
+	zone CONSTANT pg_catalog.text := COALESCE(timezone, (SELECT p.timezone FROM llmquota.provider p WHERE p.provider OPERATOR(pg_catalog.=) $1));
+	asked CONSTANT pg_catalog.jsonb := COALESCE(mapping, '{}');
+	field record;
+	reads pg_catalog.text := '';
+	sums pg_catalog.text := '';
+	figures pg_catalog.text := '';
+	differences pg_catalog.text := '';
+	read pg_catalog.text;
+	export pg_catalog.text;
+	by_account boolean;
+	by_key boolean;
+	first pg_catalog.date := first_day;
+	last pg_catalog.date := last_day;
+BEGIN
+	PERFORM @extschema@.llmquota_check_reconcile(provider, usage_export, asked, zone, currency, COALESCE(names, '{}'));
+	FOR field IN
+		SELECT f.name, f.is_figure
+		  FROM (VALUES (1, 'day', false), (2, 'model', false), (3, 'account', false), (4, 'key', false), (5, 'requests', true),
+					   (6, 'input_tokens', true), (7, 'output_tokens', true), (8, 'cost', true)) f (place, name, is_figure)
+		 ORDER BY f.place
+	LOOP
+		read := @extschema@.llmquota_export_field(usage_export, asked, field.name);
+		reads := reads OPERATOR(pg_catalog.||) pg_catalog.format(', %s AS %I',
+			COALESCE(read, CASE WHEN field.is_figure THEN 'NULL::pg_catalog.numeric' ELSE 'NULL::pg_catalog.text' END), field.name);
+		by_account := CASE WHEN field.name OPERATOR(pg_catalog.=) 'account' THEN read IS NOT NULL ELSE by_account END;
+		by_key := CASE WHEN field.name OPERATOR(pg_catalog.=) 'key' THEN read IS NOT NULL ELSE by_key END;
+		IF field.is_figure THEN
+			sums := sums OPERATOR(pg_catalog.||) pg_catalog.format(', pg_catalog.sum(e.%1$I) AS %1$I', field.name);
+			figures := figures OPERATOR(pg_catalog.||) pg_catalog.format(
+				', COALESCE(pg_catalog.sum(b.%1$I) FILTER (WHERE b.here), 0) AS %2$I, %3$s AS %4$I', field.name, field.name OPERATOR(pg_catalog.||) '_here',
+				CASE WHEN read IS NULL THEN 'NULL::pg_catalog.numeric'
+					 ELSE pg_catalog.format('COALESCE(pg_catalog.sum(b.%I) FILTER (WHERE NOT b.here), 0)', field.name) END,
+				field.name OPERATOR(pg_catalog.||) '_there');
+			differences := differences OPERATOR(pg_catalog.||) CASE WHEN read IS NOT NULL THEN pg_catalog.format(
+				' OR r.%I OPERATOR(pg_catalog.<>) r.%I', field.name OPERATOR(pg_catalog.||) '_here', field.name OPERATOR(pg_catalog.||) '_there') ELSE '' END;
+		END IF;
+	END LOOP;
+	IF differences OPERATOR(pg_catalog.=) '' THEN
+		RAISE EXCEPTION USING ERRCODE = 'undefined_column',
+			MESSAGE = pg_catalog.format('%s has no figure to compare', usage_export),
+			HINT = 'Say in mapping which columns are the requests, input_tokens, output_tokens or cost.';
+	END IF;
+
+	export := pg_catalog.format('SELECT %s FROM %s e', pg_catalog.substr(reads, 3), usage_export);
+	IF first IS NULL OR last IS NULL THEN
+		EXECUTE pg_catalog.format('SELECT COALESCE($1, pg_catalog.min(e.day)), COALESCE($3, pg_catalog.max(e.day)) FROM (%s) e', export)
+		   INTO first, last USING first, zone, last;
+	END IF;
+	RETURN QUERY EXECUTE pg_catalog.format(
+		'WITH known AS ('
+		'	SELECT m.model, COALESCE(m.provider_model, m.model) AS name FROM llmquota.model m WHERE m.provider OPERATOR(pg_catalog.=) $1'
+		'), call AS ('
+		'	SELECT (u.picked_at AT TIME ZONE $2)::pg_catalog.date AS day, COALESCE(k.name, u.model) AS name, %1$s AS account, %2$s AS key,'
+		'		   u.status, u.input_tokens, u.output_tokens,'
+		'		   CASE WHEN u.currency OPERATOR(pg_catalog.=) $5 THEN u.cost WHEN $6 THEN u.cost_base END AS cost'
+		'	  FROM llmquota.usage_current u LEFT JOIN known k ON k.model OPERATOR(pg_catalog.=) u.model'
+		'	 WHERE u.provider OPERATOR(pg_catalog.=) $1 AND u.picked_at OPERATOR(pg_catalog.>=) ($3::pg_catalog.timestamp AT TIME ZONE $2)'
+		'	   AND u.picked_at OPERATOR(pg_catalog.<) (($4 OPERATOR(pg_catalog.+) 1)::pg_catalog.timestamp AT TIME ZONE $2)'
+		'	   AND COALESCE(u.status, '''') OPERATOR(pg_catalog.<>) ''released'''
+		'	   AND (COALESCE(u.status, '''') OPERATOR(pg_catalog.<>) ''error'' OR u.http_status IS NULL OR u.input_tokens IS NOT NULL OR u.output_tokens IS NOT NULL)'
+		'), here AS ('
+		'	SELECT c.day, c.name, c.account, c.key, pg_catalog.count(*)::pg_catalog.numeric AS requests, pg_catalog.sum(c.input_tokens) AS input_tokens,'
+		'		   pg_catalog.sum(c.output_tokens) AS output_tokens, pg_catalog.sum(c.cost) AS cost,'
+		'		   pg_catalog.count(*) FILTER (WHERE c.status OPERATOR(pg_catalog.=) ''expired'') AS expired,'
+		'		   pg_catalog.count(*) FILTER (WHERE c.cost IS NULL) AS unpriced'
+		'	  FROM call c GROUP BY c.day, c.name, c.account, c.key'
+		'), there AS ('
+		'	SELECT e.day, COALESCE($7 OPERATOR(pg_catalog.->) ''model'' OPERATOR(pg_catalog.->>) e.model, e.model) AS model,'
+		'		   COALESCE($7 OPERATOR(pg_catalog.->) ''account'' OPERATOR(pg_catalog.->>) e.account, e.account) AS account,'
+		'		   COALESCE($7 OPERATOR(pg_catalog.->) ''key'' OPERATOR(pg_catalog.->>) e.key, e.key) AS key%3$s'
+		'	  FROM (%4$s) e WHERE e.day IS NULL OR e.day OPERATOR(pg_catalog.>=) $3 AND e.day OPERATOR(pg_catalog.<=) $4'
+		'	 GROUP BY 1, 2, 3, 4'
+		'), same AS ('
+		'	SELECT t.model, (SELECT n.name FROM ('
+		'				SELECT k.name, 1 AS rank FROM known k WHERE k.name OPERATOR(pg_catalog.=) t.model'
+		'				UNION ALL SELECT k.name, 2 FROM known k WHERE k.model OPERATOR(pg_catalog.=) t.model'
+		'				UNION ALL SELECT h.name, 3 FROM here h WHERE h.name OPERATOR(pg_catalog.=) t.model'
+		'				UNION ALL SELECT k.name, 4 FROM known k'
+		'				 WHERE k.name OPERATOR(pg_catalog.=) pg_catalog.regexp_replace(t.model, ''-[0-9]{4}-?[0-9]{2}-?[0-9]{2}$'', '''')) n'
+		'			ORDER BY n.rank LIMIT 1) AS name'
+		'	  FROM (SELECT DISTINCT t.model FROM there t) t'
+		'), side AS ('
+		'	SELECT true AS here, h.day, h.name, h.account, h.key, h.requests, h.input_tokens, h.output_tokens, h.cost, h.expired, h.unpriced FROM here h'
+		'	UNION ALL'
+		'	SELECT false, t.day, COALESCE(s.name, t.model), t.account, t.key, t.requests, t.input_tokens, t.output_tokens, t.cost, 0, 0'
+		'	  FROM there t LEFT JOIN same s ON s.model OPERATOR(pg_catalog.=) t.model'
+		'), pair AS ('
+		'	SELECT b.day, b.name, b.account, b.key, pg_catalog.bool_or(b.here) AS here, pg_catalog.bool_or(NOT b.here) AS there%5$s,'
+		'		   pg_catalog.sum(b.expired)::pg_catalog.int8 AS expired, pg_catalog.sum(b.unpriced)::pg_catalog.int8 AS unpriced'
+		'	  FROM side b GROUP BY b.day, b.name, b.account, b.key'
+		')'
+		'SELECT CASE WHEN NOT r.there THEN ''only_here'' WHEN NOT r.here THEN ''only_there'' WHEN false%6$s THEN ''different'' ELSE ''equal'' END,'
+		'	   r.day, r.name, (SELECT pg_catalog.string_agg(k.model, '', '' ORDER BY k.model) FROM known k WHERE k.name OPERATOR(pg_catalog.=) r.name),'
+		'	   r.account, r.key, r.requests_here, r.requests_there, r.requests_there OPERATOR(pg_catalog.-) r.requests_here,'
+		'	   r.input_tokens_here, r.input_tokens_there, r.input_tokens_there OPERATOR(pg_catalog.-) r.input_tokens_here,'
+		'	   r.output_tokens_here, r.output_tokens_there, r.output_tokens_there OPERATOR(pg_catalog.-) r.output_tokens_here,'
+		'	   $5, r.cost_here, r.cost_there, r.cost_there OPERATOR(pg_catalog.-) r.cost_here, r.expired, r.unpriced'
+		'  FROM pair r ORDER BY r.day, r.name, r.account, r.key',
+		CASE WHEN by_account THEN 'u.account' ELSE 'NULL::pg_catalog.text' END, CASE WHEN by_key THEN 'u.key' ELSE 'NULL::pg_catalog.text' END,
+		sums, export, figures, differences)
+		USING provider, zone, first, last, COALESCE(currency, base), COALESCE(currency, base) OPERATOR(pg_catalog.=) base, names;
+END
+$$;
+
+COMMENT ON FUNCTION @extschema@.llmquota_reconcile(text, regclass, jsonb, date, date, text, text, jsonb) IS
+'Compares the ledger with a provider''s own usage export, which somebody has loaded into a table: a row for each day and model, and for each account and key if the export has them, with the figures of both. mapping says which columns are the day, model, account, key, requests, input_tokens, output_tokens and cost (NULL, or what is not in it: those of these names); first_day and last_day which days (NULL: those of the export); timezone what a day is (NULL: the provider''s); currency that of the export''s costs (NULL: the base currency); names what models, accounts and keys of the export are called here (NULL: the same). Reads the table as the caller';
+
+CREATE FUNCTION @extschema@.llmquota_meter_rows(
+	OUT scope text,
+	OUT subject text,
+	OUT part_kind text,
+	OUT part text,
+	OUT quota bigint,
+	OUT metric text,
+	OUT period text,
+	OUT period_start timestamptz,
+	OUT used bigint,
+	OUT amount numeric,
+	OUT refused bigint,
+	OUT would_refuse bigint,
+	OUT resets_at timestamptz,
+	OUT seeding boolean,
+	OUT mode text,
+	OUT currency text)
+RETURNS SETOF record
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'llmquota_meter_rows';
+
+COMMENT ON FUNCTION @extschema@.llmquota_meter_rows() IS 'internal: the windows of all meters, for llmquota.meter_window and, with a currency and in 1e-9 of it, llmquota.budget_window';
+
+CREATE FUNCTION @extschema@.llmquota_capacity_rows(
+	OUT model text,
+	OUT org text,
+	OUT accounts text,
+	OUT horizon text,
+	OUT keys int,
+	OUT requests numeric,
+	OUT input_tokens numeric,
+	OUT output_tokens numeric,
+	OUT tokens numeric,
+	OUT at_once numeric,
+	OUT in_flight numeric,
+	OUT request_input_tokens int,
+	OUT request_output_tokens int)
+RETURNS SETOF record
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'llmquota_capacity_rows';
+
+COMMENT ON FUNCTION @extschema@.llmquota_capacity_rows() IS 'internal: the rows of llmquota.capacity';
+
+--
+-- Functions: monitoring
+--
+
+CREATE FUNCTION @extschema@.llmquota_capacity(
+	model text,
+	org text DEFAULT NULL,
+	input_tokens bigint DEFAULT NULL,
+	max_output_tokens bigint DEFAULT NULL)
+RETURNS SETOF llmquota.capacity_result
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'llmquota_capacity';
+
+COMMENT ON FUNCTION @extschema@.llmquota_capacity(text, text, bigint, bigint) IS
+'What can be done with a model in the next minute, hour and day over all enabled, healthy keys: a row for each. For an org by its limits and priority, with its own accounts and the shared ones; where it has own accounts also with either alone. org NULL: with the shared accounts, whoever makes the calls. What one request has in tokens is said as for llmquota_pick. Charges nothing; works on a hot standby';
+
+CREATE FUNCTION @extschema@.llmquota_metrics(
+	OUT name text,
+	OUT labels jsonb,
+	OUT value float8)
+RETURNS SETOF record
+LANGUAGE sql VOLATILE PARALLEL UNSAFE
+BEGIN ATOMIC
+	SELECT 'llmquota_' OPERATOR(pg_catalog.||) c.name,
+		   CASE WHEN c.status IS NULL THEN '{}'::jsonb ELSE pg_catalog.jsonb_build_object('status', c.status) END,
+		   c.value
+	  FROM @extschema@.llmquota_live_counts() c
+	UNION ALL
+	SELECT 'llmquota_leases_max', '{}'::jsonb,
+		   COALESCE((SELECT s.value::float8 FROM llmquota.setting s WHERE s.name OPERATOR(pg_catalog.=) 'max_leases'), 100000)
+	UNION ALL
+	SELECT m.name, m.labels, m.value
+	  FROM (SELECT r.used, r.amount, r.refused, r.would_refuse,
+				   pg_catalog.jsonb_strip_nulls(pg_catalog.jsonb_build_object(
+						'quota', r.quota, 'scope', r.scope, 'subject', r.subject, r.part_kind_or_not, r.part,
+						'metric', r.metric, 'period', r.period)) AS labels
+			  FROM (SELECT w.*, COALESCE(w.part_kind, 'model') AS part_kind_or_not
+					  FROM @extschema@.llmquota_meter_rows() w
+					 WHERE w.currency IS NULL) r) r
+	 CROSS JOIN LATERAL (VALUES
+			('llmquota_quota_used', r.labels, r.used::float8),
+			('llmquota_quota_limit', r.labels, r.amount::float8),
+			('llmquota_quota_refused_total', r.labels, r.refused::float8),
+			('llmquota_quota_would_refuse_total', r.labels, r.would_refuse::float8)) m (name, labels, value)
+	 WHERE m.value IS NOT NULL
+	   AND (m.name OPERATOR(pg_catalog.=) ANY ('{llmquota_quota_used,llmquota_quota_limit}') OR m.value OPERATOR(pg_catalog.>) 0)
+	UNION ALL
+	SELECT m.name, b.labels, m.value
+	  FROM (SELECT w.*, pg_catalog.jsonb_strip_nulls(pg_catalog.jsonb_build_object(
+						'budget', w.quota, 'scope', w.scope, 'subject', w.subject, COALESCE(w.part_kind, 'model'), w.part,
+						'period', w.period, 'currency', w.currency)) AS labels
+			  FROM @extschema@.llmquota_meter_rows() w
+			 WHERE w.currency IS NOT NULL) b
+	 CROSS JOIN LATERAL (VALUES
+			('llmquota_budget_used', b.used::float8 OPERATOR(pg_catalog./) 1e9::float8),
+			('llmquota_budget_limit', b.amount::float8 OPERATOR(pg_catalog./) 1e9::float8),
+			('llmquota_budget_refused_total', NULLIF(b.refused::float8, 0)),
+			('llmquota_budget_would_refuse_total', NULLIF(b.would_refuse::float8, 0))) m (name, value)
+	 WHERE m.value IS NOT NULL
+	UNION ALL
+	SELECT 'llmquota_alerts', pg_catalog.jsonb_build_object('kind', k.kind),
+		   (SELECT pg_catalog.count(*) FROM llmquota.alert a
+			 WHERE a.kind OPERATOR(pg_catalog.=) k.kind AND a.resolved_at IS NULL)
+	  FROM pg_catalog.unnest('{threshold,forecast,breaker,cooldown,disabled,limit}'::text[]) k (kind)
+	UNION ALL
+	SELECT 'llmquota_alerts_unacknowledged', '{}'::jsonb,
+		   (SELECT pg_catalog.count(*) FROM llmquota.alert a
+			 WHERE a.kind OPERATOR(pg_catalog.<>) 'digest' AND a.resolved_at IS NULL AND a.acknowledged_at IS NULL)
+	UNION ALL
+	SELECT m.name, '{}'::jsonb, m.value
+	  FROM @extschema@.llmquota_worker_rows() w
+	 CROSS JOIN LATERAL (VALUES
+			('llmquota_worker_up', CASE WHEN w.pid IS NULL THEN 0::float8 ELSE 1::float8 END),
+			('llmquota_maintenance_rounds_total', w.rounds::float8),
+			('llmquota_maintenance_failures', w.failures::float8),
+			('llmquota_maintenance_duration_seconds', w.last_run_ms::float8 OPERATOR(pg_catalog./) 1000::float8),
+			('llmquota_maintenance_age_seconds', EXTRACT(epoch FROM pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) w.last_run)::float8)) m (name, value)
+	 WHERE m.value IS NOT NULL
+	UNION ALL
+	SELECT 'llmquota_ledger_days_ahead', '{}'::jsonb,
+		   pg_catalog.count(*) FILTER (WHERE c.relname::text OPERATOR(pg_catalog.>) pg_catalog.to_char(pg_catalog.now() AT TIME ZONE 'UTC', '"usage_"YYYYMMDD')
+										 AND c.relname OPERATOR(pg_catalog.<>) 'usage_default')
+	  FROM pg_catalog.pg_inherits i
+	  JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) i.inhrelid
+	 WHERE i.inhparent OPERATOR(pg_catalog.=) 'llmquota.usage'::regclass;
+END;
+
+-- Refuses quotas that would put more than 8 windows on one meter, and budgets that would put more than 4 there: as many
+-- as the trigger's argument says. Looks at the subjects whose rows the statement touched; touching a '*' row touches every
+-- subject named in its scope.
+CREATE OR REPLACE FUNCTION @extschema@.llmquota_check_windows()
+RETURNS trigger
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+AS $$
+DECLARE
+	checked record;
+	crowded record;
+BEGIN
+	FOR checked IN
+		SELECT t.scope, t.subject
+		  FROM touched t
+		UNION
+		SELECT w.scope, w.subject
+		  FROM (SELECT DISTINCT t.scope FROM touched t WHERE t.subject OPERATOR(pg_catalog.=) '*') s
+		 CROSS JOIN LATERAL (
+			SELECT q.scope, q.subject FROM llmquota.quota q
+			 WHERE TG_TABLE_NAME OPERATOR(pg_catalog.=) 'quota' AND q.scope OPERATOR(pg_catalog.=) s.scope
+			UNION ALL
+			SELECT b.scope, b.subject FROM llmquota.budget b
+			 WHERE TG_TABLE_NAME OPERATOR(pg_catalog.=) 'budget' AND b.scope OPERATOR(pg_catalog.=) s.scope) w
+		 ORDER BY scope, subject
+	LOOP
+		-- applying: of rows for the same window, the one that names the subject. A meter of one model also holds the
+		-- windows of model '*', and a meter of one family those of family '*'.
+		WITH written AS (
+			SELECT q.subject, q.model, q.family, q.amount, q.metric AS counted, q.per, q.calendar, q.timezone, 1 AS fiscal_month
+			  FROM llmquota.quota q
+			 WHERE TG_TABLE_NAME OPERATOR(pg_catalog.=) 'quota' AND q.scope OPERATOR(pg_catalog.=) checked.scope
+			   AND q.subject OPERATOR(pg_catalog.=) ANY (ARRAY[checked.subject, '*'])
+			UNION ALL
+			SELECT b.subject, b.model, b.family, b.amount, b.currency, b.per, b.calendar, b.timezone, b.fiscal_month
+			  FROM llmquota.budget b
+			 WHERE TG_TABLE_NAME OPERATOR(pg_catalog.=) 'budget' AND b.scope OPERATOR(pg_catalog.=) checked.scope
+			   AND b.subject OPERATOR(pg_catalog.=) ANY (ARRAY[checked.subject, '*'])
+		), applying AS (
+			SELECT DISTINCT ON (w.model, w.family, w.counted, w.per, w.calendar, w.timezone, w.fiscal_month)
+				   w.amount,
+				   CASE WHEN w.model IS NOT NULL THEN 'model' WHEN w.family IS NOT NULL THEN 'family' ELSE '' END AS kind,
+				   COALESCE(w.model, w.family, '') AS name
+			  FROM written w
+			 ORDER BY w.model, w.family, w.counted, w.per, w.calendar, w.timezone, w.fiscal_month, w.subject OPERATOR(pg_catalog.=) '*'
+		), part AS (
+			SELECT a.kind, a.name, pg_catalog.count(*) AS windows
+			  FROM applying a
+			 WHERE a.amount IS NOT NULL
+			 GROUP BY a.kind, a.name
+		)
+		SELECT p.kind, p.name, pg_catalog.sum(e.windows) AS windows INTO crowded
+		  FROM part p
+		  JOIN part e ON e.kind OPERATOR(pg_catalog.=) p.kind AND e.name OPERATOR(pg_catalog.=) ANY (ARRAY[p.name, '*'])
+		 GROUP BY p.kind, p.name
+		HAVING pg_catalog.sum(e.windows) OPERATOR(pg_catalog.>) TG_ARGV[0]::pg_catalog.int8
+		 ORDER BY p.kind, p.name
+		 LIMIT 1;
+		IF FOUND THEN
+			RAISE EXCEPTION USING ERRCODE = 'configuration_limit_exceeded',
+				MESSAGE = pg_catalog.format('%s %ss together limit %s', crowded.windows, TG_TABLE_NAME,
+					CASE WHEN checked.scope OPERATOR(pg_catalog.=) 'global' THEN 'the scope global'
+						 ELSE pg_catalog.format('%s "%s"', checked.scope, checked.subject) END),
+				DETAIL = CASE WHEN crowded.kind OPERATOR(pg_catalog.=) ''
+							THEN pg_catalog.format('At most %s %ss can limit all models together.', TG_ARGV[0], TG_TABLE_NAME)
+							ELSE pg_catalog.format('At most %1$s %2$ss can limit one %3$s; these limit %3$s "%4$s".',
+								TG_ARGV[0], TG_TABLE_NAME, crowded.kind, crowded.name) END,
+				HINT = 'Remove one, or replace one that is for every subject by a row for this subject with no amount.';
+		END IF;
+	END LOOP;
+	RETURN NULL;
+END
+$$;
+
+COMMENT ON FUNCTION @extschema@.llmquota_check_windows() IS 'internal, a trigger: refuses more windows on one meter than there is room for';
+
+-- Refuses quotas and budgets by which one pick could need more than 12 cells: 11 meters and the lease. A pick charges at
+-- most one meter for each scope and part (all models together, by model, by family) that any of them limits, but in the
+-- scope parent one for the org and for each of up to three above it.
+CREATE OR REPLACE FUNCTION @extschema@.llmquota_check_parts()
+RETURNS trigger
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+AS $$
+DECLARE
+	meters pg_catalog.int8;
+BEGIN
+	SELECT pg_catalog.sum(CASE WHEN s.scope OPERATOR(pg_catalog.=) 'parent' THEN
+			(SELECT CASE WHEN pg_catalog.bool_or(d.subject OPERATOR(pg_catalog.=) '*') THEN 4 ELSE pg_catalog.count(*) END
+			   FROM (SELECT DISTINCT b.subject FROM llmquota.budget b
+					  WHERE b.scope OPERATOR(pg_catalog.=) s.scope AND (b.model IS NULL) OPERATOR(pg_catalog.=) p.no_model
+						AND (b.family IS NULL) OPERATOR(pg_catalog.=) p.no_family AND b.amount IS NOT NULL
+					  LIMIT 4) d)
+		WHEN EXISTS (SELECT FROM llmquota.quota q
+					  WHERE q.scope OPERATOR(pg_catalog.=) s.scope AND (q.model IS NULL) OPERATOR(pg_catalog.=) p.no_model
+						AND (q.family IS NULL) OPERATOR(pg_catalog.=) p.no_family AND q.amount IS NOT NULL)
+		  OR EXISTS (SELECT FROM llmquota.budget b
+					  WHERE b.scope OPERATOR(pg_catalog.=) s.scope AND (b.model IS NULL) OPERATOR(pg_catalog.=) p.no_model
+						AND (b.family IS NULL) OPERATOR(pg_catalog.=) p.no_family AND b.amount IS NOT NULL) THEN 1
+		ELSE 0 END) INTO meters
+	  FROM pg_catalog.unnest('{global,provider,account,key,org,parent}'::pg_catalog.text[]) s (scope)
+	 CROSS JOIN (VALUES (true, true), (false, true), (true, false)) p (no_model, no_family);
+	IF meters OPERATOR(pg_catalog.>) 11 THEN
+		RAISE EXCEPTION USING ERRCODE = 'configuration_limit_exceeded',
+			MESSAGE = pg_catalog.format('one pick could have to charge %s meters', meters),
+			DETAIL = 'Each scope can be limited in three ways: all models together, by model, and by family. At most 11 of these ways can be in use; in the scope parent each subject counts, up to 4.',
+			HINT = pg_catalog.format('Remove the %ss by model or by family of one scope.', TG_TABLE_NAME);
+	END IF;
+	RETURN NULL;
+END
+$$;
+
+COMMENT ON FUNCTION @extschema@.llmquota_check_parts() IS 'internal, a trigger: refuses quotas and budgets by which one pick could have to charge more than 11 meters';
+
+-- Refuses a budget if those that can hold together with it are in more than 3 currencies besides that of the price: a lease
+-- has room for its cost in so many. Looks at the budgets of its subject, for an org with all above it, at those that
+-- everybody has, and at those of all accounts and keys, because a pick converts its cost before it knows which one it
+-- takes. What escapes it, because an org comes below another afterwards, is an error of the pick.
+CREATE FUNCTION @extschema@.llmquota_check_currencies()
+RETURNS trigger
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+AS $$
+DECLARE
+	above pg_catalog.text[];
+	met pg_catalog.text[] := '{}';
+	other pg_catalog.text := '';
+BEGIN
+	IF NEW.scope OPERATOR(pg_catalog.=) ANY ('{org,parent}') THEN
+		WITH RECURSIVE chain (org) AS (
+			SELECT NEW.subject
+			UNION
+			SELECT o.parent FROM chain c JOIN llmquota.org o ON o.org OPERATOR(pg_catalog.=) c.org WHERE o.parent IS NOT NULL
+		)
+		SELECT pg_catalog.array_agg(c.org) INTO above FROM chain c;
+	END IF;
+	-- skips from one currency to the next in index budget_currency
+	WHILE other IS NOT NULL AND pg_catalog.cardinality(met) OPERATOR(pg_catalog.<=) 4 LOOP
+		SELECT pg_catalog.min(b.currency) INTO other FROM llmquota.budget b
+		 WHERE b.amount IS NOT NULL AND b.scope OPERATOR(pg_catalog.=) ANY ('{account,key}') AND b.currency OPERATOR(pg_catalog.>) other;
+		met := pg_catalog.array_remove(met OPERATOR(pg_catalog.||) other, NULL);
+	END LOOP;
+	-- the amount is not among the conditions: it would have the planner take index budget_part, the wrong one
+	SELECT pg_catalog.array_agg(DISTINCT c.currency) INTO met
+	  FROM (SELECT pg_catalog.unnest(met)
+			UNION ALL
+			SELECT CASE WHEN b.amount IS NOT NULL THEN b.currency END
+			  FROM llmquota.budget b
+			 WHERE COALESCE(b.model, b.family, '*') OPERATOR(pg_catalog.=) ANY (ARRAY[COALESCE(NEW.model, NEW.family, '*'), '*'])
+			   AND b.scope OPERATOR(pg_catalog.=) ANY ('{global,provider,org,parent}')
+			   AND b.subject OPERATOR(pg_catalog.=) ANY (above OPERATOR(pg_catalog.||) ARRAY[NEW.subject, '*', ''])
+			   AND (b.scope OPERATOR(pg_catalog.=) 'global' OR b.subject OPERATOR(pg_catalog.=) '*'
+					OR b.subject OPERATOR(pg_catalog.=) NEW.subject AND b.scope OPERATOR(pg_catalog.=) ANY (ARRAY[NEW.scope, CASE WHEN above IS NOT NULL THEN 'org' END])
+					OR b.scope OPERATOR(pg_catalog.=) 'parent' AND b.subject OPERATOR(pg_catalog.=) ANY (above))) c (currency)
+	 WHERE c.currency IS NOT NULL;
+	IF pg_catalog.cardinality(met) OPERATOR(pg_catalog.>) 4 THEN
+		RAISE EXCEPTION USING ERRCODE = 'configuration_limit_exceeded',
+			MESSAGE = pg_catalog.format('budgets in %s currencies could hold for one call', pg_catalog.cardinality(met)),
+			DETAIL = pg_catalog.format('At most 3 can besides that of the price. With this budget there are %s; those of all accounts and keys count.',
+				pg_catalog.array_to_string(met, ', ')),
+			HINT = 'Give some of them a currency of the others: costs are converted by llmquota.exchange_rate.';
+	END IF;
+	RETURN NULL;
+END
+$$;
+
+COMMENT ON FUNCTION @extschema@.llmquota_check_currencies() IS 'internal, a trigger: refuses budgets of more currencies than one call can be counted in';
+
+-- Refuses a row that stands above itself in the column that the trigger's argument names: an org that belongs to itself,
+-- a model that is its own substitute, through however many others; and an org by which more than 3 stand above another.
+-- All that stand above the row are locked, so that nobody moves one of them meanwhile.
+CREATE FUNCTION @extschema@.llmquota_check_chain()
+RETURNS trigger
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+AS $$
+DECLARE
+	named CONSTANT pg_catalog.text := pg_catalog.to_jsonb(NEW) OPERATOR(pg_catalog.->>) TG_TABLE_NAME::pg_catalog.text;
+	given CONSTANT pg_catalog.text := pg_catalog.to_jsonb(NEW) OPERATOR(pg_catalog.->>) TG_ARGV[0];
+	reached pg_catalog.text := given;
+	passed pg_catalog.text[] := '{}';
+	lower pg_catalog.text[] := ARRAY[named];
+	levels int;
+BEGIN
+	WHILE reached OPERATOR(pg_catalog.<>) ALL (passed) LOOP
+		passed := passed OPERATOR(pg_catalog.||) reached;
+		IF TG_TABLE_NAME OPERATOR(pg_catalog.=) 'org' THEN
+			SELECT o.parent INTO reached FROM llmquota.org o WHERE o.org OPERATOR(pg_catalog.=) reached FOR SHARE;
+		ELSE
+			SELECT m.downgrade_to INTO reached FROM llmquota.model m WHERE m.model OPERATOR(pg_catalog.=) reached FOR SHARE;
+		END IF;
+	END LOOP;
+	IF named OPERATOR(pg_catalog.=) ANY (passed) THEN
+		RAISE EXCEPTION USING ERRCODE = 'check_violation',
+			MESSAGE = pg_catalog.format('%s "%s" cannot have "%s" as %s', TG_TABLE_NAME, named, given, TG_ARGV[0]),
+			DETAIL = pg_catalog.format('That leads back to it: %s.', pg_catalog.array_to_string(named OPERATOR(pg_catalog.||) passed, ' > ')),
+			HINT = 'Change the others first.';
+	END IF;
+	IF TG_TABLE_NAME OPERATOR(pg_catalog.=) 'org' THEN
+		levels := pg_catalog.cardinality(passed);
+		WHILE lower IS NOT NULL AND levels OPERATOR(pg_catalog.<=) 3 LOOP
+			SELECT pg_catalog.array_agg(o.org) INTO lower FROM llmquota.org o WHERE o.parent OPERATOR(pg_catalog.=) ANY (lower);
+			levels := levels OPERATOR(pg_catalog.+) CASE WHEN lower IS NULL THEN 0 ELSE 1 END;
+		END LOOP;
+		IF levels OPERATOR(pg_catalog.>) 3 THEN
+			RAISE EXCEPTION USING ERRCODE = 'check_violation',
+				MESSAGE = pg_catalog.format('org "%s" cannot have "%s" as parent', named, given),
+				DETAIL = pg_catalog.format('At most 3 orgs can be above one; that would make %s.', levels),
+				HINT = pg_catalog.format('Leave out a level below "%s".', passed[pg_catalog.cardinality(passed)]);
+		END IF;
+	END IF;
+	RETURN NULL;
+END
+$$;
+
+COMMENT ON FUNCTION @extschema@.llmquota_check_chain() IS 'internal, a trigger: refuses orgs and models that stand above themselves, and orgs below too many others';
+
+CREATE VIEW llmquota.meter_window AS
+SELECT r.scope, r.subject,
+	   CASE WHEN r.part_kind OPERATOR(pg_catalog.=) 'model' THEN r.part END AS model,
+	   CASE WHEN r.part_kind OPERATOR(pg_catalog.=) 'family' THEN r.part END AS family,
+	   r.metric, r.period, r.used, r.amount,
+	   CASE WHEN r.amount IS NOT NULL THEN GREATEST(r.amount OPERATOR(pg_catalog.-) r.used::numeric, 0) END AS remaining,
+	   r.refused, r.would_refuse, r.resets_at, r.seeding, r.mode, r.quota
+  FROM @extschema@.llmquota_meter_rows() r
+ WHERE r.currency IS NULL;
+
+CREATE VIEW llmquota.budget_window AS
+SELECT r.scope, r.subject,
+	   CASE WHEN r.part_kind OPERATOR(pg_catalog.=) 'model' THEN r.part END AS model,
+	   CASE WHEN r.part_kind OPERATOR(pg_catalog.=) 'family' THEN r.part END AS family,
+	   r.period, r.currency, m.used, m.amount,
+	   CASE WHEN m.amount IS NOT NULL THEN GREATEST(m.amount OPERATOR(pg_catalog.-) m.used, 0) END AS remaining,
+	   r.refused, r.would_refuse, r.period_start, r.resets_at, r.seeding, r.mode, r.quota AS budget
+  FROM @extschema@.llmquota_meter_rows() r
+ CROSS JOIN LATERAL (SELECT r.used::numeric OPERATOR(pg_catalog.*) 0.000000001 AS used,
+							r.amount OPERATOR(pg_catalog.*) 0.000000001 AS amount) m
+ WHERE r.currency IS NOT NULL;
+
+COMMENT ON VIEW llmquota.budget_window IS 'what has been spent, or is reserved, of every budget by every subject that has spent of it';
+
+COMMENT ON COLUMN llmquota.budget_window.scope IS 'scope of the budget';
+
+COMMENT ON COLUMN llmquota.budget_window.subject IS 'whose spend it is; empty for the scope global';
+
+COMMENT ON COLUMN llmquota.budget_window.model IS 'the model counted; NULL: not by model';
+
+COMMENT ON COLUMN llmquota.budget_window.family IS 'the family of models counted; NULL: not by family';
+
+COMMENT ON COLUMN llmquota.budget_window.period IS 'the window: a length, or a calendar period and its time zone, or total';
+
+COMMENT ON COLUMN llmquota.budget_window.currency IS 'currency of used, amount and remaining';
+
+COMMENT ON COLUMN llmquota.budget_window.used IS 'spent or reserved in the window; below 0: what the period before has left can be spent, too';
+
+COMMENT ON COLUMN llmquota.budget_window.amount IS 'what may be spent now, a raise included; NULL: no limit';
+
+COMMENT ON COLUMN llmquota.budget_window.remaining IS 'what is left of amount, not less than 0; NULL: no limit';
+
+COMMENT ON COLUMN llmquota.budget_window.refused IS 'picks this window has refused';
+
+COMMENT ON COLUMN llmquota.budget_window.would_refuse IS 'picks this window would have refused, had it not only observed';
+
+COMMENT ON COLUMN llmquota.budget_window.period_start IS 'when the calendar period began; NULL: a sliding window';
+
+COMMENT ON COLUMN llmquota.budget_window.resets_at IS 'when all that is used now is free again, if nothing is added; NULL: nothing is used';
+
+COMMENT ON COLUMN llmquota.budget_window.seeding IS 'true: the window is new and does not yet know of spend before it began to count';
+
+COMMENT ON COLUMN llmquota.budget_window.mode IS 'enforce, or observe: counts, and neither refuses nor downgrades';
+
+COMMENT ON COLUMN llmquota.budget_window.budget IS 'id of the row in llmquota.budget';
+
+CREATE VIEW llmquota.capacity AS
+SELECT r.model, r.org, r.accounts, r.horizon, r.keys, r.requests, r.input_tokens, r.output_tokens, r.tokens,
+	   r.at_once, r.in_flight, r.request_input_tokens, r.request_output_tokens
+  FROM @extschema@.llmquota_capacity_rows() r;
+
+COMMENT ON VIEW llmquota.capacity IS 'what can be done with each enabled model in the next minute, hour and day: with the shared accounts, and for each org that owns accounts with these. A role that is bound to orgs sees instead what llmquota_capacity says for these';
+
+COMMENT ON COLUMN llmquota.capacity.model IS 'the model';
+
+COMMENT ON COLUMN llmquota.capacity.org IS 'the org whose limits hold, and whose accounts are its own; NULL: whoever makes the calls';
+
+COMMENT ON COLUMN llmquota.capacity.accounts IS 'with which accounts: own (of the org), shared, or all (both)';
+
+COMMENT ON COLUMN llmquota.capacity.horizon IS 'in which time from now on: minute, hour or day (24 hours)';
+
+COMMENT ON COLUMN llmquota.capacity.keys IS 'keys that may be used in that time: enabled, and healthy or cooling until within it';
+
+COMMENT ON COLUMN llmquota.capacity.requests IS 'requests of the size beside; NULL: no limit';
+
+COMMENT ON COLUMN llmquota.capacity.input_tokens IS 'input tokens, whatever the size and number of requests; NULL: no limit';
+
+COMMENT ON COLUMN llmquota.capacity.output_tokens IS 'output tokens, likewise; NULL: no limit';
+
+COMMENT ON COLUMN llmquota.capacity.tokens IS 'tokens of both sorts together, likewise; NULL: no limit';
+
+COMMENT ON COLUMN llmquota.capacity.at_once IS 'requests of the size beside that can be made at this moment, by all limits; the same for every horizon; NULL: no limit';
+
+COMMENT ON COLUMN llmquota.capacity.in_flight IS 'calls that limits of concurrency alone have room for at this moment, likewise; NULL: no limit';
+
+COMMENT ON COLUMN llmquota.capacity.request_input_tokens IS 'input tokens of one request, as a pick without input_tokens would reserve them';
+
+COMMENT ON COLUMN llmquota.capacity.request_output_tokens IS 'output tokens of one request, likewise';
+
+COMMENT ON FUNCTION @extschema@.llmquota_metrics() IS
+'What monitoring asks for: a row for each series, with its name, its labels, and its value now. Names that end in _total only grow. The reference lists them';
+COMMENT ON VIEW llmquota.meter_window IS 'live use of every quota by every subject that has used it';
+COMMENT ON COLUMN llmquota.meter_window.scope IS 'scope of the quota';
+COMMENT ON COLUMN llmquota.meter_window.subject IS 'whose use it is; empty for the scope global';
+COMMENT ON COLUMN llmquota.meter_window.model IS 'the model counted; NULL: not by model';
+COMMENT ON COLUMN llmquota.meter_window.family IS 'the family of models counted; NULL: not by family';
+COMMENT ON COLUMN llmquota.meter_window.metric IS 'what is counted';
+COMMENT ON COLUMN llmquota.meter_window.period IS 'the window: a length, or a calendar period and the time zone that the quota names; NULL: concurrency';
+COMMENT ON COLUMN llmquota.meter_window.used IS 'used or reserved in the window';
+COMMENT ON COLUMN llmquota.meter_window.amount IS 'allowed in the window; NULL: no limit';
+COMMENT ON COLUMN llmquota.meter_window.remaining IS 'what is left of amount, not less than 0; NULL: no limit';
+COMMENT ON COLUMN llmquota.meter_window.refused IS 'picks this window has refused';
+COMMENT ON COLUMN llmquota.meter_window.would_refuse IS 'picks this window would have refused, had it not only observed';
+COMMENT ON COLUMN llmquota.meter_window.resets_at IS 'when all that is used now is free again, if nothing is added; NULL: nothing is used, or concurrency, which ends with the calls';
+COMMENT ON COLUMN llmquota.meter_window.seeding IS 'true: the window is new and does not yet know of use before it began to count';
+COMMENT ON COLUMN llmquota.meter_window.mode IS 'enforce, or observe: counts and never refuses';
+COMMENT ON COLUMN llmquota.meter_window.quota IS 'id of the row in llmquota.quota';
 
 --
 -- Triggers
@@ -1071,6 +2863,73 @@ ALTER TABLE llmquota.price ENABLE ALWAYS TRIGGER config_changed, ENABLE ALWAYS T
 	ENABLE ALWAYS TRIGGER log_insert, ENABLE ALWAYS TRIGGER log_update, ENABLE ALWAYS TRIGGER log_delete,
 	ENABLE ALWAYS TRIGGER log_truncate;
 
+ALTER TABLE llmquota.budget ADD CONSTRAINT budget_timezone_exists CHECK (@extschema@.llmquota_zone_exists(timezone));
+ALTER TABLE llmquota.org ADD CONSTRAINT org_timezone_exists CHECK (@extschema@.llmquota_zone_exists(timezone));
+ALTER TABLE llmquota.budget ADD CONSTRAINT budget_timezone_named CHECK (timezone OPERATOR(pg_catalog.!~) '[0-9]'
+	OR timezone OPERATOR(pg_catalog.~*) '^((Etc/)?GMT[-+]?0|Etc/GMT([-+][1-9]|[-+]1[0-2]|-1[34])|(EST5E|CST6C|MST7M|PST8P)DT)$');
+ALTER TABLE llmquota.org ADD CONSTRAINT org_timezone_named CHECK (timezone OPERATOR(pg_catalog.!~) '[0-9]'
+	OR timezone OPERATOR(pg_catalog.~*) '^((Etc/)?GMT[-+]?0|Etc/GMT([-+][1-9]|[-+]1[0-2]|-1[34])|(EST5E|CST6C|MST7M|PST8P)DT)$');
+CREATE TRIGGER check_chain AFTER INSERT OR UPDATE OF parent ON llmquota.org
+	FOR EACH ROW WHEN (NEW.parent IS NOT NULL) EXECUTE FUNCTION @extschema@.llmquota_check_chain(parent);
+ALTER TABLE llmquota.org ENABLE ALWAYS TRIGGER check_chain;
+CREATE TRIGGER check_chain AFTER INSERT OR UPDATE OF downgrade_to ON llmquota.model
+	FOR EACH ROW WHEN (NEW.downgrade_to IS NOT NULL) EXECUTE FUNCTION @extschema@.llmquota_check_chain(downgrade_to);
+ALTER TABLE llmquota.model ENABLE ALWAYS TRIGGER check_chain;
+CREATE TRIGGER check_currencies AFTER INSERT OR UPDATE ON llmquota.budget
+	FOR EACH ROW WHEN (NEW.amount IS NOT NULL) EXECUTE FUNCTION @extschema@.llmquota_check_currencies();
+ALTER TABLE llmquota.budget ENABLE ALWAYS TRIGGER check_currencies;
+ALTER TABLE llmquota.repricing ENABLE ROW LEVEL SECURITY;
+ALTER TABLE llmquota.alert ENABLE ROW LEVEL SECURITY;
+DO $$
+DECLARE
+	target pg_catalog.text;
+	key_columns pg_catalog.text;
+	most int;
+	occasion record;
+BEGIN
+	FOR target, key_columns IN VALUES ('budget', 'id'), ('budget_step', 'budget, at'), ('budget_raise', 'id') LOOP
+		EXECUTE pg_catalog.format('CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE ON llmquota.%I '
+			'FOR EACH ROW EXECUTE FUNCTION @extschema@.llmquota_config_changed()', target);
+		EXECUTE pg_catalog.format('CREATE TRIGGER config_truncated AFTER TRUNCATE ON llmquota.%I '
+			'FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.llmquota_config_changed()', target);
+		EXECUTE pg_catalog.format('CREATE TRIGGER log_insert AFTER INSERT ON llmquota.%I REFERENCING NEW TABLE AS new_rows '
+			'FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.llmquota_log_change(%s)', target, key_columns);
+		EXECUTE pg_catalog.format('CREATE TRIGGER log_update AFTER UPDATE ON llmquota.%I '
+			'REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows '
+			'FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.llmquota_log_change(%s)', target, key_columns);
+		EXECUTE pg_catalog.format('CREATE TRIGGER log_delete AFTER DELETE ON llmquota.%I REFERENCING OLD TABLE AS old_rows '
+			'FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.llmquota_log_change(%s)', target, key_columns);
+		EXECUTE pg_catalog.format('CREATE TRIGGER log_truncate BEFORE TRUNCATE ON llmquota.%I '
+			'FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.llmquota_log_change(%s)', target, key_columns);
+		EXECUTE pg_catalog.format('ALTER TABLE llmquota.%I ENABLE ALWAYS TRIGGER config_changed, ENABLE ALWAYS TRIGGER config_truncated, '
+			'ENABLE ALWAYS TRIGGER log_insert, ENABLE ALWAYS TRIGGER log_update, '
+			'ENABLE ALWAYS TRIGGER log_delete, ENABLE ALWAYS TRIGGER log_truncate', target);
+	END LOOP;
+	-- those of quotas say now how many windows there may be
+	DROP TRIGGER check_windows_inserted ON llmquota.quota;
+	DROP TRIGGER check_windows_updated ON llmquota.quota;
+	DROP TRIGGER check_windows_left ON llmquota.quota;
+	DROP TRIGGER check_windows_deleted ON llmquota.quota;
+	DROP TRIGGER check_parts ON llmquota.quota;
+	FOR target, most IN VALUES ('quota', 8), ('budget', 4) LOOP
+		FOR occasion IN
+			SELECT o.*
+			  FROM (VALUES ('inserted', 'INSERT', 'NEW'), ('updated', 'UPDATE', 'NEW'), ('left', 'UPDATE', 'OLD'),
+						   ('deleted', 'DELETE', 'OLD')) AS o (name, event, version)
+		LOOP
+			EXECUTE pg_catalog.format('CREATE TRIGGER check_windows_%s AFTER %s ON llmquota.%I REFERENCING %s TABLE AS touched '
+				'FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.llmquota_check_windows(%s)',
+				occasion.name, occasion.event, target, occasion.version, most);
+			EXECUTE pg_catalog.format('ALTER TABLE llmquota.%I ENABLE ALWAYS TRIGGER check_windows_%s', target, occasion.name);
+		END LOOP;
+		EXECUTE pg_catalog.format('CREATE TRIGGER check_parts AFTER INSERT OR UPDATE ON llmquota.%I '
+			'FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.llmquota_check_parts()', target);
+		EXECUTE pg_catalog.format('ALTER TABLE llmquota.%I ENABLE ALWAYS TRIGGER check_parts', target);
+	END LOOP;
+END
+$$;
+
+
 -- What every live table has.
 CREATE TRIGGER refuse_write BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON llmquota.health
 	FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.llmquota_refuse_write();
@@ -1081,6 +2940,12 @@ ALTER TABLE llmquota.health ENABLE ALWAYS TRIGGER refuse_write;
 --
 
 INSERT INTO llmquota.setting (name, value, unit, description) VALUES
+	('alert_at', '{0.8,0.95}', 'fractions', 'of the amount of a quota, at which an alert is raised'),
+	('alert_digest', '10', 'alerts', 'more than so many that come up together are told as one'),
+	('alert_forecast', 'on', NULL, 'whether an alert is raised when a limit will be used up before its window ends: on or off'),
+	('alert_interval', '3600000', 'ms', 'how long the same alert is not raised again, where it is about no calendar period'),
+	('alert_recovery', '300000', 'ms', 'no alert is raised for what is over by itself within this time'),
+	('alert_retention', '90', 'days', 'how long llmquota.alert keeps a row after it was resolved'),
 	('auth_probe_after', '3600000', 'ms', 'after how long a key that was disabled because its credential was refused lets one call through to see'),
 	('base_currency', 'USD', NULL, 'the currency of llmquota.usage.cost_base, which llmquota.exchange_rate counts in'),
 	('event_retention', '90', 'days', 'how long llmquota.event keeps a row'),
@@ -1096,10 +2961,34 @@ UPDATE llmquota.setting s SET description = 'by how much of the wait retry_after
 -- Grants
 --
 
+REVOKE ALL ON llmquota.budget, llmquota.budget_step, llmquota.budget_raise, llmquota.repricing, llmquota.budget_recount, llmquota.alert, llmquota.budget_window, llmquota.capacity, llmquota.meter_window, llmquota.budget_id_seq, llmquota.budget_raise_id_seq, llmquota.repricing_id_seq, llmquota.alert_id_seq FROM PUBLIC;
 REVOKE ALL ON llmquota.price, llmquota.exchange_rate, llmquota.route_option, llmquota.event, llmquota.health, llmquota.key_status, llmquota.observed_limit FROM PUBLIC;
-REVOKE ALL ON TYPE llmquota.explain_result FROM PUBLIC;
+REVOKE ALL ON TYPE llmquota.explain_result, llmquota.statement_result, llmquota.reconcile_result, llmquota.capacity_result FROM PUBLIC;
 REVOKE ALL ON FUNCTION
-	@extschema@.llmquota_pick(text, text, bigint, bigint, text, text[], text, text, int, text, uuid),
+	@extschema@.llmquota_metrics(),
+	@extschema@.llmquota_meter_rows(),
+	@extschema@.llmquota_check_chain(),
+	@extschema@.llmquota_check_currencies(),
+	@extschema@.llmquota_capacity(text, text, bigint, bigint),
+	@extschema@.llmquota_capacity_rows(),
+	@extschema@.llmquota_raise_budget(text, numeric, timestamptz, text, bigint),
+	@extschema@.llmquota_ack(bigint),
+	@extschema@.llmquota_resolve_alerts(timestamptz),
+	@extschema@.llmquota_raise_alerts(),
+	@extschema@.llmquota_tell_alert(llmquota.alert),
+	@extschema@.llmquota_log_alert(text),
+	@extschema@.llmquota_alert_stands(llmquota.alert),
+	@extschema@.llmquota_alert_causes(),
+	@extschema@.llmquota_reconcile(text, regclass, jsonb, date, date, text, text, jsonb),
+	@extschema@.llmquota_check_reconcile(text, regclass, jsonb, text, text, jsonb),
+	@extschema@.llmquota_export_field(regclass, jsonb, text),
+	@extschema@.llmquota_export_column(regclass, text, text),
+	@extschema@.llmquota_statement(text, text),
+	@extschema@.llmquota_statement_rows(text, text),
+	@extschema@.llmquota_minor_unit(text),
+	@extschema@.llmquota_reprice(timestamptz, timestamptz),
+	@extschema@.llmquota_backtest(jsonb, timestamptz, timestamptz),
+	@extschema@.llmquota_pick(text, text, bigint, bigint, text, text[], text, text, int, text, uuid, numeric),
 	@extschema@.llmquota_estimate_tokens(text, text),
 	@extschema@.llmquota_record(uuid, bigint, bigint, bigint, bigint, bigint, int, text, int, jsonb, jsonb, jsonb, numeric),
 	@extschema@.llmquota_retry(uuid, bigint, bigint, bigint, bigint, bigint, int, text, int, jsonb, jsonb, jsonb, numeric),
@@ -1129,3 +3018,12 @@ SELECT pg_catalog.pg_extension_config_dump('llmquota.price', '');
 SELECT pg_catalog.pg_extension_config_dump('llmquota.exchange_rate', '');
 SELECT pg_catalog.pg_extension_config_dump('llmquota.route_option', '');
 SELECT pg_catalog.pg_extension_config_dump('llmquota.event', '');
+SELECT pg_catalog.pg_extension_config_dump('llmquota.budget', '');
+SELECT pg_catalog.pg_extension_config_dump('llmquota.budget_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('llmquota.budget_step', '');
+SELECT pg_catalog.pg_extension_config_dump('llmquota.budget_raise', '');
+SELECT pg_catalog.pg_extension_config_dump('llmquota.budget_raise_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('llmquota.repricing', '');
+SELECT pg_catalog.pg_extension_config_dump('llmquota.repricing_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('llmquota.alert', '');
+SELECT pg_catalog.pg_extension_config_dump('llmquota.alert_id_seq', '');
