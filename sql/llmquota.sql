@@ -2169,6 +2169,7 @@ DECLARE
 		'@extschema@.llmquota_key_state(pg_catalog.text, pg_catalog.text), '
 		'@extschema@.llmquota_lease_rows(), '
 		'@extschema@.llmquota_meter_rows(), '
+		'@extschema@.llmquota_budget_rows(), '
 		'@extschema@.llmquota_raise_budget(pg_catalog.text, pg_catalog.numeric, pg_catalog.timestamptz, pg_catalog.text, bigint), '
 		'@extschema@.llmquota_observed_rows(), '
 		'@extschema@.llmquota_adopt_limits(pg_catalog.text), '
@@ -2379,7 +2380,9 @@ BEGIN
 				WHERE new_name OPERATOR(pg_catalog.=) CASE WHEN kind OPERATOR(pg_catalog.=) 'org' THEN l.org WHEN kind OPERATOR(pg_catalog.=) 'account' THEN l.account
 														   WHEN kind OPERATOR(pg_catalog.=) 'key' THEN l.key ELSE l.model END
 				  AND l.state OPERATOR(pg_catalog.=) 'granted')
-	   OR EXISTS (SELECT FROM @extschema@.llmquota_meter_rows() m
+	   OR EXISTS (SELECT FROM (SELECT r.scope, r.subject, r.part_kind, r.part FROM @extschema@.llmquota_meter_rows() r
+							   UNION ALL
+							   SELECT b.scope, b.subject, b.part_kind, b.part FROM @extschema@.llmquota_budget_rows() b) m
 				   WHERE m.scope OPERATOR(pg_catalog.=) ANY (scopes) AND m.subject OPERATOR(pg_catalog.=) new_name
 					  OR m.part_kind OPERATOR(pg_catalog.=) kind AND m.part OPERATOR(pg_catalog.=) new_name) THEN
 		RAISE EXCEPTION USING ERRCODE = 'object_in_use',
@@ -3019,12 +3022,33 @@ CREATE FUNCTION @extschema@.llmquota_meter_rows(
 	OUT would_refuse bigint,
 	OUT resets_at timestamptz,
 	OUT seeding boolean,
+	OUT mode text)
+RETURNS SETOF record
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'llmquota_meter_rows';
+COMMENT ON FUNCTION @extschema@.llmquota_meter_rows() IS 'internal: the windows of all quotas, for llmquota.meter_window';
+
+CREATE FUNCTION @extschema@.llmquota_budget_rows(
+	OUT scope text,
+	OUT subject text,
+	OUT part_kind text,
+	OUT part text,
+	OUT budget bigint,
+	OUT metric text,
+	OUT period text,
+	OUT period_start timestamptz,
+	OUT used bigint,
+	OUT amount numeric,
+	OUT refused bigint,
+	OUT would_refuse bigint,
+	OUT resets_at timestamptz,
+	OUT seeding boolean,
 	OUT mode text,
 	OUT currency text)
 RETURNS SETOF record
 LANGUAGE c VOLATILE PARALLEL UNSAFE
-AS 'MODULE_PATHNAME', 'llmquota_meter_rows';
-COMMENT ON FUNCTION @extschema@.llmquota_meter_rows() IS 'internal: the windows of all meters, for llmquota.meter_window and, with a currency and in 1e-9 of it, llmquota.budget_window';
+AS 'MODULE_PATHNAME', 'llmquota_budget_rows';
+COMMENT ON FUNCTION @extschema@.llmquota_budget_rows() IS 'internal: the windows of all budgets, used and amount in 1e-9 of their currencies, for llmquota.budget_window';
 
 CREATE FUNCTION @extschema@.llmquota_live_counts(
 	OUT name text,
@@ -3123,9 +3147,7 @@ BEGIN ATOMIC
 				   pg_catalog.jsonb_strip_nulls(pg_catalog.jsonb_build_object(
 						'quota', r.quota, 'scope', r.scope, 'subject', r.subject, r.part_kind_or_not, r.part,
 						'metric', r.metric, 'period', r.period)) AS labels
-			  FROM (SELECT w.*, COALESCE(w.part_kind, 'model') AS part_kind_or_not
-					  FROM @extschema@.llmquota_meter_rows() w
-					 WHERE w.currency IS NULL) r) r
+			  FROM (SELECT w.*, COALESCE(w.part_kind, 'model') AS part_kind_or_not FROM @extschema@.llmquota_meter_rows() w) r) r
 	 CROSS JOIN LATERAL (VALUES
 			('llmquota_quota_used', r.labels, r.used::float8),
 			('llmquota_quota_limit', r.labels, r.amount::float8),
@@ -3136,10 +3158,9 @@ BEGIN ATOMIC
 	UNION ALL
 	SELECT m.name, b.labels, m.value
 	  FROM (SELECT w.*, pg_catalog.jsonb_strip_nulls(pg_catalog.jsonb_build_object(
-						'budget', w.quota, 'scope', w.scope, 'subject', w.subject, COALESCE(w.part_kind, 'model'), w.part,
+						'budget', w.budget, 'scope', w.scope, 'subject', w.subject, COALESCE(w.part_kind, 'model'), w.part,
 						'period', w.period, 'currency', w.currency)) AS labels
-			  FROM @extschema@.llmquota_meter_rows() w
-			 WHERE w.currency IS NOT NULL) b
+			  FROM @extschema@.llmquota_budget_rows() w) b
 	 CROSS JOIN LATERAL (VALUES
 			('llmquota_budget_used', b.used::float8 OPERATOR(pg_catalog./) 1e9::float8),
 			('llmquota_budget_limit', b.amount::float8 OPERATOR(pg_catalog./) 1e9::float8),
@@ -3811,8 +3832,7 @@ SELECT r.scope, r.subject,
 	   r.metric, r.period, r.used, r.amount,
 	   CASE WHEN r.amount IS NOT NULL THEN GREATEST(r.amount OPERATOR(pg_catalog.-) r.used::numeric, 0) END AS remaining,
 	   r.refused, r.would_refuse, r.resets_at, r.seeding, r.mode, r.quota
-  FROM @extschema@.llmquota_meter_rows() r
- WHERE r.currency IS NULL;
+  FROM @extschema@.llmquota_meter_rows() r;
 COMMENT ON VIEW llmquota.meter_window IS 'live use of every quota by every subject that has used it';
 COMMENT ON COLUMN llmquota.meter_window.scope IS 'scope of the quota';
 COMMENT ON COLUMN llmquota.meter_window.subject IS 'whose use it is; empty for the scope global';
@@ -3836,11 +3856,10 @@ SELECT r.scope, r.subject,
 	   CASE WHEN r.part_kind OPERATOR(pg_catalog.=) 'family' THEN r.part END AS family,
 	   r.period, r.currency, m.used, m.amount,
 	   CASE WHEN m.amount IS NOT NULL THEN GREATEST(m.amount OPERATOR(pg_catalog.-) m.used, 0) END AS remaining,
-	   r.refused, r.would_refuse, r.period_start, r.resets_at, r.seeding, r.mode, r.quota AS budget
-  FROM @extschema@.llmquota_meter_rows() r
+	   r.refused, r.would_refuse, r.period_start, r.resets_at, r.seeding, r.mode, r.budget
+  FROM @extschema@.llmquota_budget_rows() r
  CROSS JOIN LATERAL (SELECT r.used::numeric OPERATOR(pg_catalog.*) 0.000000001 AS used,
-							r.amount OPERATOR(pg_catalog.*) 0.000000001 AS amount) m
- WHERE r.currency IS NOT NULL;
+							r.amount OPERATOR(pg_catalog.*) 0.000000001 AS amount) m;
 COMMENT ON VIEW llmquota.budget_window IS 'what has been spent, or is reserved, of every budget by every subject that has spent of it';
 COMMENT ON COLUMN llmquota.budget_window.scope IS 'scope of the budget';
 COMMENT ON COLUMN llmquota.budget_window.subject IS 'whose spend it is; empty for the scope global';
@@ -4055,6 +4074,7 @@ REVOKE ALL ON FUNCTION
 	@extschema@.llmquota_raise_budget(text, numeric, timestamptz, text, bigint),
 	@extschema@.llmquota_lease_rows(),
 	@extschema@.llmquota_meter_rows(),
+	@extschema@.llmquota_budget_rows(),
 	@extschema@.llmquota_observed_rows(),
 	@extschema@.llmquota_capacity_rows(),
 	@extschema@.llmquota_capacity(text, text, bigint, bigint),

@@ -25,6 +25,7 @@
 
 PG_FUNCTION_INFO_V1(llmquota_lease_rows);
 PG_FUNCTION_INFO_V1(llmquota_meter_rows);
+PG_FUNCTION_INFO_V1(llmquota_budget_rows);
 
 /* Columns of llmquota_lease_rows(). */
 enum
@@ -49,6 +50,7 @@ typedef struct MeterWalk
 	LlmqCatalog *catalog;
 	int			nquotas;
 	LlmqQuota **quotas;			/* sorted by id */
+	bool		budgets;		/* those are asked for, and not quotas */
 	const char *subject;		/* of the meter at hand */
 	TimestampTz now;
 } MeterWalk;
@@ -179,7 +181,7 @@ put_window(const MeterWalk *walk, Datum *values, bool *nulls, const LlmqWindow *
 	char		currency[LLMQ_CURRENCY_SIZE];
 	int64		at = 0;
 
-	if (quota == NULL)
+	if (quota == NULL || (quota->budget != NULL) != walk->budgets)
 		return;
 	values[METER_QUOTA] = Int64GetDatum(quota->budget != NULL ? quota->budget->id : window->quota);
 	llmq_put_text(values, nulls, METER_METRIC, llmq_metric_text(window->metric));
@@ -253,19 +255,34 @@ llmquota_lease_rows(PG_FUNCTION_ARGS)
 	return (Datum) 0;
 }
 
-/* llmquota_meter_rows(): every window. What this backend has refused and not yet counted is counted first. */
-Datum
-llmquota_meter_rows(PG_FUNCTION_ARGS)
+/* Every window of quotas, or of budgets. What this backend has refused and not yet counted is counted first. */
+static void
+walk_meters(ReturnSetInfo *result, bool budgets)
 {
-	MeterWalk	meters;
+	MeterWalk	meters = {.result = result,.budgets = budgets};
 
-	InitMaterializedSRF(fcinfo, 0);
-	meters.result = (ReturnSetInfo *) fcinfo->resultinfo;
 	meters.catalog = llmq_catalog();
 	meters.now = GetCurrentTimestamp();
 	sort_quotas(&meters);
 	if (!RecoveryInProgress() && !XactReadOnly)
 		llmq_refusals_flush();
 	walk(LLMQ_LIVE_METER, visit_meter, &meters);
+}
+
+/* llmquota_meter_rows() */
+Datum
+llmquota_meter_rows(PG_FUNCTION_ARGS)
+{
+	InitMaterializedSRF(fcinfo, 0);
+	walk_meters((ReturnSetInfo *) fcinfo->resultinfo, false);
+	return (Datum) 0;
+}
+
+/* llmquota_budget_rows(): with a column more, the currency. */
+Datum
+llmquota_budget_rows(PG_FUNCTION_ARGS)
+{
+	InitMaterializedSRF(fcinfo, 0);
+	walk_meters((ReturnSetInfo *) fcinfo->resultinfo, true);
 	return (Datum) 0;
 }

@@ -59,6 +59,7 @@ SELECT statement, attempt('plain', statement) AS plain, attempt('app', statement
 	$$SELECT llmquota_check_grant('x', 'app', NULL)$$,
 	$$SELECT llmquota_lease_rows()$$,
 	$$SELECT llmquota_meter_rows()$$,
+	$$SELECT llmquota_budget_rows()$$,
 	$$SELECT llmquota_zone_exists('UTC')$$,
 	$$SELECT llmquota_names_valid('{m}')$$,
 	$$CREATE TABLE llmquota.mine ()$$]) WITH ORDINALITY AS s (statement, n)

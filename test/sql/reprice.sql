@@ -178,7 +178,7 @@ INSERT INTO llmquota.price (model, input, output) VALUES ('spent', 1, 0);
 INSERT INTO llmquota.budget (scope, subject, amount, currency, calendar, per, carry_debt) VALUES ('org', 'spender', 1000, 'USD', 'total', NULL, false),
 	('key', 'k', 30000, 'THB', 'total', NULL, false), ('org', 'spender', 1000, 'USD', NULL, '1 hour', false), ('org', 'spender', 1000, 'USD', 'year', NULL, true);
 SELECT work_left FROM llmquota_maintain();
-CREATE VIEW spent AS SELECT scope, currency, period, round(used / 1000000000.0, 9) AS used FROM llmquota_meter_rows() WHERE metric = 'cost' ORDER BY 1, 2, 3;
+CREATE VIEW spent AS SELECT scope, currency, period, round(used / 1000000000.0, 9) AS used FROM llmquota_budget_rows() ORDER BY 1, 2, 3;
 CREATE TABLE flight AS SELECT n.name, p.lease FROM unnest('{done,silent,told,flies,late,expires}'::text[]) n (name),
 	llmquota_pick('spent', 'spender', 2000000 + length(n.name) * 0, 0, ttl_ms => CASE WHEN n.name IN ('late', 'expires') THEN 1 ELSE 60000 END, max_cost => CASE n.name WHEN 'told' THEN 5 END) p;
 CREATE FUNCTION ends(which text, input bigint) RETURNS numeric LANGUAGE sql AS 'SELECT r.cost FROM flight f, llmquota_record(f.lease, input) r WHERE f.name = which';

@@ -94,7 +94,11 @@ adds_up('after the load');
 
 # Sums of the ledger while it goes on: a rebuild is never without the calls of what is renamed meanwhile
 sql($node, 'SELECT count(llmquota_release(lease)) FROM llmquota.lease');
-my $used = q{SELECT quota, part_kind, used, count(*) FROM llmquota_meter_rows() WHERE metric <> 'concurrency' GROUP BY 1, 2, 3 ORDER BY 1, 2, 3};
+my $used = q{
+	SELECT quota, part_kind, used, count(*)
+	  FROM (SELECT quota, part_kind, metric, used FROM llmquota_meter_rows()
+			UNION ALL SELECT budget, part_kind, metric, used FROM llmquota_budget_rows()) r
+	 WHERE metric <> 'concurrency' GROUP BY 1, 2, 3 ORDER BY 1, 2, 3};
 my $before = sql($node, $used);
 my $stop = PostgreSQL::Test::Utils::tempdir . '/stop';
 my $renamer = fork // die "could not fork: $!";

@@ -116,7 +116,7 @@ sub wrong_budgets
 		 GROUP BY 1, 2
 	)
 	SELECT s.scope, s.subject, s.spent, m.used / 1000000000.0
-	  FROM spent s LEFT JOIN llmquota_meter_rows() m ON m.metric = 'cost' AND m.scope = s.scope AND m.subject = s.subject
+	  FROM spent s LEFT JOIN llmquota_budget_rows() m ON m.scope = s.scope AND m.subject = s.subject
 	 WHERE m.used / 1000000000.0 IS DISTINCT FROM s.spent ORDER BY 1, 2});
 }
 
