@@ -23,6 +23,7 @@ is_deeply($peak->{wrong}, [], 'no pick was granted a dearer model than the thres
 is_deeply($peak->{unexpected}, [], 'a free model answers when the budget is spent: no budget has refused');
 is_deeply($peak->{'never free'}, [], 'each org has crossed both of its thresholds');
 cmp_ok($peak->{'orgs of the small model'}, '>', 400, '... hardly any with one call');
+is_deeply($peak->{alerts}, { missing => 0, 'too many' => 0, some => [] }, '... and each has one alert for either');
 is($peak->{ledger}{downgraded}, $peak->{granted}{mini} + $peak->{granted}{flash}, 'the ledger says what was downgraded');
 is($peak->{ledger}{'as asked for'}, $peak->{granted}{chat}, '... and what was not');
 cmp_ok($peak->{refused}{over_capacity} // 0, '>', 0, 'there was more asked for than there were calls in flight');

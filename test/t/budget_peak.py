@@ -127,6 +127,15 @@ def client(connection, number, began):
     return chats
 
 
+def wrong_alerts(connection):
+    """Every org has reached each of its thresholds: there is one alert for each, however many calls have crossed it."""
+    raised = Counter(connection.execute(
+        "SELECT subject, threshold::float FROM llmquota.alert WHERE kind = 'threshold' AND budget = 1").fetchall())
+    expected = Counter((org, float(at)) for org in ORGS for at, _ in STEPS)
+    return {'missing': len(expected - raised), 'too many': len(raised - expected),
+            'some': [list(alert) for alert in ((expected - raised) + (raised - expected))][:10]}
+
+
 def judge(connection, results):
     leases = [lease for chats in results for lease in chats.leases]
     clients.wait_for(lambda: connection.execute('SELECT llmquota_maintain() IS NOT NULL AND NOT EXISTS'
@@ -145,6 +154,7 @@ def judge(connection, results):
         'never free': sorted(set(ORGS) - crossed['flash']),
         'orgs of the small model': len(crossed['mini']),
         'granted': Counter(lease.model for lease in leases),
+        'alerts': wrong_alerts(connection),
         'ledger': dict(zip(('downgraded', 'as asked for'), ledger)),
         'refused': sum((chats.refused for chats in results), Counter()),
     }
