@@ -2179,8 +2179,9 @@ DECLARE
 		'@extschema@.llmquota_names_valid(pg_catalog.text[]), '
 		'@extschema@.llmquota_zone_exists(pg_catalog.text)';
 	configuration CONSTANT pg_catalog.text := 'llmquota.provider, llmquota.account, llmquota.key, llmquota.model, llmquota.price, llmquota.exchange_rate, llmquota.route, llmquota.route_option, llmquota.org, llmquota.quota, llmquota.budget, llmquota.budget_step, llmquota.setting';
-	spend CONSTANT pg_catalog.text := 'llmquota.usage, llmquota.usage_hourly, llmquota.repricing, llmquota.refusal_hourly, llmquota.alert, llmquota.capacity';
-	reports CONSTANT pg_catalog.text := '@extschema@.llmquota_statement(pg_catalog.text, pg_catalog.text), '
+	spend CONSTANT pg_catalog.text := 'llmquota.usage, llmquota.usage_hourly, llmquota.burn_rate, llmquota.exhaustion, llmquota.repricing, llmquota.refusal_hourly, llmquota.alert, llmquota.capacity';
+	reports CONSTANT pg_catalog.text := '@extschema@.llmquota_exhaustion_rows(), '
+		'@extschema@.llmquota_statement(pg_catalog.text, pg_catalog.text), '
 		'@extschema@.llmquota_capacity(pg_catalog.text, pg_catalog.text, bigint, bigint), '
 		'@extschema@.llmquota_capacity_rows(), '
 		'@extschema@.llmquota_percentile(bigint[], float8), '
@@ -3050,6 +3051,27 @@ LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'llmquota_budget_rows';
 COMMENT ON FUNCTION @extschema@.llmquota_budget_rows() IS 'internal: the windows of all budgets, used and amount in 1e-9 of their currencies, for llmquota.budget_window';
 
+CREATE FUNCTION @extschema@.llmquota_exhaustion_rows(
+	OUT scope text,
+	OUT subject text,
+	OUT model text,
+	OUT family text,
+	OUT metric text,
+	OUT period text,
+	OUT used numeric,
+	OUT amount numeric,
+	OUT currency text,
+	OUT rate numeric,
+	OUT exhausted_at timestamptz,
+	OUT resets_at timestamptz,
+	OUT mode text,
+	OUT quota bigint,
+	OUT budget bigint)
+RETURNS SETOF record
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'llmquota_exhaustion_rows';
+COMMENT ON FUNCTION @extschema@.llmquota_exhaustion_rows() IS 'internal: the windows that the calling role may see, and when they will be used up, for llmquota.exhaustion';
+
 CREATE FUNCTION @extschema@.llmquota_live_counts(
 	OUT name text,
 	OUT status text,
@@ -3878,6 +3900,73 @@ COMMENT ON COLUMN llmquota.budget_window.seeding IS 'true: the window is new and
 COMMENT ON COLUMN llmquota.budget_window.mode IS 'enforce, or observe: counts, and neither refuses nor downgrades';
 COMMENT ON COLUMN llmquota.budget_window.budget IS 'id of the row in llmquota.budget';
 
+-- What was recorded in the last minute is read from the ledger, of the calls picked in the last ten, because pages are found
+-- by when calls were picked; hours and days come from the ledger by hours. Of an hour that has only a part in the span of
+-- time that part counts, as if its calls had been spread over it.
+CREATE VIEW llmquota.burn_rate WITH (security_invoker = true) AS
+SELECT r.org, r.key, r.model,
+	   pg_catalog.sum(r.calls_minute)::bigint AS calls_minute,
+	   pg_catalog.sum(r.tokens_minute)::bigint AS tokens_minute,
+	   pg_catalog.sum(r.cost_minute) AS cost_minute,
+	   pg_catalog.round(pg_catalog.sum(r.hour_part OPERATOR(pg_catalog.*) r.calls))::bigint AS calls_hour,
+	   pg_catalog.round(pg_catalog.sum(r.hour_part OPERATOR(pg_catalog.*) r.tokens))::bigint AS tokens_hour,
+	   pg_catalog.round(pg_catalog.sum(r.hour_part OPERATOR(pg_catalog.*) r.cost), 9) AS cost_hour,
+	   pg_catalog.round(pg_catalog.sum(r.day_part OPERATOR(pg_catalog.*) r.calls))::bigint AS calls_day,
+	   pg_catalog.round(pg_catalog.sum(r.day_part OPERATOR(pg_catalog.*) r.tokens))::bigint AS tokens_day,
+	   pg_catalog.round(pg_catalog.sum(r.day_part OPERATOR(pg_catalog.*) r.cost), 9) AS cost_day
+  FROM (SELECT u.org, u.key, u.model, 1::bigint AS calls_minute,
+			   COALESCE(u.input_tokens, 0::bigint) OPERATOR(pg_catalog.+) COALESCE(u.output_tokens, 0::bigint) AS tokens_minute,
+			   COALESCE(u.cost_base, 0::numeric) AS cost_minute,
+			   0::numeric AS calls, 0::numeric AS tokens, 0::numeric AS cost, 0::numeric AS hour_part, 0::numeric AS day_part
+		  FROM llmquota.usage u
+		 WHERE u.picked_at OPERATOR(pg_catalog.>) (pg_catalog.statement_timestamp() OPERATOR(pg_catalog.-) '10 minutes'::interval)
+		   AND u.recorded_at OPERATOR(pg_catalog.>) (pg_catalog.statement_timestamp() OPERATOR(pg_catalog.-) '1 minute'::interval)
+		   AND u.status OPERATOR(pg_catalog.<>) 'released'
+		UNION ALL
+		SELECT h.org, h.key, h.model, 0, 0, 0, (h.calls OPERATOR(pg_catalog.-) h.released)::numeric,
+			   (h.input_tokens OPERATOR(pg_catalog.+) h.output_tokens)::numeric, h.cost_base,
+			   LEAST(GREATEST(e.seconds OPERATOR(pg_catalog./) 3600::numeric, 0), 1),
+			   LEAST((e.seconds OPERATOR(pg_catalog.+) 82800::numeric) OPERATOR(pg_catalog./) 3600::numeric, 1)
+		  FROM llmquota.usage_hourly h
+		 CROSS JOIN LATERAL (SELECT EXTRACT(epoch FROM h.hour OPERATOR(pg_catalog.+) '2 hours'::interval
+												  OPERATOR(pg_catalog.-) pg_catalog.statement_timestamp()) AS seconds) e
+		 WHERE h.hour OPERATOR(pg_catalog.>) (pg_catalog.statement_timestamp() OPERATOR(pg_catalog.-) '25 hours'::interval)) r
+ GROUP BY r.org, r.key, r.model;
+COMMENT ON VIEW llmquota.burn_rate IS 'how fast orgs, keys and models are used: what came in the last minute, hour and day. Costs are in the base currency';
+COMMENT ON COLUMN llmquota.burn_rate.org IS 'the org that calls were made for';
+COMMENT ON COLUMN llmquota.burn_rate.key IS 'the key that was picked; NULL: not known';
+COMMENT ON COLUMN llmquota.burn_rate.model IS 'the model that was picked; NULL: not known';
+COMMENT ON COLUMN llmquota.burn_rate.calls_minute IS 'calls recorded in the last minute, of those picked in the last ten';
+COMMENT ON COLUMN llmquota.burn_rate.tokens_minute IS 'their input and output tokens, as far as they are known';
+COMMENT ON COLUMN llmquota.burn_rate.cost_minute IS 'what they cost, in the base currency, as far as that is known';
+COMMENT ON COLUMN llmquota.burn_rate.calls_hour IS 'calls picked in the last hour, as far as maintenance has counted them';
+COMMENT ON COLUMN llmquota.burn_rate.tokens_hour IS 'their input and output tokens';
+COMMENT ON COLUMN llmquota.burn_rate.cost_hour IS 'what they cost, in the base currency';
+COMMENT ON COLUMN llmquota.burn_rate.calls_day IS 'calls picked in the last 24 hours, as far as maintenance has counted them';
+COMMENT ON COLUMN llmquota.burn_rate.tokens_day IS 'their input and output tokens';
+COMMENT ON COLUMN llmquota.burn_rate.cost_day IS 'what they cost, in the base currency';
+
+CREATE VIEW llmquota.exhaustion AS
+SELECT r.scope, r.subject, r.model, r.family, r.metric, r.period, r.used, r.amount, r.currency, r.rate, r.exhausted_at,
+	   r.resets_at, r.mode, r.quota, r.budget
+  FROM @extschema@.llmquota_exhaustion_rows() r;
+COMMENT ON VIEW llmquota.exhaustion IS 'when each quota and budget will be used up, by every subject that has used it, if it goes on as it does now. Whoever may read the ledger of some orgs only sees what is theirs';
+COMMENT ON COLUMN llmquota.exhaustion.scope IS 'scope of the quota or budget';
+COMMENT ON COLUMN llmquota.exhaustion.subject IS 'whose use it is; empty for the scope global';
+COMMENT ON COLUMN llmquota.exhaustion.model IS 'the model counted; NULL: not by model';
+COMMENT ON COLUMN llmquota.exhaustion.family IS 'the family of models counted; NULL: not by family';
+COMMENT ON COLUMN llmquota.exhaustion.metric IS 'what is counted: requests, input_tokens, output_tokens, tokens, or cost';
+COMMENT ON COLUMN llmquota.exhaustion.period IS 'the window: a length, or a calendar period and its time zone, or total';
+COMMENT ON COLUMN llmquota.exhaustion.used IS 'used or reserved in the window';
+COMMENT ON COLUMN llmquota.exhaustion.amount IS 'allowed in the window now';
+COMMENT ON COLUMN llmquota.exhaustion.currency IS 'currency of used, amount and rate; NULL: no money';
+COMMENT ON COLUMN llmquota.exhaustion.rate IS 'how much is used in an hour, by the last sixth of a sliding window, the last hour for a day of the calendar, and the last day for longer periods';
+COMMENT ON COLUMN llmquota.exhaustion.exhausted_at IS 'when the amount is used up at that rate; a time that has come: it is; NULL: not before the window frees itself, or its period ends';
+COMMENT ON COLUMN llmquota.exhaustion.resets_at IS 'when all that is used now is free again, if nothing is added; NULL: nothing is used';
+COMMENT ON COLUMN llmquota.exhaustion.mode IS 'enforce, or observe: counts and never refuses';
+COMMENT ON COLUMN llmquota.exhaustion.quota IS 'id of the row in llmquota.quota; NULL: a budget';
+COMMENT ON COLUMN llmquota.exhaustion.budget IS 'id of the row in llmquota.budget; NULL: a quota';
+
 CREATE VIEW llmquota.key_status AS
 SELECT k.key, m.model, k.account, a.provider, s.status, s.until, s.scope, s.quota, s.since, s.failure, s.http_status, s.lease, s.reason
   FROM llmquota.key k
@@ -4075,6 +4164,7 @@ REVOKE ALL ON FUNCTION
 	@extschema@.llmquota_lease_rows(),
 	@extschema@.llmquota_meter_rows(),
 	@extschema@.llmquota_budget_rows(),
+	@extschema@.llmquota_exhaustion_rows(),
 	@extschema@.llmquota_observed_rows(),
 	@extschema@.llmquota_capacity_rows(),
 	@extschema@.llmquota_capacity(text, text, bigint, bigint),

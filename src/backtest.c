@@ -2,11 +2,11 @@
  * backtest.c
  *	  llmquota_backtest: what a proposed quota or budget would have refused, or answered with a cheaper model.
  *
- * One pass over the ledger, as of one snapshot, with no lock but those that keep DDL from a partition while it is read.
- * A partition's rows are in no order, so those of each day that the rule is about are sorted by when they were picked, in
- * work_mem and beyond it on disk; then the day is replayed (replay.c), and the windows go on into the next. Names are
- * brought to those of now. Calls of a window's length before the time that is asked about are read, too: a limit that is
- * new knows of them, and they are all let through.
+ * One pass over the ledger, as of one snapshot, with no lock but those that keep DDL from a partition while it is
+ * read. A partition's rows are in no order, so those of each day that the rule is about are sorted by when they were
+ * picked, in work_mem and beyond it on disk; then the day is replayed (replay.c), and the windows go on into the next.
+ * Names are brought to those of now. Calls of a window's length before the time that is asked about are read, too: a
+ * limit that is new knows of them, and they are all let through.
  */
 #include "postgres.h"
 
@@ -171,7 +171,8 @@ prepare_scan(Backtest *backtest, TimestampTz since, TimestampTz until)
 	backtest->names.wanted[llmq_replay_named(replay)] = true;
 	backtest->scan = (LlmqLedgerScan) {
 		.names = &backtest->names,.whole = true,.with_cost = replay->rule->budget != NULL,
-		.from = read_from(replay->catalog, replay->rule, since),.to = until,.snapshot = GetActiveSnapshot(),.visit = visit_row,.context = backtest
+		.from = read_from(replay->catalog, replay->rule, since),.to = until,.snapshot = GetActiveSnapshot(),
+		.visit = visit_row,.context = backtest
 	};
 	backtest->sorted = CreateTemplateTupleDesc(2);
 	TupleDescInitEntry(backtest->sorted, 1, "picked_at", INT8OID, -1, 0);
@@ -185,9 +186,7 @@ warn_of_unpriced(int64 calls)
 {
 	if (calls > 0)
 		ereport(WARNING,
-				(errmsg_plural("of " INT64_FORMAT " call nobody knows what it cost in the currency of the budget: it was taken to be free",
-							   "of " INT64_FORMAT " calls nobody knows what they cost in the currency of the budget: they were taken to be free",
-							   (unsigned long) calls, calls),
+				(errmsg("calls without a known cost in the budget's currency were taken to be free: " INT64_FORMAT, calls),
 				 errhint("Insert prices into llmquota.price, and exchange rates into llmquota.exchange_rate.")));
 }
 

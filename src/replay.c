@@ -2,11 +2,11 @@
  * replay.c
  *	  Has calls that were made once be asked for again, one by one, under a rule that is proposed.
  *
- * Meters in memory are asked, charged and corrected by the functions of meter.c, as a pick and a record do with those of
- * live state; which meters a call touches plan.c says, by a configuration that has no limit but the rule. Calls come in
- * the order of their picks. Each is charged what it had reserved, and is corrected to what it was charged for in the end
- * when the clock of the replay, which is that of the picks, has come to where it was recorded. A call that is refused was
- * not made: nothing of it is counted.
+ * Meters in memory are asked, charged and corrected by the functions of meter.c, as a pick and a record do with those
+ * of live state; which meters a call touches plan.c says, by a configuration that has no limit but the rule. Calls
+ * come in the order of their picks. Each is charged what it had reserved, and is corrected to what it was charged for
+ * in the end when the clock of the replay, which is that of the picks, has come to where it was recorded. A call that
+ * is refused was not made: nothing of it is counted.
  *
  * Calls under way are kept in memory; all else in windows.
  */
@@ -65,7 +65,7 @@ llmq_replay_begin(LlmqReplay *replay, MemoryContext context, ReturnSetInfo *resu
 	llmq_replay_report_begin(&replay->report, replay->rule, result);
 }
 
-/* Gives something the next number. */
+/* Adds something; its number. */
 static int32
 add_thing(LlmqReplayThings *things, void *thing)
 {
@@ -123,12 +123,25 @@ former_subject(LlmqCatalog *catalog, LlmqScope scope, const char *name, const Ll
 	return subject;
 }
 
+/* Has a name stand for something, by its number and one. */
+static void
+give_number(LlmqReplayThings *things, LlmqLedgerName *name, void *thing)
+{
+	name->object = (void *) (intptr_t) (1 + add_thing(things, thing));
+}
+
+static int32
+number_of(const LlmqLedgerName *name)
+{
+	return (int32) (intptr_t) name->object - 1;
+}
+
 static int32
 org_number(LlmqReplay *replay, LlmqLedgerName *name)
 {
 	if (name->object == NULL)
-		name->object = (void *) (intptr_t) (1 + add_thing(&replay->orgs, llmq_catalog_org(replay->catalog, name->text)));
-	return (int32) (intptr_t) name->object - 1;
+		give_number(&replay->orgs, name, llmq_catalog_org(replay->catalog, name->text));
+	return number_of(name);
 }
 
 static int32
@@ -140,9 +153,9 @@ model_number(LlmqReplay *replay, LlmqLedgerName *name)
 
 		if (model == NULL)
 			model = former_model(replay->catalog, name->text);
-		name->object = (void *) (intptr_t) (1 + add_thing(&replay->models, model));
+		give_number(&replay->models, name, model);
 	}
-	return (int32) (intptr_t) name->object - 1;
+	return number_of(name);
 }
 
 static int32
@@ -156,9 +169,9 @@ subject_number(LlmqReplay *replay, LlmqLedgerName *name, const LlmqLedgerName *p
 
 		if (subject == NULL)
 			subject = former_subject(replay->catalog, scope, name->text, provider);
-		name->object = (void *) (intptr_t) (1 + add_thing(&replay->subjects, subject));
+		give_number(&replay->subjects, name, subject);
 	}
-	return (int32) (intptr_t) name->object - 1;
+	return number_of(name);
 }
 
 /* Adds the meters of a subject to those that a call touches. */
@@ -177,7 +190,7 @@ find_meters(const LlmqReplay *replay, Asking *asking)
 {
 	const LlmqReplayCall *call = asking->call;
 	LlmqOrg    *org = replay->orgs.thing[call->org];
-	bool		in_place = asking->model != replay->models.thing[call->model];
+	LlmqSubject *subject = replay->subjects.n == 0 ? NULL : replay->subjects.thing[call->subject];
 
 	asking->n = 0;
 	switch (replay->rule->scope)
@@ -193,10 +206,12 @@ find_meters(const LlmqReplay *replay, Asking *asking)
 				add_meters(replay, org->tree[i], asking);
 			break;
 		case LLMQ_SCOPE_PROVIDER:
-			add_meters(replay, in_place ? &asking->model->provider->subject : replay->subjects.thing[call->subject], asking);
+			if (asking->model != replay->models.thing[call->model])
+				subject = &asking->model->provider->subject;
+			add_meters(replay, subject, asking);
 			break;
 		default:
-			add_meters(replay, replay->subjects.thing[call->subject], asking);
+			add_meters(replay, subject, asking);
 			break;
 	}
 }
@@ -369,7 +384,7 @@ answer(const LlmqReplay *replay, const Asking *asking, LlmqMeter **reached)
 	return NULL;
 }
 
-/* Has a model in the place of the one that was called answer, or one in its place, and so on. False: all are refused. */
+/* Has a model in the place of the one that was called answer, or one in its place, and so on. False: none may. */
 static bool
 downgrade(LlmqReplay *replay, const Asking *asked, LlmqModel *model)
 {
@@ -378,7 +393,8 @@ downgrade(LlmqReplay *replay, const Asking *asked, LlmqModel *model)
 		LlmqVerdict verdict;
 		Asking		asking;
 
-		if (!model->enabled || model == asked->model)
+		if (!model->enabled || model == asked->model ||
+			!llmq_replay_is_cheaper(replay, asked->call, model, asked->model))
 			continue;
 		prepare(replay, asked->call, model, &asking);
 		check(replay, &asking, &verdict);

@@ -4,8 +4,8 @@
  *
  * A call reserves what its tokens may cost at most, by the price of its model when it was picked. In the end it costs
  * what the ledger says; another model in its place costs what the same tokens cost there, unless the application said
- * what the call cost, which has nothing to do with tokens. Everything is in the currency of the budget, by the rates of
- * when the call was picked.
+ * what the call cost, which has nothing to do with tokens. Everything is in the currency of the budget, by the rates
+ * of when the call was picked.
  */
 #include "postgres.h"
 

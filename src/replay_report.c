@@ -2,8 +2,9 @@
  * replay_report.c
  *	  What a proposed rule would have done, as rows: by hour, by whose limit it was, and by org.
  *
- * Calls come in the order of their picks, so only the hour at hand is counted, in memory; when it is over, rows are put
- * out for those to whom something would have happened, and counting begins anew. The last row is the sum of all calls.
+ * Calls come in the order of their picks, so only the hour at hand is counted, in memory; when it is over, rows are
+ * put out for those to whom something would have happened, and counting begins anew. The last row is the sum of all
+ * calls.
  */
 #include "postgres.h"
 

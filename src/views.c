@@ -15,10 +15,8 @@
 #include "utils/numeric.h"
 #include "utils/timestamp.h"
 
-#include "budget.h"
-#include "catalog.h"
 #include "lease.h"
-#include "meter.h"
+#include "meter_walk.h"
 #include "name.h"
 #include "pick.h"
 #include "row.h"
@@ -43,17 +41,12 @@ enum
 	METER_MODE, METER_CURRENCY, METER_NCOLUMNS
 };
 
-/* A walk over the meters. */
-typedef struct MeterWalk
+/* What is put out of a walk over the meters. */
+typedef struct MeterRows
 {
 	ReturnSetInfo *result;
-	LlmqCatalog *catalog;
-	int			nquotas;
-	LlmqQuota **quotas;			/* sorted by id */
-	bool		budgets;		/* those are asked for, and not quotas */
-	const char *subject;		/* of the meter at hand */
-	TimestampTz now;
-} MeterWalk;
+	bool		budgets;		/* their windows, and not those of quotas */
+} MeterRows;
 
 static void
 put_lease(ReturnSetInfo *result, const LlmqLeaseId *id, const LlmqSlot *slot)
@@ -98,160 +91,54 @@ visit_lease_page(const LlmqCellHeader *state, HeapTuple tuple, void *context)
 	}
 }
 
-/* When everything in the window is free again, if nothing else is charged; false when only calls' ends tell. */
-static bool
-resets_at(const LlmqWindow *window, int64 *at)
-{
-	if (window->kind == LLMQ_WINDOW_CONCURRENCY || window->sum == 0)
-		return false;
-	*at = window->kind == LLMQ_WINDOW_SLIDING ? (window->head + LLMQ_BUCKETS) * window->span :
-		window->head + window->span;
-	return true;
-}
-
-static int
-compare_quotas(const void *a, const void *b)
-{
-	int64		left = (*(LlmqQuota *const *) a)->id;
-	int64		right = (*(LlmqQuota *const *) b)->id;
-
-	return left < right ? -1 : left > right ? 1 : 0;
-}
-
-/* All quotas, sorted by id, for the walk. */
+/* Puts out a window. */
 static void
-sort_quotas(MeterWalk *walk)
+put_window(const LlmqMeterWalk *walk, const LlmqWindow *window, const LlmqQuota *quota)
 {
-	int			size = 64;
-
-	walk->nquotas = 0;
-	walk->quotas = palloc(sizeof(LlmqQuota *) * size);
-	for (int i = 0; i < LLMQ_SCOPE_COUNT * LLMQ_PART_COUNT; i++)
-	{
-		LlmqQuota  *quota = walk->catalog->quotas[i / LLMQ_PART_COUNT][i % LLMQ_PART_COUNT];
-
-		for (; quota != NULL; quota = quota->next)
-		{
-			if (walk->nquotas == size)
-				walk->quotas = repalloc(walk->quotas, sizeof(LlmqQuota *) * (size *= 2));
-			walk->quotas[walk->nquotas++] = quota;
-		}
-	}
-	qsort(walk->quotas, walk->nquotas, sizeof(LlmqQuota *), compare_quotas);
-}
-
-/* The quota that a window counts for, NULL when it is gone or has another window now. */
-static const LlmqQuota *
-quota_of(const MeterWalk *walk, const LlmqWindow *window)
-{
-	LlmqQuota	wanted = {.id = window->quota};
-	LlmqQuota  *key = &wanted;
-	LlmqQuota **found = bsearch(&key, walk->quotas, walk->nquotas, sizeof(LlmqQuota *), compare_quotas);
-
-	return found != NULL && llmq_plan_fits(*found, window, &walk->catalog->settings) ? *found : NULL;
-}
-
-/* The window as it is at the clock: what has left it no longer counts, and a period that has ended counts nothing. */
-static void
-bring_to_clock(const MeterWalk *walk, LlmqWindow *window, uint32 generation)
-{
-	LlmqLimit	limit = {.quota = quota_of(walk, window),.subject = walk->subject};
-
-	llmq_window_shape_of(window, &limit.shape);
-	if (llmq_window_stale(&limit.shape, walk->now))
-		window->sum = walk->now >= limit.shape.period.end ? 0 : window->sum;
-	else if (limit.quota != NULL)
-		(void) llmq_limit_advance(&limit, window, walk->now, generation);
-}
-
-/* "1 minute"; "day America/Los_Angeles"; "total"; NULL for concurrency. */
-static const char *
-period_text(const MeterWalk *walk, const LlmqQuota *quota, const LlmqWindow *window)
-{
-	if (quota->kind != LLMQ_WINDOW_CALENDAR || llmq_unit_calendar(window->unit) == LLMQ_CALENDAR_TOTAL)
-		return quota->period;
-	return psprintf("%s %s", quota->period,
-					quota->zone != NULL ? quota->zone : llmq_catalog_zone_name(walk->catalog, window->zone));
-}
-
-static void
-put_window(const MeterWalk *walk, Datum *values, bool *nulls, const LlmqWindow *window)
-{
-	const LlmqQuota *quota = quota_of(walk, window);
+	const MeterRows *rows = walk->context;
+	Datum		values[METER_NCOLUMNS];
+	bool		nulls[METER_NCOLUMNS] = {false};
 	char		currency[LLMQ_CURRENCY_SIZE];
 	int64		at = 0;
 
-	if (quota == NULL || (quota->budget != NULL) != walk->budgets)
+	if ((quota->budget != NULL) != rows->budgets)
 		return;
+	llmq_put_text(values, nulls, METER_SCOPE, llmq_scope_name(walk->scope));
+	llmq_put_text(values, nulls, METER_SUBJECT, walk->subject);
+	llmq_put_text(values, nulls, METER_PART_KIND, walk->part == LLMQ_PART_MODEL ? "model" :
+				  walk->part == LLMQ_PART_FAMILY ? "family" : NULL);
+	llmq_put_text(values, nulls, METER_PART, walk->part_name);
 	values[METER_QUOTA] = Int64GetDatum(quota->budget != NULL ? quota->budget->id : window->quota);
 	llmq_put_text(values, nulls, METER_METRIC, llmq_metric_text(window->metric));
-	llmq_put_text(values, nulls, METER_PERIOD, period_text(walk, quota, window));
+	llmq_put_text(values, nulls, METER_PERIOD, llmq_meter_walk_period(walk, window, quota));
 	nulls[METER_PERIOD_START] = window->kind != LLMQ_WINDOW_CALENDAR;
 	values[METER_PERIOD_START] = TimestampTzGetDatum(window->head);
 	values[METER_USED] = Int64GetDatum(window->sum);
 	nulls[METER_AMOUNT] = quota->amount == LLMQ_NO_LIMIT;
 	if (quota->budget != NULL)
 		llmq_currency_text(quota->budget->currency, currency);
-	values[METER_AMOUNT] = NumericGetDatum(int64_to_numeric(quota->budget == NULL ? quota->amount :
-															llmq_budget_amount(quota, walk->subject, walk->now)));
+	values[METER_AMOUNT] = NumericGetDatum(int64_to_numeric(llmq_meter_walk_amount(walk, quota)));
 	llmq_put_text(values, nulls, METER_CURRENCY, quota->budget != NULL ? currency : NULL);
 	values[METER_REFUSED] = Int64GetDatum(window->refused);
 	values[METER_WOULD_REFUSE] = Int64GetDatum(window->would_refuse);
-	nulls[METER_RESETS_AT] = !resets_at(window, &at);
+	nulls[METER_RESETS_AT] = !llmq_meter_walk_resets_at(window, &at);
 	values[METER_RESETS_AT] = TimestampTzGetDatum(at);
 	values[METER_SEEDING] = BoolGetDatum((window->flags & LLMQ_WINDOW_SEEDING) != 0);
 	llmq_put_text(values, nulls, METER_MODE, quota->observe ? "observe" : "enforce");
-	tuplestore_putvalues(walk->result->setResult, walk->result->setDesc, values, nulls);
-}
-
-/* Puts out the windows of one meter. */
-static void
-visit_meter(const LlmqCellHeader *state, HeapTuple tuple, void *context)
-{
-	const LlmqMeterState *meter = (const LlmqMeterState *) state;
-	const LlmqWindow *stored;
-	LlmqCellKey key;
-	Datum		values[METER_NCOLUMNS];
-	bool		nulls[METER_NCOLUMNS] = {false};
-	char		part_kind;
-	MeterWalk  *walk = context;
-
-	llmq_cell_key(tuple, LLMQ_LIVE_METER, &key);
-	part_kind = llmq_name_kind(key.part);
-	llmq_put_text(values, nulls, METER_SCOPE, llmq_scope_text(key.kind));
-	walk->subject = key.subject == 0 ? "" : llmq_name_text(key.subject);
-	llmq_put_text(values, nulls, METER_SUBJECT, walk->subject);
-	llmq_put_text(values, nulls, METER_PART_KIND, part_kind == LLMQ_NAME_MODEL ? "model" :
-			 part_kind == LLMQ_NAME_FAMILY ? "family" : NULL);
-	llmq_put_text(values, nulls, METER_PART, llmq_name_text(key.part));
-	for (stored = llmq_meter_first(meter); stored != NULL; stored = llmq_meter_next(meter, stored))
-	{
-		LlmqWindow	window;
-
-		memcpy(&window, stored, llmq_window_size(stored->kind));
-		bring_to_clock(walk, &window, meter->generation);
-		put_window(walk, values, nulls, &window);
-	}
-}
-
-/* Walks over one live table. */
-static void
-walk(LlmqLiveTable table, LlmqCellVisitor visit, void *context)
-{
-	LlmqLive	live;
-
-	llmq_live_open(&live, LLMQ_LIVE_COUNT, AccessShareLock);
-	llmq_cell_walk(&live, table, visit, context);
-	llmq_live_close(&live);
+	tuplestore_putvalues(rows->result->setResult, rows->result->setDesc, values, nulls);
 }
 
 /* llmquota_lease_rows(): every slot that is not free. */
 Datum
 llmquota_lease_rows(PG_FUNCTION_ARGS)
 {
+	LlmqLive	live;
+
 	InitMaterializedSRF(fcinfo, 0);
 	(void) llmq_catalog();		/* what things are called now */
-	walk(LLMQ_LIVE_LEASE, visit_lease_page, fcinfo->resultinfo);
+	llmq_live_open(&live, LLMQ_LIVE_COUNT, AccessShareLock);
+	llmq_cell_walk(&live, LLMQ_LIVE_LEASE, visit_lease_page, fcinfo->resultinfo);
+	llmq_live_close(&live);
 	return (Datum) 0;
 }
 
@@ -259,14 +146,12 @@ llmquota_lease_rows(PG_FUNCTION_ARGS)
 static void
 walk_meters(ReturnSetInfo *result, bool budgets)
 {
-	MeterWalk	meters = {.result = result,.budgets = budgets};
+	MeterRows	rows = {.result = result,.budgets = budgets};
+	LlmqMeterWalk walk = {.visit = put_window,.context = &rows};
 
-	meters.catalog = llmq_catalog();
-	meters.now = GetCurrentTimestamp();
-	sort_quotas(&meters);
 	if (!RecoveryInProgress() && !XactReadOnly)
 		llmq_refusals_flush();
-	walk(LLMQ_LIVE_METER, visit_meter, &meters);
+	llmq_meter_walk(&walk);
 }
 
 /* llmquota_meter_rows() */

@@ -144,6 +144,11 @@ SELECT * FROM spent('{"downgrade_to": "n", "model": "renamed model"}');
 -- of a model that is disabled nothing is asked, and its successor answers
 UPDATE llmquota.model SET enabled = false WHERE model = 'n';
 SELECT * FROM spent('{"downgrade_to": "n", "free_when_spent": true}');
+-- but not one that is dearer than the model that was called
+BEGIN;
+UPDATE llmquota.price SET input = 20000 WHERE model = 'o';
+SELECT * FROM spent('{"downgrade_to": "n", "free_when_spent": true}');
+ROLLBACK;
 UPDATE llmquota.model SET enabled = true WHERE model = 'n';
 -- by key nothing is downgraded; everybody's budget
 SELECT * FROM spent('{"scope": "key", "downgrade_to": "n"}');

@@ -130,7 +130,7 @@ DECLARE
 	later timestamptz := picked_at;
 	found boolean := false;
 BEGIN
-	WHILE NOT found LOOP
+	WHILE NOT found AND later < picked_at + interval '4 years' LOOP
 		later := later + interval '1 day';
 		PERFORM meter_begin();
 		PERFORM meter_pick('org', 'o', picked_at, 1);
