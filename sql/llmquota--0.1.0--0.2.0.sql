@@ -153,10 +153,6 @@ ALTER TABLE llmquota.usage
 	ADD COLUMN budget bigint,
 	ADD COLUMN requested_model text,
 	ADD COLUMN cost_given boolean;
--- what depends on a function whose columns change; it comes again below
-DROP FUNCTION @extschema@.llmquota_metrics;
-DROP VIEW llmquota.meter_window;
-DROP FUNCTION @extschema@.llmquota_meter_rows;
 
 CREATE TYPE llmquota.statement_result AS (
 	line text,
@@ -881,6 +877,7 @@ DECLARE
 		'@extschema@.llmquota_key_state(pg_catalog.text, pg_catalog.text), '
 		'@extschema@.llmquota_lease_rows(), '
 		'@extschema@.llmquota_meter_rows(), '
+		'@extschema@.llmquota_budget_rows(), '
 		'@extschema@.llmquota_raise_budget(pg_catalog.text, pg_catalog.numeric, pg_catalog.timestamptz, pg_catalog.text, bigint), '
 		'@extschema@.llmquota_observed_rows(), '
 		'@extschema@.llmquota_adopt_limits(pg_catalog.text), '
@@ -890,8 +887,9 @@ DECLARE
 		'@extschema@.llmquota_names_valid(pg_catalog.text[]), '
 		'@extschema@.llmquota_zone_exists(pg_catalog.text)';
 	configuration CONSTANT pg_catalog.text := 'llmquota.provider, llmquota.account, llmquota.key, llmquota.model, llmquota.price, llmquota.exchange_rate, llmquota.route, llmquota.route_option, llmquota.org, llmquota.quota, llmquota.budget, llmquota.budget_step, llmquota.setting';
-	spend CONSTANT pg_catalog.text := 'llmquota.usage, llmquota.usage_hourly, llmquota.repricing, llmquota.refusal_hourly, llmquota.alert, llmquota.capacity';
-	reports CONSTANT pg_catalog.text := '@extschema@.llmquota_statement(pg_catalog.text, pg_catalog.text), '
+	spend CONSTANT pg_catalog.text := 'llmquota.usage, llmquota.usage_hourly, llmquota.burn_rate, llmquota.exhaustion, llmquota.repricing, llmquota.refusal_hourly, llmquota.alert, llmquota.capacity';
+	reports CONSTANT pg_catalog.text := '@extschema@.llmquota_exhaustion_rows(), '
+		'@extschema@.llmquota_statement(pg_catalog.text, pg_catalog.text), '
 		'@extschema@.llmquota_capacity(pg_catalog.text, pg_catalog.text, bigint, bigint), '
 		'@extschema@.llmquota_capacity_rows(), '
 		'@extschema@.llmquota_percentile(bigint[], float8), '
@@ -1013,7 +1011,9 @@ BEGIN
 				WHERE new_name OPERATOR(pg_catalog.=) CASE WHEN kind OPERATOR(pg_catalog.=) 'org' THEN l.org WHEN kind OPERATOR(pg_catalog.=) 'account' THEN l.account
 														   WHEN kind OPERATOR(pg_catalog.=) 'key' THEN l.key ELSE l.model END
 				  AND l.state OPERATOR(pg_catalog.=) 'granted')
-	   OR EXISTS (SELECT FROM @extschema@.llmquota_meter_rows() m
+	   OR EXISTS (SELECT FROM (SELECT r.scope, r.subject, r.part_kind, r.part FROM @extschema@.llmquota_meter_rows() r
+							   UNION ALL
+							   SELECT b.scope, b.subject, b.part_kind, b.part FROM @extschema@.llmquota_budget_rows() b) m
 				   WHERE m.scope OPERATOR(pg_catalog.=) ANY (scopes) AND m.subject OPERATOR(pg_catalog.=) new_name
 					  OR m.part_kind OPERATOR(pg_catalog.=) kind AND m.part OPERATOR(pg_catalog.=) new_name) THEN
 		RAISE EXCEPTION USING ERRCODE = 'object_in_use',
@@ -2358,12 +2358,14 @@ $$;
 COMMENT ON FUNCTION @extschema@.llmquota_reconcile(text, regclass, jsonb, date, date, text, text, jsonb) IS
 'Compares the ledger with a provider''s own usage export, which somebody has loaded into a table: a row for each day and model, and for each account and key if the export has them, with the figures of both. mapping says which columns are the day, model, account, key, requests, input_tokens, output_tokens and cost (NULL, or what is not in it: those of these names); first_day and last_day which days (NULL: those of the export); timezone what a day is (NULL: the provider''s); currency that of the export''s costs (NULL: the base currency); names what models, accounts and keys of the export are called here (NULL: the same). Reads the table as the caller';
 
-CREATE FUNCTION @extschema@.llmquota_meter_rows(
+COMMENT ON FUNCTION @extschema@.llmquota_meter_rows() IS 'internal: the windows of all quotas, for llmquota.meter_window';
+
+CREATE FUNCTION @extschema@.llmquota_budget_rows(
 	OUT scope text,
 	OUT subject text,
 	OUT part_kind text,
 	OUT part text,
-	OUT quota bigint,
+	OUT budget bigint,
 	OUT metric text,
 	OUT period text,
 	OUT period_start timestamptz,
@@ -2377,9 +2379,31 @@ CREATE FUNCTION @extschema@.llmquota_meter_rows(
 	OUT currency text)
 RETURNS SETOF record
 LANGUAGE c VOLATILE PARALLEL UNSAFE
-AS 'MODULE_PATHNAME', 'llmquota_meter_rows';
+AS 'MODULE_PATHNAME', 'llmquota_budget_rows';
 
-COMMENT ON FUNCTION @extschema@.llmquota_meter_rows() IS 'internal: the windows of all meters, for llmquota.meter_window and, with a currency and in 1e-9 of it, llmquota.budget_window';
+COMMENT ON FUNCTION @extschema@.llmquota_budget_rows() IS 'internal: the windows of all budgets, used and amount in 1e-9 of their currencies, for llmquota.budget_window';
+
+CREATE FUNCTION @extschema@.llmquota_exhaustion_rows(
+	OUT scope text,
+	OUT subject text,
+	OUT model text,
+	OUT family text,
+	OUT metric text,
+	OUT period text,
+	OUT used numeric,
+	OUT amount numeric,
+	OUT currency text,
+	OUT rate numeric,
+	OUT exhausted_at timestamptz,
+	OUT resets_at timestamptz,
+	OUT mode text,
+	OUT quota bigint,
+	OUT budget bigint)
+RETURNS SETOF record
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'llmquota_exhaustion_rows';
+
+COMMENT ON FUNCTION @extschema@.llmquota_exhaustion_rows() IS 'internal: the windows that the calling role may see, and when they will be used up, for llmquota.exhaustion';
 
 CREATE FUNCTION @extschema@.llmquota_capacity_rows(
 	OUT model text,
@@ -2417,7 +2441,7 @@ AS 'MODULE_PATHNAME', 'llmquota_capacity';
 COMMENT ON FUNCTION @extschema@.llmquota_capacity(text, text, bigint, bigint) IS
 'What can be done with a model in the next minute, hour and day over all enabled, healthy keys: a row for each. For an org by its limits and priority, with its own accounts and the shared ones; where it has own accounts also with either alone. org NULL: with the shared accounts, whoever makes the calls. What one request has in tokens is said as for llmquota_pick. Charges nothing; works on a hot standby';
 
-CREATE FUNCTION @extschema@.llmquota_metrics(
+CREATE OR REPLACE FUNCTION @extschema@.llmquota_metrics(
 	OUT name text,
 	OUT labels jsonb,
 	OUT value float8)
@@ -2437,9 +2461,7 @@ BEGIN ATOMIC
 				   pg_catalog.jsonb_strip_nulls(pg_catalog.jsonb_build_object(
 						'quota', r.quota, 'scope', r.scope, 'subject', r.subject, r.part_kind_or_not, r.part,
 						'metric', r.metric, 'period', r.period)) AS labels
-			  FROM (SELECT w.*, COALESCE(w.part_kind, 'model') AS part_kind_or_not
-					  FROM @extschema@.llmquota_meter_rows() w
-					 WHERE w.currency IS NULL) r) r
+			  FROM (SELECT w.*, COALESCE(w.part_kind, 'model') AS part_kind_or_not FROM @extschema@.llmquota_meter_rows() w) r) r
 	 CROSS JOIN LATERAL (VALUES
 			('llmquota_quota_used', r.labels, r.used::float8),
 			('llmquota_quota_limit', r.labels, r.amount::float8),
@@ -2450,10 +2472,9 @@ BEGIN ATOMIC
 	UNION ALL
 	SELECT m.name, b.labels, m.value
 	  FROM (SELECT w.*, pg_catalog.jsonb_strip_nulls(pg_catalog.jsonb_build_object(
-						'budget', w.quota, 'scope', w.scope, 'subject', w.subject, COALESCE(w.part_kind, 'model'), w.part,
+						'budget', w.budget, 'scope', w.scope, 'subject', w.subject, COALESCE(w.part_kind, 'model'), w.part,
 						'period', w.period, 'currency', w.currency)) AS labels
-			  FROM @extschema@.llmquota_meter_rows() w
-			 WHERE w.currency IS NOT NULL) b
+			  FROM @extschema@.llmquota_budget_rows() w) b
 	 CROSS JOIN LATERAL (VALUES
 			('llmquota_budget_used', b.used::float8 OPERATOR(pg_catalog./) 1e9::float8),
 			('llmquota_budget_limit', b.amount::float8 OPERATOR(pg_catalog./) 1e9::float8),
@@ -2701,27 +2722,16 @@ $$;
 
 COMMENT ON FUNCTION @extschema@.llmquota_check_chain() IS 'internal, a trigger: refuses orgs and models that stand above themselves, and orgs below too many others';
 
-CREATE VIEW llmquota.meter_window AS
-SELECT r.scope, r.subject,
-	   CASE WHEN r.part_kind OPERATOR(pg_catalog.=) 'model' THEN r.part END AS model,
-	   CASE WHEN r.part_kind OPERATOR(pg_catalog.=) 'family' THEN r.part END AS family,
-	   r.metric, r.period, r.used, r.amount,
-	   CASE WHEN r.amount IS NOT NULL THEN GREATEST(r.amount OPERATOR(pg_catalog.-) r.used::numeric, 0) END AS remaining,
-	   r.refused, r.would_refuse, r.resets_at, r.seeding, r.mode, r.quota
-  FROM @extschema@.llmquota_meter_rows() r
- WHERE r.currency IS NULL;
-
 CREATE VIEW llmquota.budget_window AS
 SELECT r.scope, r.subject,
 	   CASE WHEN r.part_kind OPERATOR(pg_catalog.=) 'model' THEN r.part END AS model,
 	   CASE WHEN r.part_kind OPERATOR(pg_catalog.=) 'family' THEN r.part END AS family,
 	   r.period, r.currency, m.used, m.amount,
 	   CASE WHEN m.amount IS NOT NULL THEN GREATEST(m.amount OPERATOR(pg_catalog.-) m.used, 0) END AS remaining,
-	   r.refused, r.would_refuse, r.period_start, r.resets_at, r.seeding, r.mode, r.quota AS budget
-  FROM @extschema@.llmquota_meter_rows() r
+	   r.refused, r.would_refuse, r.period_start, r.resets_at, r.seeding, r.mode, r.budget
+  FROM @extschema@.llmquota_budget_rows() r
  CROSS JOIN LATERAL (SELECT r.used::numeric OPERATOR(pg_catalog.*) 0.000000001 AS used,
-							r.amount OPERATOR(pg_catalog.*) 0.000000001 AS amount) m
- WHERE r.currency IS NOT NULL;
+							r.amount OPERATOR(pg_catalog.*) 0.000000001 AS amount) m;
 
 COMMENT ON VIEW llmquota.budget_window IS 'what has been spent, or is reserved, of every budget by every subject that has spent of it';
 
@@ -2757,6 +2767,102 @@ COMMENT ON COLUMN llmquota.budget_window.mode IS 'enforce, or observe: counts, a
 
 COMMENT ON COLUMN llmquota.budget_window.budget IS 'id of the row in llmquota.budget';
 
+-- What was recorded in the last minute is read from the ledger, of the calls picked in the last ten, because pages are found
+-- by when calls were picked; hours and days come from the ledger by hours. Of an hour that has only a part in the span of
+-- time that part counts, as if its calls had been spread over it.
+CREATE VIEW llmquota.burn_rate WITH (security_invoker = true) AS
+SELECT r.org, r.key, r.model,
+	   pg_catalog.sum(r.calls_minute)::bigint AS calls_minute,
+	   pg_catalog.sum(r.tokens_minute)::bigint AS tokens_minute,
+	   pg_catalog.sum(r.cost_minute) AS cost_minute,
+	   pg_catalog.round(pg_catalog.sum(r.hour_part OPERATOR(pg_catalog.*) r.calls))::bigint AS calls_hour,
+	   pg_catalog.round(pg_catalog.sum(r.hour_part OPERATOR(pg_catalog.*) r.tokens))::bigint AS tokens_hour,
+	   pg_catalog.round(pg_catalog.sum(r.hour_part OPERATOR(pg_catalog.*) r.cost), 9) AS cost_hour,
+	   pg_catalog.round(pg_catalog.sum(r.day_part OPERATOR(pg_catalog.*) r.calls))::bigint AS calls_day,
+	   pg_catalog.round(pg_catalog.sum(r.day_part OPERATOR(pg_catalog.*) r.tokens))::bigint AS tokens_day,
+	   pg_catalog.round(pg_catalog.sum(r.day_part OPERATOR(pg_catalog.*) r.cost), 9) AS cost_day
+  FROM (SELECT u.org, u.key, u.model, 1::bigint AS calls_minute,
+			   COALESCE(u.input_tokens, 0::bigint) OPERATOR(pg_catalog.+) COALESCE(u.output_tokens, 0::bigint) AS tokens_minute,
+			   COALESCE(u.cost_base, 0::numeric) AS cost_minute,
+			   0::numeric AS calls, 0::numeric AS tokens, 0::numeric AS cost, 0::numeric AS hour_part, 0::numeric AS day_part
+		  FROM llmquota.usage u
+		 WHERE u.picked_at OPERATOR(pg_catalog.>) (pg_catalog.statement_timestamp() OPERATOR(pg_catalog.-) '10 minutes'::interval)
+		   AND u.recorded_at OPERATOR(pg_catalog.>) (pg_catalog.statement_timestamp() OPERATOR(pg_catalog.-) '1 minute'::interval)
+		   AND u.status OPERATOR(pg_catalog.<>) 'released'
+		UNION ALL
+		SELECT h.org, h.key, h.model, 0, 0, 0, (h.calls OPERATOR(pg_catalog.-) h.released)::numeric,
+			   (h.input_tokens OPERATOR(pg_catalog.+) h.output_tokens)::numeric, h.cost_base,
+			   LEAST(GREATEST(e.seconds OPERATOR(pg_catalog./) 3600::numeric, 0), 1),
+			   LEAST((e.seconds OPERATOR(pg_catalog.+) 82800::numeric) OPERATOR(pg_catalog./) 3600::numeric, 1)
+		  FROM llmquota.usage_hourly h
+		 CROSS JOIN LATERAL (SELECT EXTRACT(epoch FROM h.hour OPERATOR(pg_catalog.+) '2 hours'::interval
+												  OPERATOR(pg_catalog.-) pg_catalog.statement_timestamp()) AS seconds) e
+		 WHERE h.hour OPERATOR(pg_catalog.>) (pg_catalog.statement_timestamp() OPERATOR(pg_catalog.-) '25 hours'::interval)) r
+ GROUP BY r.org, r.key, r.model;
+
+COMMENT ON VIEW llmquota.burn_rate IS 'how fast orgs, keys and models are used: what came in the last minute, hour and day. Costs are in the base currency';
+
+COMMENT ON COLUMN llmquota.burn_rate.org IS 'the org that calls were made for';
+
+COMMENT ON COLUMN llmquota.burn_rate.key IS 'the key that was picked; NULL: not known';
+
+COMMENT ON COLUMN llmquota.burn_rate.model IS 'the model that was picked; NULL: not known';
+
+COMMENT ON COLUMN llmquota.burn_rate.calls_minute IS 'calls recorded in the last minute, of those picked in the last ten';
+
+COMMENT ON COLUMN llmquota.burn_rate.tokens_minute IS 'their input and output tokens, as far as they are known';
+
+COMMENT ON COLUMN llmquota.burn_rate.cost_minute IS 'what they cost, in the base currency, as far as that is known';
+
+COMMENT ON COLUMN llmquota.burn_rate.calls_hour IS 'calls picked in the last hour, as far as maintenance has counted them';
+
+COMMENT ON COLUMN llmquota.burn_rate.tokens_hour IS 'their input and output tokens';
+
+COMMENT ON COLUMN llmquota.burn_rate.cost_hour IS 'what they cost, in the base currency';
+
+COMMENT ON COLUMN llmquota.burn_rate.calls_day IS 'calls picked in the last 24 hours, as far as maintenance has counted them';
+
+COMMENT ON COLUMN llmquota.burn_rate.tokens_day IS 'their input and output tokens';
+
+COMMENT ON COLUMN llmquota.burn_rate.cost_day IS 'what they cost, in the base currency';
+
+CREATE VIEW llmquota.exhaustion AS
+SELECT r.scope, r.subject, r.model, r.family, r.metric, r.period, r.used, r.amount, r.currency, r.rate, r.exhausted_at,
+	   r.resets_at, r.mode, r.quota, r.budget
+  FROM @extschema@.llmquota_exhaustion_rows() r;
+
+COMMENT ON VIEW llmquota.exhaustion IS 'when each quota and budget will be used up, by every subject that has used it, if it goes on as it does now. Whoever may read the ledger of some orgs only sees what is theirs';
+
+COMMENT ON COLUMN llmquota.exhaustion.scope IS 'scope of the quota or budget';
+
+COMMENT ON COLUMN llmquota.exhaustion.subject IS 'whose use it is; empty for the scope global';
+
+COMMENT ON COLUMN llmquota.exhaustion.model IS 'the model counted; NULL: not by model';
+
+COMMENT ON COLUMN llmquota.exhaustion.family IS 'the family of models counted; NULL: not by family';
+
+COMMENT ON COLUMN llmquota.exhaustion.metric IS 'what is counted: requests, input_tokens, output_tokens, tokens, or cost';
+
+COMMENT ON COLUMN llmquota.exhaustion.period IS 'the window: a length, or a calendar period and its time zone, or total';
+
+COMMENT ON COLUMN llmquota.exhaustion.used IS 'used or reserved in the window';
+
+COMMENT ON COLUMN llmquota.exhaustion.amount IS 'allowed in the window now';
+
+COMMENT ON COLUMN llmquota.exhaustion.currency IS 'currency of used, amount and rate; NULL: no money';
+
+COMMENT ON COLUMN llmquota.exhaustion.rate IS 'how much is used in an hour, by the last sixth of a sliding window, the last hour for a day of the calendar, and the last day for longer periods';
+
+COMMENT ON COLUMN llmquota.exhaustion.exhausted_at IS 'when the amount is used up at that rate; a time that has come: it is; NULL: not before the window frees itself, or its period ends';
+
+COMMENT ON COLUMN llmquota.exhaustion.resets_at IS 'when all that is used now is free again, if nothing is added; NULL: nothing is used';
+
+COMMENT ON COLUMN llmquota.exhaustion.mode IS 'enforce, or observe: counts and never refuses';
+
+COMMENT ON COLUMN llmquota.exhaustion.quota IS 'id of the row in llmquota.quota; NULL: a budget';
+
+COMMENT ON COLUMN llmquota.exhaustion.budget IS 'id of the row in llmquota.budget; NULL: a quota';
+
 CREATE VIEW llmquota.capacity AS
 SELECT r.model, r.org, r.accounts, r.horizon, r.keys, r.requests, r.input_tokens, r.output_tokens, r.tokens,
 	   r.at_once, r.in_flight, r.request_input_tokens, r.request_output_tokens
@@ -2789,25 +2895,6 @@ COMMENT ON COLUMN llmquota.capacity.in_flight IS 'calls that limits of concurren
 COMMENT ON COLUMN llmquota.capacity.request_input_tokens IS 'input tokens of one request, as a pick without input_tokens would reserve them';
 
 COMMENT ON COLUMN llmquota.capacity.request_output_tokens IS 'output tokens of one request, likewise';
-
-COMMENT ON FUNCTION @extschema@.llmquota_metrics() IS
-'What monitoring asks for: a row for each series, with its name, its labels, and its value now. Names that end in _total only grow. The reference lists them';
-COMMENT ON VIEW llmquota.meter_window IS 'live use of every quota by every subject that has used it';
-COMMENT ON COLUMN llmquota.meter_window.scope IS 'scope of the quota';
-COMMENT ON COLUMN llmquota.meter_window.subject IS 'whose use it is; empty for the scope global';
-COMMENT ON COLUMN llmquota.meter_window.model IS 'the model counted; NULL: not by model';
-COMMENT ON COLUMN llmquota.meter_window.family IS 'the family of models counted; NULL: not by family';
-COMMENT ON COLUMN llmquota.meter_window.metric IS 'what is counted';
-COMMENT ON COLUMN llmquota.meter_window.period IS 'the window: a length, or a calendar period and the time zone that the quota names; NULL: concurrency';
-COMMENT ON COLUMN llmquota.meter_window.used IS 'used or reserved in the window';
-COMMENT ON COLUMN llmquota.meter_window.amount IS 'allowed in the window; NULL: no limit';
-COMMENT ON COLUMN llmquota.meter_window.remaining IS 'what is left of amount, not less than 0; NULL: no limit';
-COMMENT ON COLUMN llmquota.meter_window.refused IS 'picks this window has refused';
-COMMENT ON COLUMN llmquota.meter_window.would_refuse IS 'picks this window would have refused, had it not only observed';
-COMMENT ON COLUMN llmquota.meter_window.resets_at IS 'when all that is used now is free again, if nothing is added; NULL: nothing is used, or concurrency, which ends with the calls';
-COMMENT ON COLUMN llmquota.meter_window.seeding IS 'true: the window is new and does not yet know of use before it began to count';
-COMMENT ON COLUMN llmquota.meter_window.mode IS 'enforce, or observe: counts and never refuses';
-COMMENT ON COLUMN llmquota.meter_window.quota IS 'id of the row in llmquota.quota';
 
 --
 -- Triggers
@@ -2961,16 +3048,16 @@ UPDATE llmquota.setting s SET description = 'by how much of the wait retry_after
 -- Grants
 --
 
-REVOKE ALL ON llmquota.budget, llmquota.budget_step, llmquota.budget_raise, llmquota.repricing, llmquota.budget_recount, llmquota.alert, llmquota.budget_window, llmquota.capacity, llmquota.meter_window, llmquota.budget_id_seq, llmquota.budget_raise_id_seq, llmquota.repricing_id_seq, llmquota.alert_id_seq FROM PUBLIC;
+REVOKE ALL ON llmquota.budget, llmquota.budget_step, llmquota.budget_raise, llmquota.repricing, llmquota.budget_recount, llmquota.alert, llmquota.budget_window, llmquota.burn_rate, llmquota.exhaustion, llmquota.capacity, llmquota.budget_id_seq, llmquota.budget_raise_id_seq, llmquota.repricing_id_seq, llmquota.alert_id_seq FROM PUBLIC;
 REVOKE ALL ON llmquota.price, llmquota.exchange_rate, llmquota.route_option, llmquota.event, llmquota.health, llmquota.key_status, llmquota.observed_limit FROM PUBLIC;
 REVOKE ALL ON TYPE llmquota.explain_result, llmquota.statement_result, llmquota.reconcile_result, llmquota.capacity_result FROM PUBLIC;
 REVOKE ALL ON FUNCTION
-	@extschema@.llmquota_metrics(),
-	@extschema@.llmquota_meter_rows(),
 	@extschema@.llmquota_check_chain(),
 	@extschema@.llmquota_check_currencies(),
 	@extschema@.llmquota_capacity(text, text, bigint, bigint),
 	@extschema@.llmquota_capacity_rows(),
+	@extschema@.llmquota_exhaustion_rows(),
+	@extschema@.llmquota_budget_rows(),
 	@extschema@.llmquota_raise_budget(text, numeric, timestamptz, text, bigint),
 	@extschema@.llmquota_ack(bigint),
 	@extschema@.llmquota_resolve_alerts(timestamptz),
