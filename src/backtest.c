@@ -186,7 +186,8 @@ warn_of_unpriced(int64 calls)
 {
 	if (calls > 0)
 		ereport(WARNING,
-				(errmsg("calls without a known cost in the budget's currency were taken to be free: " INT64_FORMAT, calls),
+				(errmsg("calls of no known cost in the budget's currency were taken to be free: " INT64_FORMAT,
+						calls),
 				 errhint("Insert prices into llmquota.price, and exchange rates into llmquota.exchange_rate.")));
 }
 

@@ -428,6 +428,7 @@ llmq_grant(LlmqPick *pick, LlmqKey *key, LlmqVerdict *verdict)
 
 	collect_meters(&granting, key);
 	fill_slot(&granting, key);
+	LLMQ_INJECT_GATE("grant");
 	if (!lock(&granting))
 		return LLMQ_GRANT_NO_SLOT;
 	if (!count_attempt(&granting) || !check_again(&granting, verdict) || verdict->outdated)

@@ -22,6 +22,7 @@
 #include "utils/rel.h"
 
 #include "catalog_row.h"
+#include "compat.h"
 #include "rule.h"
 #include "sql.h"
 
@@ -139,8 +140,11 @@ describe_columns(Relation table, Bitmapset *columns)
 	while ((column = bms_next_member(columns, column)) >= 0)
 	{
 		AttrNumber	number = column + FirstLowInvalidHeapAttributeNumber;
-		const char *comment = GetComment(RelationGetRelid(table), RelationRelationId, number);
+		const char *comment;
 
+		if (number <= 0)
+			continue;
+		comment = GetComment(RelationGetRelid(table), RelationRelationId, number);
 		appendStringInfo(&text, "%s%s: %s.", text.len > 0 ? "\n" : "",
 						 NameStr(TupleDescAttr(RelationGetDescr(table), number - 1)->attname),
 						 comment == NULL ? "see the table's checks" : comment);

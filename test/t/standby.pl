@@ -24,6 +24,8 @@ my %shown = (
 	meter_window => 'SELECT scope, subject, model, family, metric, period, used, amount, remaining, refused,
 							would_refuse, mode, quota
 					   FROM llmquota.meter_window ORDER BY quota, subject, model',
+	exhaustion => q{SELECT scope, subject, model, metric, period, used, amount FROM llmquota.exhaustion ORDER BY quota, subject, model},
+	backtest => q{SELECT calls, refused, most_used FROM llmquota_backtest('{"scope": "global", "metric": "requests", "amount": 2, "per": "1 day"}') WHERE hour IS NULL},
 	capacity => q{SELECT model, accounts, keys, requests, tokens, at_once FROM llmquota.capacity WHERE horizon = 'minute' ORDER BY model},
 );
 

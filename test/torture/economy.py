@@ -44,7 +44,8 @@ class Economy:
         prices = {}
         for family in FAMILIES:
             prices[f'{family}-dear'] = [(ALWAYS, Price('2.5', '10', 'USD', '1.25', '3.125', '12.123456789'))] + [
-                (at, Price('2.4', '9.87654321', 'USD', cached='1.2') if i % 2 else Price('71.7', '312.000000001', 'THB'))
+                (at, Price('2.4', '9.87654321', 'USD', '1.2', '3', '11.1') if i % 2 else
+                 Price('71.7', '312.000000001', 'THB', cache_write='89.625'))
                 for i, at in enumerate(self.moments(400_000))]
             prices[f'{family}-small'] = [(ALWAYS, Price('0.15', '0.623456789', 'EUR', reasoning='0.7'))]
             prices[f'{family}-free'] = [(ALWAYS, Price('0', '0', 'EUR'))]
