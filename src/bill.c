@@ -41,7 +41,7 @@ is_refused(const LlmqSettlement *settlement)
 void
 llmq_bill_make(const LlmqLease *lease, const LlmqSettlement *settlement, const LlmqLedgerExtra *extra, LlmqBill *bill)
 {
-	bool		has_money = lease->money.secret != 0;
+	bool		has_money = lease->money.counted;
 	LlmqCost	cost;
 
 	*bill = llmq_bill_reserved(lease);
@@ -108,13 +108,16 @@ llmq_bill_late(const LlmqLedgerRow *row, const LlmqSettlement *late, const LlmqL
 	llmq_cost_in_base(llmq_catalog(), cost, row->picked_at);
 }
 
-/* What a settled lease cost, as the ledger has it: by its money, else by what the configuration says. */
+/*
+ * What a settled lease cost, as the ledger has it: by its money, else by what the configuration says; the latter also
+ * where the cost that somebody said has been taken back.
+ */
 void
 llmq_bill_cost(const LlmqLease *lease, const LlmqLedgerExtra *extra, LlmqCost *cost)
 {
 	const LlmqSlotMoney *money = &lease->money;
 
-	if (money->secret == 0)
+	if (money->secret == 0 || !(money->counted || money->given))
 	{
 		cost_of_ending(lease, &lease->slot.settlement, extra, cost);
 		return;

@@ -139,6 +139,7 @@ fill_money(Granting *granting)
 	if (pick->catalog->budgets == NULL)
 		return;
 	money->secret = granting->lease.slot.secret;
+	money->counted = true;
 	money->priced = pick->cost.known;
 	money->told = pick->max_cost_given;
 	memcpy(money->currency, costs->currency, sizeof(money->currency));

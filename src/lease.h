@@ -183,9 +183,11 @@ typedef struct LlmqSlotMoney
 	int64		reserved[LLMQ_CURRENCIES];
 	int64		settled[LLMQ_CURRENCIES];
 	int64		replaced[LLMQ_CURRENCIES];	/* as LlmqReplaced */
+	uint8		counted;		/* since it was granted; else since somebody said what it cost */
+	char		later[7];		/* zero; for what later versions keep */
 } LlmqSlotMoney;
 
-StaticAssertDecl(sizeof(LlmqSlotMoney) == 24 + 2 * LLMQ_CURRENCIES + 24 * LLMQ_CURRENCIES, "LlmqSlotMoney has padding");
+StaticAssertDecl(sizeof(LlmqSlotMoney) == 32 + 2 * LLMQ_CURRENCIES + 24 * LLMQ_CURRENCIES, "LlmqSlotMoney has padding");
 
 /* The money stands behind the slots: pages of 0.1.0 end before it. */
 typedef struct LlmqLeasePage

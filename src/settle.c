@@ -307,7 +307,7 @@ settle_money(const Settling *settling, LlmqSlotMoney *money)
 		return;
 	if (settling->seen.slot.state == LLMQ_SLOT_SETTLED && !settling->finishing)
 		memcpy(money->replaced, money->settled, sizeof(money->replaced));
-	if (money->secret == 0)
+	if (!money->counted)
 		memcpy(money->currency, bill->costs.currency, sizeof(money->currency));
 	money->secret = settling->seen.slot.secret;
 	money->known = bill->known || (released && money->priced);

@@ -127,4 +127,23 @@ SELECT status, cost FROM llmquota_record(:'lease', 1000, 100);
 ROLLBACK;
 SELECT work_left FROM llmquota_maintain();
 SELECT org, usage_source, cost, cost_base, cost_given FROM llmquota.usage WHERE org IN ('undone', 'recovered') ORDER BY org;
+-- ... and is forgotten when what is recorded after all does not say it
+CREATE FUNCTION pg_temp.undo(org text) RETURNS uuid LANGUAGE plpgsql AS $$
+DECLARE
+	lease uuid := (SELECT p.lease FROM llmquota_pick('m', org, 1000, 100) p);
+BEGIN
+	BEGIN
+		PERFORM llmquota_record(lease, cost => 7);
+		RAISE 'undo';
+	EXCEPTION WHEN raise_exception THEN
+		RETURN lease;
+	END;
+END
+$$;
+SELECT status, cost FROM llmquota_record(pg_temp.undo('silent'));
+SELECT status, cost FROM llmquota_record(pg_temp.undo('told'), 10, 10);
+SELECT status, cost FROM llmquota_record(pg_temp.undo('refused'), http_status => 400, error => 'no');
+SELECT llmquota_release(pg_temp.undo('released'));
+SELECT org, status, cost, currency, cost_given FROM llmquota.usage
+ WHERE org IN ('silent', 'told', 'refused', 'released') ORDER BY org;
 SELECT * FROM llmquota_verify();
