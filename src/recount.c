@@ -79,17 +79,19 @@ llmq_recount_request(TimestampTz since, TimestampTz until)
 static bool
 take_pending(Recount *recount)
 {
+	HeapTuple	row;
 	bool		none;
 	bool		isnull;
 
 	if (SPI_execute(PENDING_QUERY, false, 0) != SPI_OK_SELECT || SPI_processed != 1)
 		elog(ERROR, "llmquota.budget_recount cannot be read");
-	recount->since = DatumGetTimestampTz(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &none));
-	recount->until = DatumGetTimestampTz(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2, &isnull));
+	row = SPI_tuptable->vals[0];
+	recount->since = DatumGetTimestampTz(SPI_getbinval(row, SPI_tuptable->tupdesc, 1, &none));
+	recount->until = DatumGetTimestampTz(SPI_getbinval(row, SPI_tuptable->tupdesc, 2, &isnull));
 	return !none;
 }
 
-/* Since when the ledger has all calls: for ever, if none of its days is old enough to have had one before it dropped. */
+/* Since when the ledger has all calls: for ever, if no day is so old that one before it may have been dropped. */
 static TimestampTz
 find_kept_from(const LlmqMaintenance *maintenance)
 {

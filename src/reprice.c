@@ -414,7 +414,8 @@ lock_leaves(Repricing *repricing)
 	LockRelationOid(llmq_relation_oid(LLMQ_REL_USAGE_DEFAULT), RowExclusiveLock);
 	foreach(cell, find_all_inheritors(llmq_relation_oid(LLMQ_REL_USAGE), NoLock, NULL))
 	{
-		Relation	rel = has_rows(repricing, lfirst_oid(cell)) ? try_table_open(lfirst_oid(cell), RowExclusiveLock) : NULL;
+		Oid			relid = lfirst_oid(cell);
+		Relation	rel = has_rows(repricing, relid) ? try_table_open(relid, RowExclusiveLock) : NULL;
 
 		if (rel != NULL)
 			repricing->leaves = lappend(repricing->leaves, rel);
@@ -446,7 +447,8 @@ visit_all(Repricing *repricing)
 
 	PushActiveSnapshot(GetLatestSnapshot());
 	repricing->snapshot = GetActiveSnapshot();
-	repricing->row_context = AllocSetContextCreate(CurrentMemoryContext, "llmquota reprice row", ALLOCSET_DEFAULT_SIZES);
+	repricing->row_context = AllocSetContextCreate(CurrentMemoryContext, "llmquota reprice row",
+												   ALLOCSET_DEFAULT_SIZES);
 	llmq_ledger_names_init(&repricing->names);
 	repricing->names.all = true;
 	llmq_differences_init(&repricing->differences);

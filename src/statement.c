@@ -2,9 +2,9 @@
  * statement.c
  *	  llmquota_statement: what an org is billed for a month.
  *
- * The rows are made in SQL (llmquota_statement_rows), as the owner of the ledger: a statement has rows of orgs below the
- * one that is asked for, and markups, which whoever is billed does not see elsewhere. What is decided here is who may
- * ask, as the role that calls.
+ * The rows are made in SQL (llmquota_statement_rows), as the owner of the ledger: a statement has rows of orgs below
+ * the one that is asked for, and markups, which whoever is billed does not see elsewhere. What is decided here is who
+ * may ask, as the role that calls.
  */
 #include "postgres.h"
 

@@ -72,17 +72,6 @@ bucket_number(int64 at, int64 span)
 }
 
 /*
- * The place of a bucket in the ring: its number modulo 61, never negative.
- */
-static int
-bucket_place(int64 number)
-{
-	int			place = number % LLMQ_BUCKETS;
-
-	return place < 0 ? place + LLMQ_BUCKETS : place;
-}
-
-/*
  * a + b, at most PG_INT64_MAX, for b >= 0.
  */
 static int64
@@ -326,7 +315,7 @@ advance_sliding(LlmqWindow *window, int64 now)
 
 	for (; steps > 0; steps--)
 	{
-		int64	   *oldest = &window->bucket[bucket_place(++window->head)];
+		int64	   *oldest = &window->bucket[llmq_bucket_place(++window->head)];
 
 		window->sum -= *oldest;
 		*oldest = 0;
@@ -344,9 +333,9 @@ move_back(LlmqWindow *window, int64 now)
 	int64		moved[LLMQ_BUCKETS];
 
 	for (int age = 0; age < LLMQ_BUCKETS; age++)
-		moved[age] = window->bucket[bucket_place(window->head - age)];
+		moved[age] = window->bucket[llmq_bucket_place(window->head - age)];
 	for (int age = 0; age < LLMQ_BUCKETS; age++)
-		window->bucket[bucket_place(number - age)] = moved[age];
+		window->bucket[llmq_bucket_place(number - age)] = moved[age];
 	window->head = number;
 }
 
@@ -433,7 +422,7 @@ when_sum_falls_to(const LlmqWindow *window, int64 target)
 	int64		begins;
 
 	while (sum > target && head < window->head + LLMQ_BUCKETS)
-		sum -= window->bucket[bucket_place(++head)];
+		sum -= window->bucket[llmq_bucket_place(++head)];
 
 	return pg_mul_s64_overflow(head, window->span, &begins) ? LLMQ_WHEN_NEVER : begins;
 }
@@ -484,7 +473,7 @@ llmq_window_held(const LlmqWindow *window, int64 number)
 	if (number <= window->head - LLMQ_BUCKETS + 1)
 		return window->sum;
 	for (; number <= window->head; number++)
-		held += window->bucket[bucket_place(number)];
+		held += window->bucket[llmq_bucket_place(number)];
 	return held;
 }
 
@@ -499,7 +488,7 @@ add_to_bucket(LlmqWindow *window, int64 number, int64 value)
 
 	window->sum += applied;
 	if (window->kind == LLMQ_WINDOW_SLIDING)
-		window->bucket[bucket_place(number)] += applied;
+		window->bucket[llmq_bucket_place(number)] += applied;
 	return applied;
 }
 
@@ -533,7 +522,7 @@ find_pick(LlmqWindow *window, int64 picked_at, uint32 pick_generation)
 				pg_sub_s64_overflow(window->head, number, &age) ||
 				age < 0 || age >= LLMQ_BUCKETS)
 				return NULL;
-			return &window->bucket[bucket_place(number)];
+			return &window->bucket[llmq_bucket_place(number)];
 		case LLMQ_WINDOW_CALENDAR:
 			if (picked_at < window->head ||
 				picked_at >= add_saturated(window->head, window->span))
@@ -602,44 +591,6 @@ llmq_window_add_earlier(LlmqWindow *window, int64 at, int64 used)
 		(at < window->head || at >= add_saturated(window->head, window->span)))
 		return 0;
 	return add_to_bucket(window, number, used);
-}
-
-/* What a window holds in the bucket of that number; 0 when it has none. */
-static int64
-held_in(const LlmqWindow *window, int64 number)
-{
-	if (window->kind != LLMQ_WINDOW_SLIDING)
-		return window->sum;
-	if (number > window->head || window->head - number >= LLMQ_BUCKETS)
-		return 0;
-	return window->bucket[bucket_place(number)];
-}
-
-/*
- * Put what it ought to have held at a moment in the place of what it held
- * then; what has happened since stays.  The window has been counted right by
- * now: sums are by buckets, from number `first` on, or one for a period.
- * False, and nothing is changed, when nobody knows any more which buckets
- * those are.
- */
-bool
-llmq_window_recount(LlmqWindow *window, const LlmqWindow *then, int64 first, const int64 *sums)
-{
-	bool		sliding = window->kind == LLMQ_WINDOW_SLIDING;
-
-	if (window->rebased != then->rebased)
-		return false;
-	if (!sliding && window->head != then->head)
-		return true;			/* that period is over */
-	for (int i = 0; i < (sliding ? LLMQ_BUCKETS : 1); i++)
-	{
-		int64		number = sliding ? first + i : window->head;
-
-		if (sliding && (number > window->head || window->head - number >= LLMQ_BUCKETS))
-			continue;
-		(void) add_to_bucket(window, number, Max(sums[i] - held_in(then, number), -held_in(window, number)));
-	}
-	return true;
 }
 
 /*

@@ -128,6 +128,15 @@ typedef struct LlmqWindow
 
 #define LLMQ_WINDOW_HEAD_SIZE offsetof(LlmqWindow, bucket)
 
+/* The place of a bucket in the ring: its number modulo 61, never negative. */
+static inline int
+llmq_bucket_place(int64 number)
+{
+	int			place = number % LLMQ_BUCKETS;
+
+	return place < 0 ? place + LLMQ_BUCKETS : place;
+}
+
 /* A calendar's current period [start, end) and the next one, [end, next_end). */
 typedef struct LlmqPeriod
 {
@@ -179,8 +188,6 @@ extern int64 llmq_window_charge(LlmqWindow *window, int64 now, int64 requested);
 extern int64 llmq_window_correct(LlmqWindow *window, int64 picked_at,
 								 uint32 pick_generation, int64 delta);
 extern int64 llmq_window_add_earlier(LlmqWindow *window, int64 at, int64 used);
-extern bool llmq_window_recount(LlmqWindow *window, const LlmqWindow *then,
-								int64 first, const int64 *sums);
 extern void llmq_window_loosen(LlmqWindow *window);
 extern void llmq_window_refuse(LlmqWindow *window, bool enforced, int64 times);
 
@@ -189,5 +196,9 @@ extern int64 llmq_window_alert_from(const LlmqWindow *window);
 extern bool llmq_window_is_alert_from(const LlmqWindow *window, int64 use);
 extern void llmq_window_set_alert_from(LlmqWindow *window, int64 use);
 extern bool llmq_window_note_alert(LlmqWindow *window);
+
+/* window_recount.c */
+extern bool llmq_window_recount(LlmqWindow *window, const LlmqWindow *then,
+								int64 first, const int64 *sums);
 
 #endif							/* LLMQ_WINDOW_H */
