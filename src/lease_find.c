@@ -27,6 +27,7 @@
 #include "utils/timestamp.h"
 
 #include "expire.h"
+#include "inject.h"
 #include "lease.h"
 
 /*
@@ -250,7 +251,7 @@ add_page(Search *search, int32 max_pages)
 	LlmqLeasePage *page = palloc0(sizeof(LlmqLeasePage));
 	int32		id;
 
-	page->cell.length = sizeof(LlmqLeasePage);
+	page->cell.length = LLMQ_INJECTED("narrow-page") ? LLMQ_LEASE_PAGE_OLD_SIZE : sizeof(LlmqLeasePage);
 	id = llmq_cell_create(search->live, &key, &page->cell, max_pages);
 	pfree(page);
 	if (id == 0)
