@@ -129,6 +129,23 @@ for my $before (sort keys %before)
 		}
 	}
 }
+# What one crash has cut short is finished before it is replaced; and another crash cuts that short, in the midst of the
+# former (of three records) or of the latter.
+for my $crash ([ 1, 2, 'tokens' ], [ 2, 1, 'cost' ], [ 1, 4, 'tokens' ], [ 2, 5, 'release' ])
+{
+	my ($first, $second, $end) = @$crash;
+	my $what = "$end, after one that was rolled back, cut short after its record $first, then more, after record $second";
+	my $lease = sql($node, "SELECT lease $pick" =~ s/TTL/60000/r);
+
+	sql($node, "BEGIN; $record{more}; ROLLBACK" =~ s/LEASE/$lease/r);
+	crash_after("settle-record:$first", $record{$end} =~ s/LEASE/$lease/r);
+	crash_after("settle-record:$second", $record{more} =~ s/LEASE/$lease/r);
+	is(is_halfway(), 't', "$what: it is cut short");
+	maintain_all($node);
+	is(sql($node, "SELECT cost FROM llmquota.usage WHERE lease = '$lease'"),
+		$cost{ $second > 3 ? 'more' : $end }, "$what: the ledger's cost");
+	is(unequal(), '', "$what: budgets have counted that");
+}
 verified($node, 'in the end');
 $node->stop;
 done_testing();
