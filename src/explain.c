@@ -389,11 +389,14 @@ llmquota_key_state(PG_FUNCTION_ARGS)
 	}
 	else if (!finding.limits.admitted)
 	{
+		const LlmqBudget *budget = finding.limits.limit->quota->budget;
+
 		llmq_put_text(values, nulls, STATE_STATUS, "exhausted");
 		llmq_put_text(values, nulls, STATE_SCOPE,
 					  llmq_scope_text(llmq_scope_letter(finding.limits.meter->subject->scope)));
-		nulls[STATE_QUOTA] = false;
-		values[STATE_QUOTA] = Int64GetDatum(row_of_limit(finding.limits.limit));
+		nulls[STATE_QUOTA] = budget != NULL;
+		values[STATE_QUOTA] = Int64GetDatum(finding.limits.limit->quota->id);
+		llmq_put_text(values, nulls, STATE_REASON, budget == NULL ? NULL : psprintf("budget " INT64_FORMAT, budget->id));
 	}
 	else
 		llmq_put_text(values, nulls, STATE_STATUS, "healthy");

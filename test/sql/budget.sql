@@ -74,6 +74,7 @@ INSERT INTO llmquota.budget (scope, subject, amount) VALUES ('key', 'a-1', 1), (
 SELECT fits('one');
 SELECT scope, subject, used, refused FROM spent;
 SELECT status, refusal - 'retry_at' - 'budget' AS refusal FROM llmquota_pick('m', 'one', 1, 0);
+SELECT s.key, s.status, s.scope, s.quota, replace(s.reason, b.id::text, 'N') AS reason, b.subject FROM llmquota.key_status s LEFT JOIN llmquota.budget b ON s.reason = 'budget ' || b.id WHERE s.model = 'm' ORDER BY s.key;
 CALL clear();
 INSERT INTO llmquota.budget (scope, subject, amount) VALUES ('provider', '*', 2), ('provider', 'q', 1);
 SELECT fits('one') AS p, fits('two', 'z') AS q;
