@@ -2,7 +2,7 @@
  * burn_test.c
  *	  When a limit will be used up at a rate, against a clock that goes on and a call whenever the rate has one.
  *
- * links: src/burn.c src/window.c
+ * links: src/burn.c src/window.c src/calendar.c
  */
 #include "postgres.h"
 

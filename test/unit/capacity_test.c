@@ -2,7 +2,7 @@
  * capacity_test.c
  *	  What capacity says is what a caller gets who takes everything the moment it fits.
  *
- * links: src/capacity.c src/window.c
+ * links: src/capacity.c src/window.c src/calendar.c
  *
  * The oracle is such a caller: microsecond by microsecond it tries every key, and charges the real windows, which are
  * some microseconds long here.

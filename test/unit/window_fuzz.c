@@ -4,7 +4,7 @@
  *
  *		window_fuzz [--seed N] [--steps N]
  *
- *	links: src/window.c
+ *	links: src/window.c src/calendar.c
  *
  * A world is one window and, beside it, a list of everything it was ever
  * charged, from which the oracle computes by plain addition what must count.

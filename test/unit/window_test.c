@@ -2,7 +2,7 @@
  * window_test.c
  *	  What windows promise, one case at a time.
  *
- *	links: src/window.c src/window_recount.c
+ *	links: src/window.c src/window_recount.c src/calendar.c
  *
  * window_fuzz.c beside this file finds what nobody thought of.
  */
