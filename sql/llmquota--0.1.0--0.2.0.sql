@@ -377,14 +377,14 @@ COMMENT ON COLUMN llmquota.explain_result.priority IS 'tier of the key';
 COMMENT ON COLUMN llmquota.explain_result.weight IS 'weight of the key';
 COMMENT ON COLUMN llmquota.explain_result.account IS 'account of the key; NULL: shared by all orgs, and named for administrators only';
 COMMENT ON COLUMN llmquota.explain_result.key IS 'the key; NULL as for account';
-COMMENT ON COLUMN llmquota.explain_result.verdict IS 'available, half_open (one call at a time is let through, to see), or why not: excluded, cooling, open, disabled, rate_limited, over_capacity, too_large';
+COMMENT ON COLUMN llmquota.explain_result.verdict IS 'available, half_open (one call at a time is let through, to see), or why not: excluded, cooling, open, disabled, rate_limited, over_capacity, budget_exceeded, too_large';
 COMMENT ON COLUMN llmquota.explain_result.score IS 'what would be left of the tightest limit, as a fraction of it; NULL: a limit refuses';
 COMMENT ON COLUMN llmquota.explain_result.scope IS 'whose limit refuses, or who is in trouble: global, provider, account, model, key or org; NULL: nothing keeps a pick away';
-COMMENT ON COLUMN llmquota.explain_result.subject IS 'which one, by name; NULL as for account, or with the scope model';
+COMMENT ON COLUMN llmquota.explain_result.subject IS 'which one, by name; NULL as for account, for an org above, or with the scope model';
 COMMENT ON COLUMN llmquota.explain_result.metric IS 'what the limit counts; NULL: no limit refuses';
 COMMENT ON COLUMN llmquota.explain_result.period IS 'its window; NULL: no limit refuses, or it is of concurrency';
-COMMENT ON COLUMN llmquota.explain_result.quota IS 'id of its row in llmquota.quota; NULL: no limit refuses';
-COMMENT ON COLUMN llmquota.explain_result.amount IS 'what it allows; NULL: no limit refuses';
+COMMENT ON COLUMN llmquota.explain_result.quota IS 'id of its row in llmquota.quota, with the verdict budget_exceeded in llmquota.budget; NULL: no limit refuses';
+COMMENT ON COLUMN llmquota.explain_result.amount IS 'what it allows; of a budget in its currency, as the next two; NULL: no limit refuses';
 COMMENT ON COLUMN llmquota.explain_result.used IS 'what is used of it; NULL: no limit refuses';
 COMMENT ON COLUMN llmquota.explain_result.requested IS 'what the request would add; NULL: no limit refuses';
 COMMENT ON COLUMN llmquota.explain_result.retry_at IS 'when the candidate comes back; NULL: it is available, or nobody knows, or never';
@@ -1245,12 +1245,12 @@ COMMENT ON COLUMN llmquota.key_status.provider IS 'provider of the account';
 COMMENT ON COLUMN llmquota.key_status.status IS 'healthy, cooling, open (a breaker), half_open (one call at a time is let through, to see), disabled, or exhausted (a limit would refuse the smallest call)';
 COMMENT ON COLUMN llmquota.key_status.until IS 'until when; NULL: it is healthy, a call may be let through now, or nobody knows';
 COMMENT ON COLUMN llmquota.key_status.scope IS 'whose trouble or limit it is: global, provider, account (or the model there), model or key; NULL: it is healthy, or not enabled';
-COMMENT ON COLUMN llmquota.key_status.quota IS 'id of the quota that is exhausted; NULL: none is';
+COMMENT ON COLUMN llmquota.key_status.quota IS 'id of the quota that is exhausted; NULL: none is, or it is a budget';
 COMMENT ON COLUMN llmquota.key_status.since IS 'since when it is in trouble; NULL: it is not';
 COMMENT ON COLUMN llmquota.key_status.failure IS 'the kind of failure that caused the trouble; NULL: there is none, or somebody caused it';
 COMMENT ON COLUMN llmquota.key_status.http_status IS 'HTTP status of the answer that caused it; NULL: there was none, or it was not given';
 COMMENT ON COLUMN llmquota.key_status.lease IS 'the lease of the call that caused it, whose row in llmquota.usage has the answer; NULL: none did';
-COMMENT ON COLUMN llmquota.key_status.reason IS 'what somebody said; not enabled: key, account, model or provider is not, in the configuration; NULL: nothing';
+COMMENT ON COLUMN llmquota.key_status.reason IS 'what somebody said; not enabled: key, account, model or provider is not, in the configuration; budget and its id: it is spent; NULL: nothing';
 
 CREATE VIEW llmquota.observed_limit AS
 SELECT r.account, r.model, r.metric, r.period, r.configured, r.advertised,

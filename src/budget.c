@@ -54,8 +54,8 @@ read_alert_at(LlmqBudget *budget, const LlmqRow *row)
 
 	if (is_null(row, COL_ALERT_AT))
 		return;
-	deconstruct_array(DatumGetArrayTypeP(value(row, COL_ALERT_AT)), NUMERICOID, -1, false, TYPALIGN_INT, &fractions, NULL,
-					  &n);
+	deconstruct_array(DatumGetArrayTypeP(value(row, COL_ALERT_AT)), NUMERICOID, -1, false, TYPALIGN_INT, &fractions,
+					  NULL, &n);
 	for (int i = 0; i < n; i++)
 		llmq_threshold_add(&budget->alert_at, llmq_scaled(fractions[i], LLMQ_FRACTION_DECIMALS));
 }

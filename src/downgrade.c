@@ -2,11 +2,11 @@
  * downgrade.c
  *	  What budgets have answer in the place of a model.
  *
- * Which steps of its budgets a request has reached is known from what this backend saw of them last; where that is some
- * step, or nothing was seen yet, the meters are read. Each limit remembers how many of its steps were acted on. Whoever
- * looks at the meters later, and at last under the locks, compares: when some budget has reached another step meanwhile,
- * whatever backend took it there, nothing is granted or refused and the model is chosen anew. So the first pick after a
- * threshold is crossed acts on it.
+ * Which steps of its budgets a request has reached is known from what this backend saw of them last; where that is
+ * some step, or nothing was seen yet, the meters are read. Each limit remembers how many of its steps were acted on.
+ * Whoever looks at the meters later, and at last under the locks, compares: when some budget has reached another step
+ * meanwhile, whatever backend took it there, nothing is granted or refused and the model is chosen anew. So the first
+ * pick after a threshold is crossed acts on it.
  */
 #include "postgres.h"
 
@@ -161,7 +161,7 @@ leave_aside_own_budgets(LlmqPick *pick, LlmqModel *model)
 	}
 }
 
-/* Is the model one that has been tried for the request, or that nobody may call, or no cheaper than what was asked for? */
+/* Is the model one that has been tried for the request, that nobody may call, or no cheaper than what was asked for? */
 static bool
 is_out(LlmqPick *pick, const LlmqModel *model)
 {

@@ -396,7 +396,8 @@ llmquota_key_state(PG_FUNCTION_ARGS)
 					  llmq_scope_text(llmq_scope_letter(finding.limits.meter->subject->scope)));
 		nulls[STATE_QUOTA] = budget != NULL;
 		values[STATE_QUOTA] = Int64GetDatum(finding.limits.limit->quota->id);
-		llmq_put_text(values, nulls, STATE_REASON, budget == NULL ? NULL : psprintf("budget " INT64_FORMAT, budget->id));
+		llmq_put_text(values, nulls, STATE_REASON,
+					  budget == NULL ? NULL : psprintf("budget " INT64_FORMAT, budget->id));
 	}
 	else
 		llmq_put_text(values, nulls, STATE_STATUS, "healthy");

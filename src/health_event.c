@@ -69,7 +69,8 @@ llmq_health_log(const LlmqHealthEvent *event)
 			ereport(LOG_SERVER_ONLY, (errmsg("breaker of %s closed", llmq_patient_describe(&trouble->patient))));
 			break;
 		case LLMQ_EVENT_DISABLED:
-			ereport(LOG_SERVER_ONLY, (errmsg("%s disabled%s", llmq_patient_describe(&trouble->patient), llmq_trouble_explain(trouble))));
+			ereport(LOG_SERVER_ONLY,
+					(errmsg("%s disabled%s", llmq_patient_describe(&trouble->patient), llmq_trouble_explain(trouble))));
 			break;
 		case LLMQ_EVENT_ENABLED:
 			ereport(LOG_SERVER_ONLY, (errmsg("%s enabled", llmq_patient_describe(&trouble->patient))));

@@ -3,8 +3,8 @@
  *	  What tokens cost, and what an amount is in another currency.
  *
  * A sum of products of tokens and prices fits 128 bits, and is divided once: a call's cost is rounded to 1e-9 once,
- * half of it away from zero, and so is an amount in another currency. What a call may cost at most is rounded up, so that no
- * settlement is ever more than a reservation of as many tokens.
+ * half of it away from zero, and so is an amount in another currency. What a call may cost at most is rounded up, so
+ * that no settlement is ever more than a reservation of as many tokens.
  *
  * Rates lead from each currency to the base currency; from one currency to another it goes by both rates at once,
  * without a rounding between.

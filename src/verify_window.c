@@ -181,8 +181,8 @@ was_told(const LlmqTallies *tallies, const Tally *tally, const LlmqTallied *leas
 }
 
 /*
- * How much a window counts of a lease: number 0 of what was reserved, 1 and 2 of what it may have used. Money counts as it
- * was charged, or as it was told, by the rates of now.
+ * How much a window counts of a lease: number 0 of what was reserved, 1 and 2 of what it may have used. Money counts as
+ * it was charged, or as it was told, by the rates of now.
  */
 static int64
 counted(const LlmqWindow *window, const LlmqTallied *lease, int number, bool charged)
