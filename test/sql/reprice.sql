@@ -214,6 +214,13 @@ SELECT windows_completed > 0 AS counted FROM llmquota_maintain();
 SELECT (SELECT used FROM spent WHERE scope = 'key') AS thb, sum(round(cost / CASE currency WHEN 'USD' THEN 0.05 ELSE 1 END, 9)) AS ledger FROM llmquota.usage WHERE key = 'k';
 SELECT windows_completed FROM llmquota_maintain();
 SELECT * FROM llmquota_verify();
+-- between a repricing and the maintenance they hold more than the ledger says, and that is no fault
+UPDATE llmquota.price SET input = 0.5 WHERE model = 'spent';
+SELECT calls, cost_before, cost_after FROM llmquota_reprice('-infinity');
+SELECT * FROM llmquota_verify();
+SELECT work_left FROM llmquota_maintain();
+SELECT (SELECT used FROM spent WHERE scope = 'org' AND period = 'total') - sum(cost) AS difference FROM llmquota.usage WHERE org = 'spender';
+SELECT * FROM llmquota_verify();
 
 -- forgotten orgs are forgotten here, too; rows go when the ledger's would have gone
 SELECT count(*) > 0 AS known FROM llmquota.repricing WHERE org = '07 baht';
