@@ -433,6 +433,8 @@ typedef struct Correction
 	const LlmqSettlement *settlement;
 	const LlmqLedgerExtra *extra;
 	LlmqCost	cost;
+	bool		cost_given;		/* by the application */
+	bool		cost_stands;	/* it is the row's own: given if that was */
 	const char *expected;		/* the row's status so far; NULL: whichever */
 } Correction;
 
@@ -443,14 +445,18 @@ replace_columns(TupleTableSlot *row, const Correction *correction)
 	int			natts = row->tts_tupleDescriptor->natts;
 	Datum		values[NCOLUMNS];
 	bool		nulls[NCOLUMNS];
+	bool		cost_given = correction->cost_given;
 
 	slot_getallattrs(row);
 	memcpy(values, row->tts_values, sizeof(Datum) * Min(natts, NCOLUMNS));
 	memcpy(nulls, row->tts_isnull, sizeof(bool) * Min(natts, NCOLUMNS));
 	values[COL_RECORDED_AT] = TimestampTzGetDatum(GetCurrentTimestamp());
 	settlement_columns(correction->settlement, values, nulls);
+	if (natts > COL_COST_GIVEN)
+		cost_given |= correction->cost_stands && !nulls[COL_COST_GIVEN];
 	extra_columns(correction->extra, values, nulls);
 	cost_columns(&correction->cost, values, nulls);
+	nulls[COL_COST_GIVEN] = !cost_given;
 	memcpy(row->tts_values, values, sizeof(Datum) * Min(natts, NCOLUMNS));
 	memcpy(row->tts_isnull, nulls, sizeof(bool) * Min(natts, NCOLUMNS));
 }
@@ -519,7 +525,9 @@ correct(const LlmqLeaseId *id, const Correction *correction)
 bool
 llmq_ledger_correct(const LlmqLeaseId *id, const LlmqLease *lease, const LlmqLedgerExtra *extra)
 {
-	Correction	correction = {.settlement = &lease->slot.settlement,.extra = extra};
+	Correction	correction = {
+		.settlement = &lease->slot.settlement,.extra = extra,.cost_given = extra->cost_given || lease->money.given
+	};
 
 	llmq_bill_cost(lease, extra, &correction.cost);
 	return correct(id, &correction);
@@ -531,7 +539,10 @@ llmq_ledger_correct_expired(const LlmqLeaseId *id, const LlmqSettlement *settlem
 							const LlmqCost *cost)
 {
 	Correction	correction = {
-		.settlement = settlement,.extra = extra,.cost = *cost,.expected = llmq_outcome_text(LLMQ_OUTCOME_EXPIRED)
+		.settlement = settlement,.extra = extra,.cost = *cost,.cost_given = extra->cost_given,
+		.cost_stands = settlement->input == LLMQ_NO_TOKENS && settlement->output == LLMQ_NO_TOKENS &&
+		(settlement->outcome != LLMQ_OUTCOME_ERROR || !settlement->answered),
+		.expected = llmq_outcome_text(LLMQ_OUTCOME_EXPIRED)
 	};
 
 	return correct(id, &correction);

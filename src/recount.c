@@ -22,6 +22,7 @@
 #include "miscadmin.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
+#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 #include "alert_mark.h"
@@ -73,6 +74,25 @@ llmq_recount_request(TimestampTz since, TimestampTz until)
 	if (SPI_execute_with_args(REQUEST_QUERY, lengthof(types), types, values, NULL, false, 0) != SPI_OK_INSERT)
 		elog(ERROR, "llmquota.budget_recount cannot be written");
 	llmq_sql_end(&sql);
+}
+
+/* Are budgets still to follow, as of a snapshot? Then they may hold other costs than the ledger says. */
+bool
+llmq_recount_requested(Snapshot snapshot)
+{
+	LlmqSql		sql;
+	bool		requested;
+
+	if (!OidIsValid(llmq_relation_oid_if_any(LLMQ_REL_BUDGET_RECOUNT)))
+		return false;
+	llmq_sql_begin(&sql);
+	PushActiveSnapshot(snapshot);
+	if (SPI_execute("SELECT FROM llmquota.budget_recount LIMIT 1", true, 0) != SPI_OK_SELECT)
+		elog(ERROR, "llmquota.budget_recount cannot be read");
+	requested = SPI_processed > 0;
+	PopActiveSnapshot();
+	llmq_sql_end(&sql);
+	return requested;
 }
 
 /* Which part of the ledger has changed. False: none. Whoever asks has to see to it in this transaction. */

@@ -62,6 +62,7 @@ typedef struct LlmqSeedMeter
 
 /* recount.c */
 extern void llmq_recount_request(TimestampTz since, TimestampTz until);
+extern bool llmq_recount_requested(Snapshot snapshot);
 extern int64 llmq_recount(const LlmqMaintenance *maintenance);
 
 /* recount_lease.c */

@@ -48,6 +48,9 @@ SELECT * FROM spent;
 INSERT INTO llmquota.budget (subject, amount, calendar, per, timezone) VALUES ('window', 7, NULL, '1 day', NULL), ('longer', 1, 'month', NULL, :'noon');
 INSERT INTO llmquota.budget (subject, amount, model) VALUES ('model', 1, 'm'), ('another model', 1, 'n');
 SELECT fits('window') AS window, fits('longer') AS longer, fits('model') AS model, fits('another model') AS another_model;
+INSERT INTO llmquota.exchange_rate (currency, rate) VALUES ('EUR', 1);
+INSERT INTO llmquota.budget (subject, amount, currency) VALUES ('euros', 7, 'EUR');
+SELECT fits('euros') AS euros;
 -- the common row changes for all that have none of their own
 UPDATE llmquota.budget SET amount = 4 WHERE subject = '*';
 SELECT fits('one') AS one_more, fits('more') AS more, fits('third') AS third;

@@ -190,6 +190,7 @@ SELECT * FROM llmquota_reprice('-infinity');
 UPDATE llmquota.price SET input = 3 WHERE model = 'spent';
 SELECT calls, cost_before, cost_after FROM llmquota_reprice('-infinity');
 TABLE spent;
+SELECT * FROM llmquota_verify();
 SELECT windows_completed FROM llmquota_maintain();
 -- 3 + 6 + 5, 2 in flight, 6 + 6 expired
 TABLE spent;
@@ -199,12 +200,26 @@ SELECT * FROM llmquota_verify();
 SELECT ends('late', 1000000), ends('flies', 3000000);
 SELECT used FROM spent WHERE period = 'total';
 SELECT * FROM llmquota_verify();
+-- what a record has told that was lost with its transaction is no price either, also if it came late
+BEGIN;
+SELECT r.status, r.cost FROM flight f, llmquota_record(f.lease, cost => 7) r WHERE f.name = 'expires';
+ROLLBACK;
+SELECT work_left FROM llmquota_maintain();
+SELECT u.status, u.usage_source, u.cost, u.cost_given FROM flight f JOIN llmquota.usage u USING (lease) WHERE f.name = 'expires';
+SELECT * FROM llmquota_reprice('-infinity');
 -- a rate is of a budget only: no cost changes, the budget does
 UPDATE llmquota.exchange_rate SET rate = 0.05 WHERE currency = 'THB';
 SELECT count(*) FROM llmquota_reprice('-infinity') WHERE currency_after = 'USD';
 SELECT windows_completed > 0 AS counted FROM llmquota_maintain();
 SELECT (SELECT used FROM spent WHERE scope = 'key') AS thb, sum(round(cost / CASE currency WHEN 'USD' THEN 0.05 ELSE 1 END, 9)) AS ledger FROM llmquota.usage WHERE key = 'k';
 SELECT windows_completed FROM llmquota_maintain();
+SELECT * FROM llmquota_verify();
+-- between a repricing and the maintenance they hold more than the ledger says, and that is no fault
+UPDATE llmquota.price SET input = 0.5 WHERE model = 'spent';
+SELECT calls, cost_before, cost_after FROM llmquota_reprice('-infinity');
+SELECT * FROM llmquota_verify();
+SELECT work_left FROM llmquota_maintain();
+SELECT (SELECT used FROM spent WHERE scope = 'org' AND period = 'total') - sum(cost) AS difference FROM llmquota.usage WHERE org = 'spender';
 SELECT * FROM llmquota_verify();
 
 -- forgotten orgs are forgotten here, too; rows go when the ledger's would have gone
