@@ -122,3 +122,42 @@ SELECT object, problem, repaired FROM llmquota_verify() WHERE subject LIKE '%dat
 SELECT object, problem, repaired FROM llmquota_verify(repair => true) WHERE subject LIKE '%dated%';
 SELECT * FROM spent WHERE subject = 'dated';
 SELECT * FROM llmquota_verify();
+
+-- as many quotas and budgets as a meter has room for, all of which slide, and all with other windows
+UPDATE llmquota.setting SET value = '1000' WHERE name = 'max_leases';
+INSERT INTO llmquota.exchange_rate (currency, rate) VALUES ('EUR', 1.25);
+DELETE FROM llmquota.budget;
+INSERT INTO llmquota.quota (scope, subject, metric, amount, per)
+SELECT 'org', 'full', metric, 100000, n * interval '1 hour' FROM unnest('{requests,tokens,input_tokens,output_tokens}'::text[]) metric, generate_series(1, 2) n;
+INSERT INTO llmquota.budget (subject, amount, currency, per) VALUES ('full', 10000, 'USD', '1 day'), ('full', 10000, 'THB', '1 day'), ('full', 10000, 'EUR', '1 day'), ('full', 10000, 'USD', '2 days');
+SELECT count(llmquota_record(lease, 1, 0)) FROM llmquota_pick('m', 'full', 2, 0);
+UPDATE llmquota.budget SET per = per + '1 hour';
+UPDATE llmquota.quota SET per = per + '1 minute';
+SELECT lease FROM llmquota_pick('m', 'full', 2, 0) \gset
+SELECT * FROM spent WHERE subject = 'full';
+SELECT windows_completed FROM llmquota_maintain();
+SELECT count(llmquota_record(:'lease', 1, 0));
+SELECT * FROM spent WHERE subject = 'full';
+SELECT count(*), sum(used) FROM llmquota.meter_window WHERE subject = 'full' AND NOT seeding;
+SELECT * FROM llmquota_verify();
+DELETE FROM llmquota.quota;
+-- a budget that is rolled back with the transaction of the pick, and one that goes while its call is in flight
+DELETE FROM llmquota.budget;
+BEGIN;
+INSERT INTO llmquota.budget (subject, amount) VALUES ('gone', 10);
+SELECT lease FROM llmquota_pick('m', 'gone', 2, 0) \gset
+SELECT used FROM spent WHERE subject = 'gone';
+ROLLBACK;
+SELECT count(*) FROM spent WHERE subject = 'gone';
+SELECT status, cost FROM llmquota_record(:'lease', 1, 0);
+INSERT INTO llmquota.budget (subject, amount) VALUES ('gone', 10);
+SELECT lease FROM llmquota_pick('m', 'gone', 2, 0) \gset
+SELECT count(*) FROM llmquota_maintain();
+SELECT used FROM spent WHERE subject = 'gone';
+DELETE FROM llmquota.budget;
+SELECT status, cost FROM llmquota_record(:'lease', 1, 0);
+INSERT INTO llmquota.budget (subject, amount) VALUES ('gone', 10);
+SELECT count(llmquota_record(lease, 1, 0)) FROM llmquota_pick('m', 'gone', 2, 0);
+SELECT count(*) FROM llmquota_maintain();
+SELECT used FROM spent WHERE subject = 'gone';
+SELECT * FROM llmquota_verify();
