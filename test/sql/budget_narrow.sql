@@ -54,3 +54,9 @@ SELECT reserved_input, status, usage_source, cost, cost_given FROM llmquota.usag
 SELECT scope, used FROM llmquota.budget_window ORDER BY scope;
 SELECT scope, used FROM llmquota.meter_window ORDER BY scope;
 SELECT * FROM llmquota_verify();
+
+-- a lease that no budget counts has nothing of what its place was charged before
+DELETE FROM llmquota.budget;
+SELECT status, cost FROM generate_series(1, 4) n, llmquota_pick('m', 'clinic', 1, 1) p, llmquota_record(p.lease, n, 0)
+ ORDER BY cost;
+SELECT cost FROM llmquota.usage WHERE reserved_input = 1 ORDER BY picked_at;

@@ -147,14 +147,16 @@ class Window:
         if self.budget.length:
             self.enter(at, charge, lease)
 
-    def change(self, at, bound, lease, charge):
-        """False when the budget is overdrawn by more than calls in flight have come to cost."""
+    def change(self, at, bound, lease, charge, since):
+        """since: when what it is charged more counts at least. False when the budget is overdrawn by more than calls in flight have come to cost."""
         if self.budget.length and bound == 1:
             return True
         if self.budget.length and charge < 0:
             charge = -self.take_back(lease, -charge)
+        elif self.budget.length and since < at - self.budget.length:
+            return True
         elif self.budget.length:
-            self.enter(at, charge, lease)
+            self.enter(since, charge, lease)
         self.add(at, bound, charge)
         if bound == 0 and charge > 0:
             self.excess += charge
@@ -230,7 +232,9 @@ class Audit:
             for bound in (0, 1):
                 at = self.when(lease, end, recorded, bound, now < charged[bound])
                 if at is not None:
-                    yield at, 0, self.change, (lease, bound, windows, self.in_all(lease, windows, now, currency), [
+                    # a late record may have been given back before what it is charged now, or not
+                    since = lease.granted_at if lease.short else end.sent if at == end.answered else at
+                    yield at, 0, self.change, (lease, bound, since, windows, self.in_all(lease, windows, now, currency), [
                         -charge for charge in self.in_all(lease, windows, charged[bound], currency)])
                     charged[bound] = now
 
@@ -285,13 +289,13 @@ class Audit:
                 return
         self.complain(lease, f'downgraded for {[(window.sum, window.budget) for window in stepped]}')
 
-    def change(self, at, lease, bound, windows, after, before):
+    def change(self, at, lease, bound, since, windows, after, before):
         for window, charge in zip(windows, map(sum, zip(after, before))):
             if charge == 0:
                 continue
             if window.budget.length:
                 window.advance(at)
-            if not window.change(at, bound, lease.id, charge):
+            if not window.change(at, bound, lease.id, charge, since):
                 self.complain(lease, f'{window.sum[0]} of {window.budget} {window.subject!r} is more than what calls in '
                                      f'flight exceeded')
             if bound == 0 and window.budget.refuses and window.sum[0] > window.budget.amount:
