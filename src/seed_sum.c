@@ -229,10 +229,13 @@ count_in_meter(const SeedTarget *target, const SeedCall *call)
 static bool
 is_below(const LlmqLedgerName *org, const LlmqLedgerName *parent)
 {
-	const LlmqOrg *found = llmq_catalog_org(llmq_catalog(), org->text);
+	LlmqCatalog *catalog = llmq_catalog();
+	const LlmqOrg *found = llmq_catalog_org(catalog, org->text);
+	/* by any name: it may have been renamed since the ledger was asked */
+	const LlmqSubject *tree = llmq_catalog_subject(catalog, LLMQ_SCOPE_PARENT, parent->text);
 
 	for (int i = 0; i < found->ntrees; i++)
-		if (strcmp(found->tree[i]->name, parent->text) == 0)
+		if (found->tree[i] == tree)
 			return true;
 	return false;
 }

@@ -10,6 +10,7 @@ use Test::More;
 
 my $node = new_node('rollup', conf => ['max_prepared_transactions = 10']);
 sql($node, q{UPDATE llmquota.setting SET value = '1' WHERE name = 'partitions_ahead'});
+sql($node, q{INSERT INTO llmquota.price (model, input, output, cached_input) VALUES ('small', 2.5, 10, 0.3)});
 sql($node, q{
 	CREATE VIEW counted AS TABLE llmquota.usage_hourly;
 	CREATE VIEW expected AS
@@ -21,7 +22,7 @@ sql($node, q{
 		   coalesce(sum(cache_write_tokens), 0)::bigint AS cache_write_tokens,
 		   coalesce(sum(output_tokens), 0)::bigint AS output_tokens,
 		   coalesce(sum(reasoning_tokens), 0)::bigint AS reasoning_tokens,
-		   llmquota_histogram(latency_ms, 1) AS latency
+		   llmquota_histogram(latency_ms, 1) AS latency, coalesce(sum(cost_base), 0) AS cost_base
 	  FROM llmquota.usage
 	 GROUP BY 1, 2, 3, 4});
 
