@@ -134,7 +134,7 @@ def wrong_alerts(connection):
         "SELECT subject, threshold::float FROM llmquota.alert WHERE kind = 'threshold' AND budget = 1").fetchall())
     spent = connection.execute('SELECT subject, (used / amount)::float FROM llmquota.budget_window WHERE budget = 1').fetchall()
     possible = Counter((org, float(at)) for org in ORGS for at, _ in STEPS)
-    expected = Counter((org, float(at)) for org, part in spent for at, _ in STEPS if part >= at)
+    expected = Counter((org, float(at)) for org, part in spent for at, _ in STEPS if part >= float(at))
     return {'missing': len(expected - raised), 'too many': len(raised - possible),
             'some': [list(alert) for alert in ((expected - raised) + (raised - possible))][:10]}
 
