@@ -21,6 +21,9 @@
 #include "forecast.h"
 #include "name.h"
 
+/* All meters are looked at in that time, by rounds that come by themselves. Microseconds. */
+#define PASS INT64CONST(60000000)
+
 /* How often a page may move before a window is left to the next look. */
 #define MAX_ATTEMPTS 100
 
@@ -271,49 +274,55 @@ visit_meter(const LlmqCellHeader *cell, HeapTuple tuple, void *argument)
 		look_at_window(&seen, state, window);
 }
 
-/* A meter that is to be looked at, in a scan over the place where it was. */
-typedef struct OneMeter
+/* A meter that is looked for in its place. */
+typedef struct Sought
 {
 	LlmqAlertLook *look;
 	int32		id;
-	LlmqCellHeader *copy;
-} OneMeter;
+} Sought;
 
 static void
 visit_place(const LlmqCellHeader *cell, HeapTuple tuple, void *argument)
 {
-	OneMeter   *one = argument;
+	const Sought *sought = argument;
 
-	if (cell->id == one->id && !llmq_cell_is_dead(cell) &&
-		llmq_cell_copy(&one->look->live, LLMQ_LIVE_METER, one->id, one->copy, LLMQ_MAX_STATE))
-		visit_meter(one->copy, tuple, one->look);
+	if (cell->id == sought->id)
+		visit_meter(cell, tuple, sought->look);
 }
 
 /* Looks at one meter by its number, if it is there. */
 static void
 look_at_meter(LlmqAlertLook *look, int32 id)
 {
-	OneMeter	one = {.look = look,.id = id};
+	Sought		sought = {.look = look,.id = id};
 	LlmqCellRange range = {.table = LLMQ_LIVE_METER,.count = 1};
 	ItemPointerData tid;
 
 	if (id == 0 || !llmq_cell_locate(&look->live, LLMQ_LIVE_METER, id, &tid))
 		return;
 	range.first = ItemPointerGetBlockNumber(&tid);
-	one.copy = palloc(LLMQ_MAX_STATE);
-	llmq_cell_scan(&look->live, &range, visit_place, &one);
+	llmq_cell_walk_part(&look->live, &range, visit_place, &sought);
 }
 
-/* Looks for what is to be alerted of limits: at all meters, or at those that somebody has called for. */
+/*
+ * Looks for what is to be alerted of limits: at the meters that somebody has called for, else at all, or if they are
+ * very many at the part of them that is due.
+ */
 void
 llmq_alerts_of_limits(LlmqAlertLook *look)
 {
-	const LlmqAlertCall *call = look->maintenance->alerts;
+	const LlmqMaintenance *maintenance = look->maintenance;
+	const LlmqAlertCall *call = maintenance->alerts;
+	LlmqCellRange range;
 
-	if (call == NULL || call->n > LLMQ_ALERT_METERS)
-		llmq_cell_walk(&look->live, LLMQ_LIVE_METER, visit_meter, look);
 	for (int i = 0; call != NULL && i < Min(call->n, LLMQ_ALERT_METERS); i++)
 		look_at_meter(look, call->meter[i]);
+	if (call != NULL && call->n <= LLMQ_ALERT_METERS)
+		return;
+	llmq_tally_alerts_range(&look->live, PASS, maintenance->now, &range);
+	llmq_cell_walk_part(&look->live, &range, visit_meter, look);
+	if (!llmq_alerts_full(look))
+		llmq_tally_advance(&look->live, &range, PASS, maintenance->now);
 }
 
 /* The window of a watch, if it is still the same; under the lock brought to the clock. */

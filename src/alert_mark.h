@@ -9,7 +9,7 @@
 #include "meter.h"
 
 /* Whoever asks for a look may name so many meters. */
-#define LLMQ_ALERT_METERS 8
+#define LLMQ_ALERT_METERS 32
 
 /* The meters that this backend wants looked at; more than LLMQ_ALERT_METERS: any. */
 typedef struct LlmqAlertCall
