@@ -1,6 +1,6 @@
 /*
  * alert_limit.c
- *	  What limits are to be alerted of: a threshold that is reached, and an amount that will be used up before its time.
+ *	  What limits are to be alerted of: thresholds that are reached, and amounts that will be used up too early.
  *
  * Decided on copies of the meters, brought to the clock, by the limits that the configuration has for them now. So an
  * alert is about what is used when somebody looks: what has fallen back by then has recovered by itself.
@@ -256,6 +256,37 @@ look_at_window(Seen *seen, const LlmqMeterState *state, const LlmqWindow *window
 		add_forecast(seen);
 }
 
+/*
+ * Can anything be said of a window? That it cannot is told by its quota alone, whoever it is of: nothing is flagged,
+ * the mark is what it is to be, and too little is used for a forecast. Most windows are so.
+ */
+static bool
+is_of_interest(const LlmqAlertLook *look, const LlmqWindow *window)
+{
+	const LlmqQuota *quota = llmq_quota_of_window(&look->quotas, window);
+	const LlmqThresholds *alert_at;
+	int64		first;
+
+	if ((window->flags & LLMQ_WINDOW_ALERT) || quota == NULL)
+		return true;
+	if (quota->budget != NULL && quota->budget->raises != NULL)
+		return true;			/* that depends on the subject */
+	alert_at = llmq_quota_alert_at(&look->catalog->settings, quota);
+	first = llmq_threshold_next(alert_at, quota->amount, 0);
+	if (window->sum >= Min(first, quota->amount / LLMQ_FORECAST_LEAST_PART) && alert_at->n > 0)
+		return true;
+	return window->kind != LLMQ_WINDOW_CONCURRENCY && !llmq_window_is_alert_from(window, first);
+}
+
+static bool
+has_interest(const LlmqAlertLook *look, const LlmqMeterState *state)
+{
+	for (const LlmqWindow *window = llmq_meter_first(state); window != NULL; window = llmq_meter_next(state, window))
+		if (is_of_interest(look, window))
+			return true;
+	return false;
+}
+
 /* Looks at one meter. */
 static void
 visit_meter(const LlmqCellHeader *cell, HeapTuple tuple, void *argument)
@@ -265,7 +296,7 @@ visit_meter(const LlmqCellHeader *cell, HeapTuple tuple, void *argument)
 	Seen		seen = {.look = look,.cell = cell->id};
 	LlmqCellKey key;
 
-	if (llmq_alerts_full(look))
+	if (llmq_alerts_full(look) || !has_interest(look, state))
 		return;
 	MemoryContextSwitchTo(look->context);
 	llmq_cell_key(tuple, LLMQ_LIVE_METER, &key);
@@ -412,7 +443,7 @@ static const LlmqLimit *
 limit_of_alert(LlmqCatalog *catalog, const LlmqStanding *alert, LlmqMeter **meter)
 {
 	const char *part_name = alert->model != NULL ? alert->model : alert->family;
-	LlmqPart	part = alert->model != NULL ? LLMQ_PART_MODEL : alert->family != NULL ? LLMQ_PART_FAMILY : LLMQ_PART_ALL;
+	LlmqPart	part = alert->model != NULL ? LLMQ_PART_MODEL : LLMQ_PART_FAMILY;
 	LlmqSubject *subject;
 	LlmqScope	scope;
 
@@ -423,7 +454,7 @@ limit_of_alert(LlmqCatalog *catalog, const LlmqStanding *alert, LlmqMeter **mete
 		return NULL;
 	if (part_name != NULL)
 		part_name = MemoryContextStrdup(subject->context, part_name);
-	*meter = llmq_plan_meter(catalog, subject, part, part_name);
+	*meter = llmq_plan_meter(catalog, subject, part_name == NULL ? LLMQ_PART_ALL : part, part_name);
 	for (int i = 0; *meter != NULL && i < (*meter)->nlimits; i++)
 		if (is_about(alert, (*meter)->limit[i].quota))
 			return &(*meter)->limit[i];
