@@ -3,11 +3,11 @@
  *	  The steps of maintenance that raise alerts and resolve them.
  *
  * A look gathers causes from live state (alert_limit.c, alert_trouble.c): what is so now. llmquota_raise_alerts() makes
- * rows of those that have none, in the transaction of maintenance, which is the only one at work; unique indexes see to
- * it besides. Listeners and the server's log are told when that commits (alert_tell.c). The windows that asked for the
- * look are settled by the look that finds everything they cause committed: the next one, if there was something. What
- * fails is found again, because live state is as it was. llmquota_resolve_alerts() asks of each row that stands whether
- * it is so still.
+ * rows of those that have none, in the transaction of maintenance, which is the only one at work; unique indexes see
+ * to it besides. Listeners and the server's log are told when that commits (alert_tell.c). The windows that asked for
+ * the look are settled by the look that finds everything they cause committed: the next one, if there was something.
+ * What fails is found again, because live state is as it was. llmquota_resolve_alerts() asks of each row that stands
+ * whether it is so still.
  */
 #include "postgres.h"
 
@@ -235,6 +235,7 @@ llmq_alerts_raise_step(const LlmqMaintenance *maintenance)
 	if (!OidIsValid(llmq_relation_oid_if_any(LLMQ_REL_ALERT)))
 		return 0;				/* the SQL is of a version without */
 	look.catalog = llmq_catalog();
+	llmq_quotas_list(look.catalog, &look.quotas);
 	llmq_live_open(&look.live, LLMQ_LIVE_COUNT, RowExclusiveLock);
 	llmq_alerts_of_limits(&look);
 	llmq_alerts_of_troubles(&look);

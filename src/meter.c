@@ -527,12 +527,8 @@ llmq_meter_charge(LlmqMeter *meter, LlmqMeterState *state, const LlmqDemand *dem
 			llmq_window_refuse(window, false, 1);
 		before = window->sum;
 		(void) llmq_window_charge(window, now, requested);
-		if (limit == NULL)
-		{
-			llmq_alert_risen(state, window);
-			continue;
-		}
-		limit->seen = window->sum;
+		if (limit != NULL)
+			limit->seen = window->sum;
 		llmq_alert_charged(state, window, limit, before, now);
 	}
 	if (state->next_expiry <= now || expiry < state->next_expiry)

@@ -25,7 +25,6 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
-#include "alert_mark.h"
 #include "catalog.h"
 #include "inject.h"
 #include "ledger.h"
@@ -270,7 +269,6 @@ change(LlmqMeterState *state, const LlmqSeedMeter *meter, const LlmqMeterState *
 
 		if (window == NULL || !llmq_window_recount(window, then, added->first, added->sums.bucket))
 			continue;
-		(void) llmq_alert_mark(window);
 		if (added->sums.loose)
 			llmq_window_loosen(window);
 		done++;

@@ -118,6 +118,28 @@ def budgets(db, money, memory, log):
     return overspent
 
 
+def alerts(db):
+    """Who was to be told of what: gives how many alerts are missing or there twice."""
+    rows = db.execute("""
+        SELECT CASE WHEN a.budget IS NULL THEN 'quotas of ' || a.scope ELSE 'budgets' END AS what, a.kind, a.threshold,
+               count(*) AS alerts, count(a.part_of) AS told_in_digests
+          FROM llmquota.alert a WHERE a.kind <> 'digest' GROUP BY 1, 2, 3 ORDER BY 1, 2, 3 NULLS FIRST""").fetchall()
+    wrong = db.execute("""
+        SELECT (SELECT count(*)
+                  FROM llmquota.budget_window w CROSS JOIN LATERAL (
+                    SELECT unnest(b.alert_at) FROM llmquota.budget b WHERE b.id = w.budget) t (threshold)
+                 WHERE w.used >= t.threshold * w.amount
+                   AND NOT EXISTS (SELECT FROM llmquota.alert a WHERE a.kind = 'threshold' AND a.budget = w.budget
+                                    AND a.subject = w.subject AND a.threshold = t.threshold))
+             + (SELECT count(*) FROM (SELECT FROM llmquota.alert a WHERE a.kind <> 'digest' AND a.period_start IS NOT NULL
+                 GROUP BY a.kind, a.scope, a.subject, a.model, a.family, a.quota, a.budget, a.threshold, a.period_start
+                HAVING count(*) > 1) d) AS wrong""").fetchone().wrong
+    table("Alerts", ["about", "kind", "at", "alerts", "told in digests"],
+          [(row.what, row.kind, row.threshold or "", row.alerts, row.told_in_digests) for row in rows])
+    print(f"\n  Thresholds of budgets that were reached without an alert, and alerts that are there twice: {wrong}")
+    return wrong
+
+
 def tokens_by_clinic(db):
     rows = db.execute("""
         SELECT org AS clinic, count(*) AS calls, count(*) FILTER (WHERE status = 'error') AS failed,
@@ -155,10 +177,11 @@ def everything(db, config, money, memory, log, peak, judge):
     granted_and_refused(config, log)
     tokens_by_clinic(db)
     overspent = budgets(db, money, memory, log)
+    unheard = alerts(db)
     use_against_limit(config, remembered, kept)
     lost, wrong = the_crash(db, log, peak)
     oracle_can_see = overshoot(remembered) > 0
-    return oracle_can_see and overshoot(kept) == 0 and overspent == 0 and lost == 0 and wrong == 0
+    return oracle_can_see and overshoot(kept) == 0 and overspent == 0 and unheard == 0 and lost == 0 and wrong == 0
 
 
 def farewell(sock):
@@ -168,6 +191,7 @@ The cluster is still running, until `make demo-stop`. Look around:
   psql -h {sock} -p 5432 -U postgres postgres
 
   SELECT * FROM llmquota.budget_window ORDER BY used DESC LIMIT 5;
+  SELECT raised_at, message FROM llmquota.alert WHERE part_of IS NULL ORDER BY id LIMIT 10;
   SELECT * FROM llmquota.meter_window WHERE refused > 0 ORDER BY refused DESC LIMIT 10;
   SELECT org, count(*), round(avg(latency_ms)) AS ms FROM llmquota.usage GROUP BY org ORDER BY 2 DESC LIMIT 5;
   SELECT * FROM llmquota_pick('chat', org => 'clinic-500', input_tokens => 1200) \\gx""")

@@ -42,6 +42,12 @@ SELECT * FROM maintain();
 SELECT calls('one', 1);
 SELECT * FROM maintain();
 TABLE alerts;
+SELECT calls('flagged', 8), calls('flagged', 1);
+SELECT get_byte(m.state, 83) & 24 AS flagged_and_not_loose FROM llmquota.meter m JOIN llmquota.name n ON n.id = m.subject WHERE n.name = 'flagged' AND m.part = 0;
+SELECT FROM maintain();
+SELECT FROM maintain();
+SELECT get_byte(m.state, 83) & 24 AS settled FROM llmquota.meter m JOIN llmquota.name n ON n.id = m.subject WHERE n.name = 'flagged' AND m.part = 0;
+DELETE FROM llmquota.alert WHERE subject = 'flagged';
 -- once, however many picks come after it, and however often somebody looks
 SELECT calls('one', 1);
 SELECT * FROM maintain();
@@ -267,6 +273,21 @@ SELECT * FROM maintain();
 SELECT subject, org, resolved_at FROM llmquota.alert WHERE subject IN ('clinic', 'praxis');
 SELECT pseudonym LIKE 'forgotten-%' AS forgotten FROM llmquota_forget('praxis');
 SELECT count(*) FROM llmquota.alert WHERE subject IN ('clinic', 'praxis') OR message ~ 'clinic';
+-- the longest names, of characters that JSON writes with six: a payload has less than 8000 bytes
+INSERT INTO llmquota.model (model, provider) VALUES (repeat(chr(1), 128), 'p');
+SELECT calls(repeat(chr(2), 128), 1, 960, repeat(chr(1), 128));
+SELECT * FROM maintain();
+SELECT max(octet_length(jsonb_strip_nulls(to_jsonb(a))::text)) BETWEEN 3000 AND 6000 AS fits FROM llmquota.alert a;
+-- calls in flight, where nothing recovers soon enough
+UPDATE llmquota.setting SET value = 0 WHERE name = 'alert_recovery';
+INSERT INTO llmquota.quota (scope, subject, metric, amount) VALUES ('org', 'crowd', 'concurrency', 5);
+SELECT calls('crowd', 3), llmquota_maintain() IS NOT NULL AS maintained;
+SELECT count(*) FROM llmquota.alert WHERE subject = 'crowd';
+SELECT calls('crowd', 1);
+SELECT raised > 0 AS raised FROM maintain();
+SELECT kind, metric, period, threshold, used, amount, period_start, message FROM llmquota.alert WHERE subject = 'crowd';
+SELECT release('crowd');
+SELECT resolved FROM maintain();
 -- kept for 90 days after it was resolved
 INSERT INTO llmquota.alert (raised_at, kind, scope, subject, message, resolved_at)
 	VALUES (now(), 'disabled', 'key', 'old', '', now() - interval '91 days'), (now(), 'disabled', 'key', 'young', '', now() - interval '89 days'),

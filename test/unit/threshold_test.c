@@ -2,7 +2,7 @@
  * threshold_test.c
  *	  Somebody is told at exactly the use that is a threshold's part of the amount, and of a forecast when it comes true.
  *
- * links: src/threshold.c src/forecast.c src/window.c src/calendar.c
+ * links: src/threshold.c src/forecast.c src/burn.c src/window.c src/calendar.c
  */
 #include "postgres.h"
 
