@@ -57,6 +57,6 @@ SELECT * FROM llmquota_verify();
 
 -- a lease that no budget counts has nothing of what its place was charged before
 DELETE FROM llmquota.budget;
-SELECT status, cost FROM generate_series(1, 4) n, llmquota_pick('m', 'clinic', 1, 1) p, llmquota_record(p.lease, n, 0)
- ORDER BY cost;
-SELECT cost FROM llmquota.usage WHERE reserved_input = 1 ORDER BY picked_at;
+SELECT r.status, r.cost FROM generate_series(1, 4) n, llmquota_pick('m', 'clinic', 7, 6 + n) p, llmquota_record(p.lease) r;
+SELECT cost, cost_given FROM llmquota.usage WHERE reserved_input = 7 ORDER BY picked_at;
+SELECT * FROM llmquota_verify();
