@@ -10,7 +10,7 @@ INSERT INTO llmquota.key (key, account) VALUES ('k', 'a');
 INSERT INTO llmquota.price (model, input, output) VALUES ('m', 10000, 10000), ('n', 10000, 10000);
 INSERT INTO llmquota.exchange_rate (currency, rate) VALUES ('THB', 0.04);
 -- a calendar whose periods do not end now: its zone is one where it is about noon
-SELECT format('Etc/GMT%s', to_char(EXTRACT(hour FROM clock_timestamp() AT TIME ZONE 'UTC') - 12, 'SG9')) AS noon \gset
+SELECT format('Etc/GMT%s', to_char(EXTRACT(hour FROM clock_timestamp() AT TIME ZONE 'UTC') - 12, 'FMSG99')) AS noon \gset
 ALTER TABLE llmquota.budget ALTER timezone SET DEFAULT :'noon', ALTER currency SET DEFAULT 'USD', ALTER downgrade_at SET DEFAULT NULL;
 UPDATE llmquota.setting SET value = 'off' WHERE name = 'alert_forecast';
 UPDATE llmquota.setting SET value = 1000 WHERE name = 'alert_digest';

@@ -36,7 +36,7 @@ SELECT scope, subject, model, family, used, amount, remaining, refused, would_re
   FROM llmquota.budget_window
  ORDER BY scope, subject COLLATE "C", model COLLATE "C" NULLS FIRST, family COLLATE "C" NULLS FIRST, budget;
 -- a calendar whose periods do not end now: its zone is one where it is about noon
-SELECT format('Etc/GMT%s', to_char(EXTRACT(hour FROM clock_timestamp() AT TIME ZONE 'UTC') - 12, 'SG9')) AS noon \gset
+SELECT format('Etc/GMT%s', to_char(EXTRACT(hour FROM clock_timestamp() AT TIME ZONE 'UTC') - 12, 'FMSG99')) AS noon \gset
 ALTER TABLE llmquota.budget ALTER timezone SET DEFAULT :'noon', ALTER currency SET DEFAULT 'USD', ALTER downgrade_at SET DEFAULT NULL;
 
 -- '*' limits each subject by itself; a row that names one replaces it there; NULL is no limit, 0 refuses always

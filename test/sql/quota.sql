@@ -32,7 +32,7 @@ SELECT scope, subject, model, family, metric, used, amount, remaining, refused, 
   FROM llmquota.meter_window
  ORDER BY scope, subject COLLATE "C", model COLLATE "C" NULLS FIRST, family COLLATE "C" NULLS FIRST, metric, quota;
 -- a calendar whose periods do not end now: its zone is one where it is about noon
-SELECT format('Etc/GMT%s', to_char(EXTRACT(hour FROM clock_timestamp() AT TIME ZONE 'UTC') - 12, 'SG9')) AS noon \gset
+SELECT format('Etc/GMT%s', to_char(EXTRACT(hour FROM clock_timestamp() AT TIME ZONE 'UTC') - 12, 'FMSG99')) AS noon \gset
 
 -- '*' limits each subject by itself; a row that names one replaces it there; NULL is no limit, 0 refuses always
 INSERT INTO llmquota.quota (scope, subject, metric, amount, per) VALUES

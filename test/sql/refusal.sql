@@ -154,7 +154,7 @@ UPDATE llmquota.setting SET value = '0.25' WHERE name = 'refusal_spread';
 SELECT release_all() > 0 AS released;
 -- at a calendar reset 1 to 15 s at random and up to 29 s by org
 DELETE FROM llmquota.quota;
-SELECT format('Etc/GMT%s', to_char(EXTRACT(hour FROM clock_timestamp() AT TIME ZONE 'UTC') - 12, 'SG9')) AS noon \gset
+SELECT format('Etc/GMT%s', to_char(EXTRACT(hour FROM clock_timestamp() AT TIME ZONE 'UTC') - 12, 'FMSG99')) AS noon \gset
 INSERT INTO llmquota.quota (scope, subject, metric, amount, calendar, timezone)
 	VALUES ('org', '*', 'requests', 1, 'day', :'noon');
 DROP TABLE waits;
