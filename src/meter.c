@@ -145,7 +145,10 @@ llmq_limit_advance(const LlmqLimit *limit, LlmqWindow *window, int64 now, uint32
 										  llmq_budget_held(limit->quota, limit->subject, began, began + length),
 										  used, llmq_periods_between(window->unit, began, window->head));
 		if (window->sum != 0)
+		{
 			llmq_window_loosen(window);
+			window->flags |= LLMQ_WINDOW_CARRIED;
+		}
 	}
 	return moved_back;
 }
@@ -473,7 +476,7 @@ reshape(const LlmqMeter *meter, LlmqMeterState *state, const LlmqDemand *demand,
 static void
 set_counting(LlmqWindow *window, uint8 counting)
 {
-	const uint8 state = LLMQ_WINDOW_SEEDING | LLMQ_WINDOW_LOOSE | LLMQ_WINDOW_ALERT;
+	const uint8 state = LLMQ_WINDOW_SEEDING | LLMQ_WINDOW_LOOSE | LLMQ_WINDOW_ALERT | LLMQ_WINDOW_CARRIED;
 
 	if ((window->flags & ~state) == counting)
 		return;

@@ -139,10 +139,7 @@ begins_at(const LlmqWindow *window)
 static bool
 is_concerned(const Recount *recount, const LlmqWindow *window)
 {
-	const uint8 carried = LLMQ_WINDOW_CARRIES | LLMQ_WINDOW_LOOSE;
-
-	if (window->metric != LLMQ_METRIC_COST || (window->flags & LLMQ_WINDOW_SEEDING) ||
-		(window->flags & carried) == carried)
+	if (window->metric != LLMQ_METRIC_COST || (window->flags & LLMQ_WINDOW_SEEDING))
 		return false;
 	if (window->kind == LLMQ_WINDOW_CALENDAR && window->head + window->span <= recount->since)
 		return false;
