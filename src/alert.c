@@ -200,15 +200,22 @@ raise_alerts(const LlmqAlertLook *look)
 	return raised;
 }
 
+/* Has this transaction raised anything so far? */
+static bool
+has_raised(void)
+{
+	FullTransactionId top = GetTopFullTransactionIdIfAny();
+
+	return FullTransactionIdIsValid(top) && FullTransactionIdEquals(top, raised_by);
+}
+
 /*
  * Settles the windows that have caused nothing that is not committed: neither in this step, nor in this transaction
  * before.
  */
 static void
-settle_watches(LlmqAlertLook *look)
+settle_watches(LlmqAlertLook *look, bool raised_before)
 {
-	FullTransactionId top = GetTopFullTransactionIdIfAny();
-	bool		own = FullTransactionIdIsValid(top) && FullTransactionIdEquals(top, raised_by);
 	ListCell   *cell;
 
 	llmq_live_open(&look->live, LLMQ_LIVE_METER + 1, RowExclusiveLock);
@@ -216,7 +223,7 @@ settle_watches(LlmqAlertLook *look)
 	{
 		const LlmqAlertWatch *watch = lfirst(cell);
 
-		if (watch->unsettled || (own && watch->has_cause))
+		if (watch->unsettled || (raised_before && watch->has_cause))
 			llmq_alert_call_add(&look->maintenance->next->alerts, watch->meter);
 		else
 			llmq_alert_settle(look, watch);
@@ -230,6 +237,7 @@ int64
 llmq_alerts_raise_step(const LlmqMaintenance *maintenance)
 {
 	LlmqAlertLook look = {.maintenance = maintenance,.context = CurrentMemoryContext};
+	bool		raised_before = has_raised();
 	int64		raised = 0;
 
 	if (!OidIsValid(llmq_relation_oid_if_any(LLMQ_REL_ALERT)))
@@ -245,7 +253,7 @@ llmq_alerts_raise_step(const LlmqMaintenance *maintenance)
 		raised = raise_alerts(&look);
 	LLMQ_INJECT_CRASH("alerts-raised", InvalidXLogRecPtr);
 	if (look.watches != NIL)
-		settle_watches(&look);
+		settle_watches(&look, raised_before);
 	return raised;
 }
 

@@ -86,7 +86,11 @@ extern bool llmq_alerts_full(LlmqAlertLook *look);
 extern char *llmq_alert_instant(TimestampTz at, const char *zone);
 extern Datum llmq_limit_figure(int64 limit, int64 figure);
 
+/* alert_config.c */
+extern void llmq_alerts_of_new_thresholds(LlmqAlertLook *look);
+
 /* alert_limit.c */
+extern bool llmq_alert_lock_meter(LlmqAlertLook *look, LlmqCellSet *set, int *cell, int32 meter);
 extern void llmq_alerts_of_limits(LlmqAlertLook *look);
 extern void llmq_alert_settle(LlmqAlertLook *look, const LlmqAlertWatch *watch);
 extern bool llmq_limit_alert_stands(LlmqCatalog *catalog, const LlmqStanding *alert, TimestampTz now);

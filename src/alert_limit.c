@@ -5,10 +5,10 @@
  * Decided on copies of the meters, brought to the clock, by the limits that the configuration has for them now. So an
  * alert is about what is used when somebody looks: what has fallen back by then has recovered by itself.
  *
- * A window asks to be looked at when it is flagged, or when the use at which its next threshold is reached is another
- * than its mark says (alert_mark.c). Once all that it causes has been committed, the flag is taken away and the mark is
- * set anew, under the page's lock and if no further threshold has been reached by then. So whatever fails before that
- * is found again, and what comes after it is flagged again.
+ * A window asks to be looked at when it is flagged (alert_mark.c, alert_config.c), or when the use at which its next
+ * threshold is reached is another than its mark says. Once all that it causes has been committed, the flag is taken
+ * away and the mark is set anew, under the page's lock and if no further threshold has been reached by then. So
+ * whatever fails before that is found again, and what comes after it is flagged again.
  */
 #include "postgres.h"
 
@@ -350,6 +350,7 @@ llmq_alerts_of_limits(LlmqAlertLook *look)
 		look_at_meter(look, call->meter[i]);
 	if (call != NULL && call->n <= LLMQ_ALERT_METERS)
 		return;
+	llmq_alerts_of_new_thresholds(look);
 	llmq_tally_alerts_range(&look->live, PASS, maintenance->now, &range);
 	llmq_cell_walk_part(&look->live, &range, visit_meter, look);
 	if (!llmq_alerts_full(look))
@@ -374,6 +375,22 @@ find_watched(LlmqMeterState *state, const LlmqAlertWatch *watch, TimestampTz now
 	return window;
 }
 
+/* Locks a meter. False when its page moves all the time. */
+bool
+llmq_alert_lock_meter(LlmqAlertLook *look, LlmqCellSet *set, int *cell, int32 meter)
+{
+	bool		locked = false;
+
+	for (int attempt = 0; !locked && attempt < MAX_ATTEMPTS; attempt++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		llmq_set_init(set, &look->live);
+		*cell = llmq_set_add(set, LLMQ_LIVE_METER, meter);
+		locked = llmq_set_lock(set) == LLMQ_LOCKED;
+	}
+	return locked;
+}
+
 /*
  * Takes the flag of a window away and says at which use the next threshold is reached, if it has not been by now: then
  * the next look sees to that. All that the window caused has been committed.
@@ -383,17 +400,9 @@ llmq_alert_settle(LlmqAlertLook *look, const LlmqAlertWatch *watch)
 {
 	LlmqCellSet set;
 	LlmqWindow *window;
-	bool		locked = false;
 	int			cell;
 
-	for (int attempt = 0; !locked && attempt < MAX_ATTEMPTS; attempt++)
-	{
-		CHECK_FOR_INTERRUPTS();
-		llmq_set_init(&set, &look->live);
-		cell = llmq_set_add(&set, LLMQ_LIVE_METER, watch->meter);
-		locked = llmq_set_lock(&set) == LLMQ_LOCKED;
-	}
-	if (!locked)
+	if (!llmq_alert_lock_meter(look, &set, &cell, watch->meter))
 		return;
 	window = find_watched(llmq_set_change(&set, cell), watch, GetCurrentTimestamp());
 	if (window != NULL && window->sum < watch->next)

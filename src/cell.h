@@ -234,5 +234,7 @@ extern int64 llmq_tally_retired(LlmqLive *live, LlmqLiveTable table);
 extern void llmq_tally_range(LlmqLive *live, LlmqLiveTable table, int64 pass, int64 now, LlmqCellRange *range);
 extern void llmq_tally_alerts_range(LlmqLive *live, int64 pass, int64 now, LlmqCellRange *range);
 extern void llmq_tally_advance(LlmqLive *live, const LlmqCellRange *range, int64 pass, int64 now);
+extern int64 llmq_tally_thresholds(LlmqLive *live);
+extern void llmq_tally_set_thresholds(LlmqLive *live, int64 thresholds);
 
 #endif							/* LLMQ_CELL_H */

@@ -23,7 +23,10 @@ static const uint8 places[LLMQ_LIVE_COUNT] = {
 	[LLMQ_LIVE_METER] = 0,[LLMQ_LIVE_LEASE] = 1,[LLMQ_LIVE_NAME] = 2,[LLMQ_LIVE_REFUSAL] = 3,[LLMQ_LIVE_HEALTH] = 4
 };
 
-/* That which looks at meters for alerts, beside the one that looks for idle ones. */
+/*
+ * That which looks at meters for alerts, beside the one that looks for idle ones. In its place of `retired` is what
+ * stands for the thresholds that all windows have been held against; 0: none yet.
+ */
 #define ALERTS_SWEEP 5
 
 /* Tables up to these are looked at whole, by place; and the most that one run takes of a larger one. Blocks. */
@@ -143,6 +146,34 @@ llmq_tally_advance(LlmqLive *live, const LlmqCellRange *range, int64 pass, int64
 	due = Max(blocks_due(tally, range->sweep, nblocks, pass, now), range->count);
 	tally->next_block[range->sweep] = (range->first + range->count) % nblocks;
 	tally->swept_at[range->sweep] = now - (int64) ((double) (due - range->count) / (double) nblocks * pass);
+	llmq_set_log(&set, 0);
+	llmq_set_unlock(&set);
+}
+
+/* What stands for the thresholds that all windows have been held against. */
+int64
+llmq_tally_thresholds(LlmqLive *live)
+{
+	LlmqTally	tally;
+
+	read_tally(live, &tally);
+	return tally.retired[ALERTS_SWEEP];
+}
+
+/* Notes that they have been. */
+void
+llmq_tally_set_thresholds(LlmqLive *live, int64 thresholds)
+{
+	LlmqCellSet set;
+	LlmqTally  *tally;
+	int			cell;
+
+	llmq_set_init(&set, live);
+	cell = llmq_set_add(&set, LLMQ_LIVE_NAME, llmq_tally_id(live));
+	if (llmq_set_lock(&set) != LLMQ_LOCKED)
+		return;
+	tally = llmq_set_change(&set, cell);
+	tally->retired[ALERTS_SWEEP] = thresholds;
 	llmq_set_log(&set, 0);
 	llmq_set_unlock(&set);
 }

@@ -42,12 +42,6 @@ SELECT * FROM maintain();
 SELECT calls('one', 1);
 SELECT * FROM maintain();
 TABLE alerts;
-SELECT calls('flagged', 8), calls('flagged', 1);
-SELECT get_byte(m.state, 83) & 24 AS flagged_and_not_loose FROM llmquota.meter m JOIN llmquota.name n ON n.id = m.subject WHERE n.name = 'flagged' AND m.part = 0;
-SELECT FROM maintain();
-SELECT FROM maintain();
-SELECT get_byte(m.state, 83) & 24 AS settled FROM llmquota.meter m JOIN llmquota.name n ON n.id = m.subject WHERE n.name = 'flagged' AND m.part = 0;
-DELETE FROM llmquota.alert WHERE subject = 'flagged';
 -- once, however many picks come after it, and however often somebody looks
 SELECT calls('one', 1);
 SELECT * FROM maintain();
@@ -193,13 +187,15 @@ UPDATE llmquota.setting SET value = 10 WHERE name = 'alert_digest';
 -- Forecasts
 --
 SELECT FROM maintain();
-DELETE FROM llmquota.alert;
 UPDATE llmquota.setting SET value = 'on' WHERE name = 'alert_forecast';
 -- a day of which eleven hours are over, and something of the twelfth
 SELECT 'Etc/GMT' || to_char(extract(hour FROM now() AT TIME ZONE 'UTC') - 11, 'SFM99') AS zone \gset
 INSERT INTO llmquota.quota (scope, subject, metric, amount, calendar, timezone) VALUES ('org', 'fast', 'input_tokens', 100, 'day', :'zone'), ('org', 'slow', 'input_tokens', 100, 'day', :'zone');
+SELECT FROM maintain();
+SELECT FROM maintain();
+DELETE FROM llmquota.alert;
 SELECT calls('fast', 1, 60), calls('slow', 1, 40);
-SELECT * FROM maintain();
+SELECT raised > 0 AS raised FROM maintain();
 SELECT kind, subject, threshold, used, amount, abs(extract(epoch FROM expected_at - (period_start + (raised_at - period_start) * 100 / 60))) < 5 AS when_it_will_be,
 	   message LIKE 'org "fast": 60 of 100 input_tokens used (quota %, day Etc/GMT%), at this rate all by ' || to_char(expected_at AT TIME ZONE :'zone', 'YYYY-MM-DD HH24:MI') || ' ' || :'zone' AS as_its_clocks_say
   FROM llmquota.alert WHERE subject IN ('fast', 'slow');
@@ -255,7 +251,7 @@ INSERT INTO llmquota.quota (scope, subject, metric, amount, per) VALUES ('accoun
 SELECT r.status FROM llmquota_pick('m', 'x', 1, 1, exclude => '{b}') p,
 	llmquota_record(p.lease, http_status => 200, headers => '{"x-ratelimit-limit-requests": "60", "x-ratelimit-remaining-requests": "59", "x-ratelimit-reset-requests": "1s"}') r;
 SELECT metric, period, configured, in_force FROM llmquota.observed_limit;
-SELECT * FROM maintain();
+SELECT resolved FROM maintain();
 SELECT kind, scope, subject, model, metric, period, used, amount, message FROM llmquota.alert WHERE kind = 'limit';
 UPDATE llmquota.quota SET amount = 60 WHERE subject = 'a';
 SELECT * FROM maintain();
@@ -294,6 +290,28 @@ INSERT INTO llmquota.alert (raised_at, kind, scope, subject, message, resolved_a
 		   (now() - interval '1 year', 'cooldown', 'key', 'standing', '', NULL);
 SELECT history_dropped FROM llmquota_maintain();
 SELECT subject FROM llmquota.alert WHERE scope = 'key' ORDER BY subject;
+-- a flag, beside whatever else is noted of the window, until what it caused has been committed
+SELECT calls('flagged', 8), calls('flagged', 1);
+SELECT get_byte(m.state, 83) & 24 AS flagged_and_not_loose FROM llmquota.meter m JOIN llmquota.name n ON n.id = m.subject WHERE n.name = 'flagged' AND m.part = 0;
+SELECT FROM maintain();
+SELECT FROM maintain();
+SELECT get_byte(m.state, 83) & 24 AS settled FROM llmquota.meter m JOIN llmquota.name n ON n.id = m.subject WHERE n.name = 'flagged' AND m.part = 0;
+-- a threshold that comes below what is used, and one that comes back when there was none
+SELECT calls('late', 9), calls('later', 10);
+UPDATE llmquota.setting SET value = '{0.99}' WHERE name = 'alert_at';
+SELECT FROM maintain();
+SELECT FROM maintain();
+SELECT subject, threshold FROM alerts WHERE subject ~ 'late';
+UPDATE llmquota.setting SET value = '{0.7,0.99}' WHERE name = 'alert_at';
+SELECT * FROM maintain();
+SELECT subject, threshold FROM alerts WHERE subject ~ 'late';
+UPDATE llmquota.setting SET value = '{}' WHERE name = 'alert_at';
+SELECT raised FROM maintain();
+SELECT raised FROM maintain();
+UPDATE llmquota.setting SET value = '{0.8,0.95}' WHERE name = 'alert_at';
+SELECT raised > 0 AS raised FROM maintain();
+SELECT raised FROM maintain();
+SELECT subject, threshold, resolved FROM alerts WHERE subject ~ 'late' ORDER BY subject, threshold;
 -- one row, even if somebody else wrote it at the same time
 INSERT INTO llmquota.alert (raised_at, kind, scope, subject, message) VALUES (now(), 'disabled', 'key', 'twice', ''), (now(), 'disabled', 'key', 'twice', '');
 INSERT INTO llmquota.alert (raised_at, kind, scope, subject, message, period_start) VALUES (now(), 'threshold', 'key', 'twice', '', 'epoch'), (now(), 'threshold', 'key', 'twice', '', 'epoch');

@@ -243,7 +243,7 @@ test_sliding_forecast(void)
 	for (int64 amount = 625; amount < 2000; amount += 25)
 		CHECK(&promises[STEADY], llmq_forecast(&window, amount, 0, now) == LLMQ_FORECAST_NONE, "of " INT64_FORMAT, amount);
 	play(&window, 200, 215, 30);
-	now = 214 * 60 * SECOND + 2;
+	now = 215 * 60 * SECOND - 1;
 	at = llmq_forecast(&window, 1200, 0, now);
 	CHECK(&promises[RISING], at > now, "nothing is seen");
 	for (minute = 215; minute < 300 && window.sum < 1200; minute++)
