@@ -1960,7 +1960,10 @@ BEGIN
 			 WHERE a.id OPERATOR(pg_catalog.=) known.id;
 			told := told OPERATOR(pg_catalog.||) known.id;
 		ELSE
-			UPDATE llmquota.alert a SET resolved_at = NULL, ends_at = cause.ends_at WHERE a.id OPERATOR(pg_catalog.=) known.id;
+			UPDATE llmquota.alert a
+			   SET resolved_at = NULL,
+				   ends_at = cause.ends_at
+			 WHERE a.id OPERATOR(pg_catalog.=) known.id;
 		END IF;
 		unsettled := unsettled OPERATOR(pg_catalog.||) cause.watch;
 	END LOOP;
