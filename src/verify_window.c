@@ -163,12 +163,16 @@ llmq_tallies_from(const LlmqTallies *tallies)
 	return tallies->from;
 }
 
-/* Is it certain that this window counts the lease? */
+/* Is it certain that this window counts the lease? Its cost it may only have been told. */
 static bool
 is_certain(const LlmqTallies *tallies, const Tally *tally, const LlmqTallied *lease)
 {
+	const LlmqWindow *window = tally->window;
+
 	if (lease->knows_generation)
-		return lease->generation >= tally->window->since;
+		return lease->generation >= window->since &&
+			(window->metric != LLMQ_METRIC_COST ||
+			 llmq_costs_have(&lease->reserved.costs, llmq_currency_of_window(window->quota)));
 	return lease->picked_at >= tally->window->began_at && lease->picked_at >= tallies->certain_from;
 }
 
