@@ -1948,6 +1948,7 @@ BEGIN
 		ELSIF COALESCE(known.amount OPERATOR(pg_catalog.<>) cause.amount, false) THEN
 			UPDATE llmquota.alert a
 			   SET raised_at = pg_catalog.clock_timestamp(),
+				   ends_at = cause.ends_at,
 				   used = pg_catalog.trim_scale(cause.used),
 				   amount = pg_catalog.trim_scale(cause.amount),
 				   expected_at = cause.expected_at,
@@ -1959,7 +1960,10 @@ BEGIN
 			 WHERE a.id OPERATOR(pg_catalog.=) known.id;
 			told := told OPERATOR(pg_catalog.||) known.id;
 		ELSE
-			UPDATE llmquota.alert a SET resolved_at = NULL WHERE a.id OPERATOR(pg_catalog.=) known.id;
+			UPDATE llmquota.alert a
+			   SET resolved_at = NULL,
+				   ends_at = cause.ends_at
+			 WHERE a.id OPERATOR(pg_catalog.=) known.id;
 		END IF;
 		unsettled := unsettled OPERATOR(pg_catalog.||) cause.watch;
 	END LOOP;

@@ -3,11 +3,11 @@
  *	  The steps of maintenance that raise alerts and resolve them.
  *
  * A look gathers causes from live state (alert_limit.c, alert_trouble.c): what is so now. llmquota_raise_alerts() makes
- * rows of those that have none, in the transaction of maintenance, which is the only one at work; unique indexes see to
- * it besides. Listeners and the server's log are told when that commits (alert_tell.c). The windows that asked for the
- * look are settled by the look that finds everything they cause committed: the next one, if there was something. What
- * fails is found again, because live state is as it was. llmquota_resolve_alerts() asks of each row that stands whether
- * it is so still.
+ * rows of those that have none, in the transaction of maintenance, which is the only one at work; unique indexes see
+ * to it besides. Listeners and the server's log are told when that commits (alert_tell.c). The windows that asked for
+ * the look are settled by the look that finds everything they cause committed: the next one, if there was something.
+ * What fails is found again, because live state is as it was. llmquota_resolve_alerts() asks of each row that stands
+ * whether it is so still.
  */
 #include "postgres.h"
 
@@ -200,15 +200,22 @@ raise_alerts(const LlmqAlertLook *look)
 	return raised;
 }
 
+/* Has this transaction raised anything so far? */
+static bool
+has_raised(void)
+{
+	FullTransactionId top = GetTopFullTransactionIdIfAny();
+
+	return FullTransactionIdIsValid(top) && FullTransactionIdEquals(top, raised_by);
+}
+
 /*
  * Settles the windows that have caused nothing that is not committed: neither in this step, nor in this transaction
  * before.
  */
 static void
-settle_watches(LlmqAlertLook *look)
+settle_watches(LlmqAlertLook *look, bool raised_before)
 {
-	FullTransactionId top = GetTopFullTransactionIdIfAny();
-	bool		own = FullTransactionIdIsValid(top) && FullTransactionIdEquals(top, raised_by);
 	ListCell   *cell;
 
 	llmq_live_open(&look->live, LLMQ_LIVE_METER + 1, RowExclusiveLock);
@@ -216,7 +223,7 @@ settle_watches(LlmqAlertLook *look)
 	{
 		const LlmqAlertWatch *watch = lfirst(cell);
 
-		if (watch->unsettled || (own && watch->has_cause))
+		if (watch->unsettled || (raised_before && watch->has_cause))
 			llmq_alert_call_add(&look->maintenance->next->alerts, watch->meter);
 		else
 			llmq_alert_settle(look, watch);
@@ -230,11 +237,13 @@ int64
 llmq_alerts_raise_step(const LlmqMaintenance *maintenance)
 {
 	LlmqAlertLook look = {.maintenance = maintenance,.context = CurrentMemoryContext};
+	bool		raised_before = has_raised();
 	int64		raised = 0;
 
 	if (!OidIsValid(llmq_relation_oid_if_any(LLMQ_REL_ALERT)))
 		return 0;				/* the SQL is of a version without */
 	look.catalog = llmq_catalog();
+	llmq_quotas_list(look.catalog, &look.quotas);
 	llmq_live_open(&look.live, LLMQ_LIVE_COUNT, RowExclusiveLock);
 	llmq_alerts_of_limits(&look);
 	llmq_alerts_of_troubles(&look);
@@ -244,7 +253,7 @@ llmq_alerts_raise_step(const LlmqMaintenance *maintenance)
 		raised = raise_alerts(&look);
 	LLMQ_INJECT_CRASH("alerts-raised", InvalidXLogRecPtr);
 	if (look.watches != NIL)
-		settle_watches(&look);
+		settle_watches(&look, raised_before);
 	return raised;
 }
 

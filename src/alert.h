@@ -20,7 +20,7 @@
 #define LLMQ_ALERT_DISABLED		"disabled"
 #define LLMQ_ALERT_LIMIT		"limit"
 
-/* A reason to raise an alert: llmquota_raise_alerts() makes a row of it, unless there is one. NULL: none, or no such. */
+/* A reason to raise an alert: llmquota_raise_alerts() makes a row of it, unless there is one. NULL stands for none. */
 typedef struct LlmqAlertCause
 {
 	int32		watch;			/* which of the look's windows it is about; negative: none */
@@ -31,7 +31,7 @@ typedef struct LlmqAlertCause
 	const char *family;
 	const char *metric;
 	const char *period;
-	int64		limit;			/* as its window has it: see llmq_budget_window(); 0: it is about none, as the next */
+	int64		limit;			/* as its window has it: see llmq_budget_window(); 0: none, as the next */
 	int64		threshold;		/* a number of 1e-9 */
 	int64		period_start;	/* DT_NOBEGIN: it is about no calendar window */
 	int64		ends_at;		/* DT_NOEND: none, as the next */
@@ -59,6 +59,7 @@ typedef struct LlmqAlertLook
 {
 	const LlmqMaintenance *maintenance;
 	LlmqCatalog *catalog;
+	LlmqQuotaList quotas;
 	LlmqLive	live;
 	MemoryContext context;
 	List	   *causes;			/* of LlmqAlertCause */
@@ -85,7 +86,11 @@ extern bool llmq_alerts_full(LlmqAlertLook *look);
 extern char *llmq_alert_instant(TimestampTz at, const char *zone);
 extern Datum llmq_limit_figure(int64 limit, int64 figure);
 
+/* alert_config.c */
+extern void llmq_alerts_of_new_thresholds(LlmqAlertLook *look);
+
 /* alert_limit.c */
+extern bool llmq_alert_lock_meter(LlmqAlertLook *look, LlmqCellSet *set, int *cell, int32 meter);
 extern void llmq_alerts_of_limits(LlmqAlertLook *look);
 extern void llmq_alert_settle(LlmqAlertLook *look, const LlmqAlertWatch *watch);
 extern bool llmq_limit_alert_stands(LlmqCatalog *catalog, const LlmqStanding *alert, TimestampTz now);

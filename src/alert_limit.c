@@ -1,14 +1,14 @@
 /*
  * alert_limit.c
- *	  What limits are to be alerted of: a threshold that is reached, and an amount that will be used up before its time.
+ *	  What limits are to be alerted of: thresholds that are reached, and amounts that will be used up too early.
  *
  * Decided on copies of the meters, brought to the clock, by the limits that the configuration has for them now. So an
  * alert is about what is used when somebody looks: what has fallen back by then has recovered by itself.
  *
- * A window asks to be looked at when it is flagged, or when the use at which its next threshold is reached is another
- * than its mark says (alert_mark.c). Once all that it causes has been committed, the flag is taken away and the mark is
- * set anew, under the page's lock and if no further threshold has been reached by then. So whatever fails before that
- * is found again, and what comes after it is flagged again.
+ * A window asks to be looked at when it is flagged (alert_mark.c, alert_config.c), or when the use at which its next
+ * threshold is reached is another than its mark says. Once all that it causes has been committed, the flag is taken
+ * away and the mark is set anew, under the page's lock and if no further threshold has been reached by then. So
+ * whatever fails before that is found again, and what comes after it is flagged again.
  */
 #include "postgres.h"
 
@@ -20,6 +20,9 @@
 #include "alert.h"
 #include "forecast.h"
 #include "name.h"
+
+/* All meters are looked at in that time, by rounds that come by themselves. Microseconds. */
+#define PASS INT64CONST(60000000)
 
 /* How often a page may move before a window is left to the next look. */
 #define MAX_ATTEMPTS 100
@@ -253,6 +256,37 @@ look_at_window(Seen *seen, const LlmqMeterState *state, const LlmqWindow *window
 		add_forecast(seen);
 }
 
+/*
+ * Can anything be said of a window? That it cannot is told by its quota alone, whoever it is of: nothing is flagged,
+ * the mark is what it is to be, and too little is used for a forecast. Most windows are so.
+ */
+static bool
+is_of_interest(const LlmqAlertLook *look, const LlmqWindow *window)
+{
+	const LlmqQuota *quota = llmq_quota_of_window(&look->quotas, window);
+	const LlmqThresholds *alert_at;
+	int64		first;
+
+	if ((window->flags & LLMQ_WINDOW_ALERT) || quota == NULL)
+		return true;
+	if (quota->budget != NULL && quota->budget->raises != NULL)
+		return true;			/* that depends on the subject */
+	alert_at = llmq_quota_alert_at(&look->catalog->settings, quota);
+	first = llmq_threshold_next(alert_at, quota->amount, 0);
+	if (window->sum >= Min(first, quota->amount / LLMQ_FORECAST_LEAST_PART) && alert_at->n > 0)
+		return true;
+	return window->kind != LLMQ_WINDOW_CONCURRENCY && !llmq_window_is_alert_from(window, first);
+}
+
+static bool
+has_interest(const LlmqAlertLook *look, const LlmqMeterState *state)
+{
+	for (const LlmqWindow *window = llmq_meter_first(state); window != NULL; window = llmq_meter_next(state, window))
+		if (is_of_interest(look, window))
+			return true;
+	return false;
+}
+
 /* Looks at one meter. */
 static void
 visit_meter(const LlmqCellHeader *cell, HeapTuple tuple, void *argument)
@@ -262,7 +296,7 @@ visit_meter(const LlmqCellHeader *cell, HeapTuple tuple, void *argument)
 	Seen		seen = {.look = look,.cell = cell->id};
 	LlmqCellKey key;
 
-	if (llmq_alerts_full(look))
+	if (llmq_alerts_full(look) || !has_interest(look, state))
 		return;
 	MemoryContextSwitchTo(look->context);
 	llmq_cell_key(tuple, LLMQ_LIVE_METER, &key);
@@ -271,49 +305,56 @@ visit_meter(const LlmqCellHeader *cell, HeapTuple tuple, void *argument)
 		look_at_window(&seen, state, window);
 }
 
-/* A meter that is to be looked at, in a scan over the place where it was. */
-typedef struct OneMeter
+/* A meter that is looked for in its place. */
+typedef struct Sought
 {
 	LlmqAlertLook *look;
 	int32		id;
-	LlmqCellHeader *copy;
-} OneMeter;
+} Sought;
 
 static void
 visit_place(const LlmqCellHeader *cell, HeapTuple tuple, void *argument)
 {
-	OneMeter   *one = argument;
+	const Sought *sought = argument;
 
-	if (cell->id == one->id && !llmq_cell_is_dead(cell) &&
-		llmq_cell_copy(&one->look->live, LLMQ_LIVE_METER, one->id, one->copy, LLMQ_MAX_STATE))
-		visit_meter(one->copy, tuple, one->look);
+	if (cell->id == sought->id)
+		visit_meter(cell, tuple, sought->look);
 }
 
 /* Looks at one meter by its number, if it is there. */
 static void
 look_at_meter(LlmqAlertLook *look, int32 id)
 {
-	OneMeter	one = {.look = look,.id = id};
+	Sought		sought = {.look = look,.id = id};
 	LlmqCellRange range = {.table = LLMQ_LIVE_METER,.count = 1};
 	ItemPointerData tid;
 
 	if (id == 0 || !llmq_cell_locate(&look->live, LLMQ_LIVE_METER, id, &tid))
 		return;
 	range.first = ItemPointerGetBlockNumber(&tid);
-	one.copy = palloc(LLMQ_MAX_STATE);
-	llmq_cell_scan(&look->live, &range, visit_place, &one);
+	llmq_cell_walk_part(&look->live, &range, visit_place, &sought);
 }
 
-/* Looks for what is to be alerted of limits: at all meters, or at those that somebody has called for. */
+/*
+ * Looks for what is to be alerted of limits: at the meters that somebody has called for, else at all, or if they are
+ * very many at the part of them that is due.
+ */
 void
 llmq_alerts_of_limits(LlmqAlertLook *look)
 {
-	const LlmqAlertCall *call = look->maintenance->alerts;
+	const LlmqMaintenance *maintenance = look->maintenance;
+	const LlmqAlertCall *call = maintenance->alerts;
+	LlmqCellRange range;
 
-	if (call == NULL || call->n > LLMQ_ALERT_METERS)
-		llmq_cell_walk(&look->live, LLMQ_LIVE_METER, visit_meter, look);
 	for (int i = 0; call != NULL && i < Min(call->n, LLMQ_ALERT_METERS); i++)
 		look_at_meter(look, call->meter[i]);
+	if (call != NULL && call->n <= LLMQ_ALERT_METERS)
+		return;
+	llmq_alerts_of_new_thresholds(look);
+	llmq_tally_alerts_range(&look->live, PASS, maintenance->now, &range);
+	llmq_cell_walk_part(&look->live, &range, visit_meter, look);
+	if (!llmq_alerts_full(look))
+		llmq_tally_advance(&look->live, &range, PASS, maintenance->now);
 }
 
 /* The window of a watch, if it is still the same; under the lock brought to the clock. */
@@ -334,6 +375,22 @@ find_watched(LlmqMeterState *state, const LlmqAlertWatch *watch, TimestampTz now
 	return window;
 }
 
+/* Locks a meter. False when its page moves all the time. */
+bool
+llmq_alert_lock_meter(LlmqAlertLook *look, LlmqCellSet *set, int *cell, int32 meter)
+{
+	bool		locked = false;
+
+	for (int attempt = 0; !locked && attempt < MAX_ATTEMPTS; attempt++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		llmq_set_init(set, &look->live);
+		*cell = llmq_set_add(set, LLMQ_LIVE_METER, meter);
+		locked = llmq_set_lock(set) == LLMQ_LOCKED;
+	}
+	return locked;
+}
+
 /*
  * Takes the flag of a window away and says at which use the next threshold is reached, if it has not been by now: then
  * the next look sees to that. All that the window caused has been committed.
@@ -343,17 +400,9 @@ llmq_alert_settle(LlmqAlertLook *look, const LlmqAlertWatch *watch)
 {
 	LlmqCellSet set;
 	LlmqWindow *window;
-	bool		locked = false;
 	int			cell;
 
-	for (int attempt = 0; !locked && attempt < MAX_ATTEMPTS; attempt++)
-	{
-		CHECK_FOR_INTERRUPTS();
-		llmq_set_init(&set, &look->live);
-		cell = llmq_set_add(&set, LLMQ_LIVE_METER, watch->meter);
-		locked = llmq_set_lock(&set) == LLMQ_LOCKED;
-	}
-	if (!locked)
+	if (!llmq_alert_lock_meter(look, &set, &cell, watch->meter))
 		return;
 	window = find_watched(llmq_set_change(&set, cell), watch, GetCurrentTimestamp());
 	if (window != NULL && window->sum < watch->next)
@@ -403,7 +452,7 @@ static const LlmqLimit *
 limit_of_alert(LlmqCatalog *catalog, const LlmqStanding *alert, LlmqMeter **meter)
 {
 	const char *part_name = alert->model != NULL ? alert->model : alert->family;
-	LlmqPart	part = alert->model != NULL ? LLMQ_PART_MODEL : alert->family != NULL ? LLMQ_PART_FAMILY : LLMQ_PART_ALL;
+	LlmqPart	part = alert->model != NULL ? LLMQ_PART_MODEL : LLMQ_PART_FAMILY;
 	LlmqSubject *subject;
 	LlmqScope	scope;
 
@@ -414,7 +463,7 @@ limit_of_alert(LlmqCatalog *catalog, const LlmqStanding *alert, LlmqMeter **mete
 		return NULL;
 	if (part_name != NULL)
 		part_name = MemoryContextStrdup(subject->context, part_name);
-	*meter = llmq_plan_meter(catalog, subject, part, part_name);
+	*meter = llmq_plan_meter(catalog, subject, part_name == NULL ? LLMQ_PART_ALL : part, part_name);
 	for (int i = 0; *meter != NULL && i < (*meter)->nlimits; i++)
 		if (is_about(alert, (*meter)->limit[i].quota))
 			return &(*meter)->limit[i];

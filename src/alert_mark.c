@@ -17,7 +17,7 @@
 /* What this backend wants looked at, until its call ends. */
 static LlmqAlertCall wanted;
 
-/* Has the installed SQL alerts? Else windows are left as that version knows them. As the configuration was last loaded. */
+/* Has the installed SQL alerts? Else windows are left as it knows them. As of the last load of the configuration. */
 static bool alerts_active = false;
 static int64 alert_recovery = 0;
 
@@ -98,18 +98,11 @@ llmq_alert_event(const LlmqHealthEvent *event)
 		llmq_alert_ask(0);
 }
 
-/* After what is used of a window has risen, for somebody who looks afterwards: has it to be looked at? */
-bool
-llmq_alert_mark(LlmqWindow *window)
-{
-	return alerts_active && llmq_window_note_alert(window);
-}
-
 /* After what is used of a window has risen: asks for a look if that is due. */
 void
 llmq_alert_risen(LlmqMeterState *state, LlmqWindow *window)
 {
-	if (llmq_alert_mark(window))
+	if (alerts_active && llmq_window_note_alert(window))
 		llmq_alert_ask(state->cell.id);
 }
 
@@ -128,7 +121,7 @@ set_mark(LlmqWindow *window, const LlmqLimit *limit, int64 now)
 		llmq_window_set_alert_from(window, Min(first, next));
 }
 
-/* After a window has been charged by a plan; before that so much was used. */
+/* After a window has been charged, by a plan that has no limit for it if that is NULL; before that so much was used. */
 void
 llmq_alert_charged(LlmqMeterState *state, LlmqWindow *window, LlmqLimit *limit, int64 before, int64 now)
 {
@@ -136,11 +129,11 @@ llmq_alert_charged(LlmqMeterState *state, LlmqWindow *window, LlmqLimit *limit, 
 		return;
 	if (window->kind == LLMQ_WINDOW_CONCURRENCY)
 	{
-		if (before < limit->alert_first && window->sum >= limit->alert_first)
+		if (limit != NULL && before < limit->alert_first && window->sum >= limit->alert_first)
 			window->head = now;
 		return;
 	}
-	if (!limit->alert_marked || llmq_window_alert_from(window) == 0)
+	if (limit != NULL && (!limit->alert_marked || llmq_window_alert_from(window) == 0))
 	{
 		set_mark(window, limit, now);
 		limit->alert_marked = true;

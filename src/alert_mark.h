@@ -9,7 +9,7 @@
 #include "meter.h"
 
 /* Whoever asks for a look may name so many meters. */
-#define LLMQ_ALERT_METERS 8
+#define LLMQ_ALERT_METERS 32
 
 /* The meters that this backend wants looked at; more than LLMQ_ALERT_METERS: any. */
 typedef struct LlmqAlertCall
@@ -23,7 +23,6 @@ extern int64 llmq_trouble_alert_from(const LlmqTrouble *trouble, int64 recovery)
 extern void llmq_alert_event(const LlmqHealthEvent *event);
 extern int64 llmq_alert_amount(const LlmqLimit *limit, int64 now);
 extern void llmq_alert_charged(LlmqMeterState *state, LlmqWindow *window, LlmqLimit *limit, int64 before, int64 now);
-extern bool llmq_alert_mark(LlmqWindow *window);
 extern void llmq_alert_risen(LlmqMeterState *state, LlmqWindow *window);
 extern void llmq_alert_ask(int32 meter);
 extern bool llmq_alert_asked(LlmqAlertCall *call);

@@ -127,8 +127,8 @@ add_lower_limit(LlmqAlertLook *look, const LlmqService *service, const LlmqLearn
 	cause->limit = limit->quota->id;
 	cause->used = learned->amount;
 	cause->amount = limit->quota->amount;
-	cause->message = psprintf("account \"%s\", model \"%s\": the provider allows " INT64_FORMAT " %s in a %s, " INT64_FORMAT
-							  " are configured (quota " INT64_FORMAT ")",
+	cause->message = psprintf("account \"%s\", model \"%s\": the provider allows " INT64_FORMAT " %s in a %s, "
+							  INT64_FORMAT " are configured (quota " INT64_FORMAT ")",
 							  cause->subject, cause->model, learned->amount, cause->metric,
 							  llmq_span_text((LlmqSpan) learned->span), cause->amount, limit->quota->id);
 }

@@ -387,6 +387,17 @@ extern LlmqMeters *llmq_plan_meters(LlmqCatalog *catalog, LlmqSubject *subject, 
 extern bool llmq_plan_fits(const LlmqQuota *quota, const LlmqWindow *window, const LlmqSettings *settings);
 extern void llmq_plan_refresh(LlmqMeter *meter, TimestampTz now);
 
+/* quota_list.c */
+typedef struct LlmqQuotaList
+{
+	const LlmqSettings *settings;
+	int			n;
+	LlmqQuota **quota;			/* by id */
+} LlmqQuotaList;
+
+extern void llmq_quotas_list(LlmqCatalog *catalog, LlmqQuotaList *list);
+extern const LlmqQuota *llmq_quota_of_window(const LlmqQuotaList *list, const LlmqWindow *window);
+
 /* effective.c */
 extern void llmq_limits_apply(LlmqLive *live, LlmqMeters *meters, LlmqAccount *account);
 extern const LlmqLimit *llmq_limits_configured(const LlmqMeters *meters, LlmqMetric metric, LlmqSpan span);

@@ -186,9 +186,11 @@ typedef struct LlmqCellRange
 	BlockNumber first;
 	BlockNumber count;
 	BlockNumber nblocks;		/* of the table, when this was worked out */
+	int			sweep;			/* of which it is a part: see tally.c */
 } LlmqCellRange;
 
 extern void llmq_cell_scan(LlmqLive *live, const LlmqCellRange *range, LlmqCellVisitor visit, void *argument);
+extern void llmq_cell_walk_part(LlmqLive *live, const LlmqCellRange *range, LlmqCellVisitor visit, void *argument);
 
 /* cell_repair.c */
 extern bool llmq_cell_overwrite(LlmqLive *live, LlmqLiveTable table, ItemPointer tid, LlmqCellHeader *state);
@@ -230,6 +232,9 @@ extern int32 llmq_tally_id(LlmqLive *live);
 extern void llmq_tally_count(LlmqTally *tally, LlmqLiveTable table);
 extern int64 llmq_tally_retired(LlmqLive *live, LlmqLiveTable table);
 extern void llmq_tally_range(LlmqLive *live, LlmqLiveTable table, int64 pass, int64 now, LlmqCellRange *range);
+extern void llmq_tally_alerts_range(LlmqLive *live, int64 pass, int64 now, LlmqCellRange *range);
 extern void llmq_tally_advance(LlmqLive *live, const LlmqCellRange *range, int64 pass, int64 now);
+extern int64 llmq_tally_thresholds(LlmqLive *live);
+extern void llmq_tally_set_thresholds(LlmqLive *live, int64 thresholds);
 
 #endif							/* LLMQ_CELL_H */

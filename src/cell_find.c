@@ -466,6 +466,40 @@ llmq_cell_scan(LlmqLive *live, const LlmqCellRange *range, LlmqCellVisitor visit
 /* The scope in which an org counts with those below it: the one whose letter is not that of its subjects' names. */
 #define PARENT_LETTER 't'
 
+/* A scan whose rows are visited as copies. */
+typedef struct CopyScan
+{
+	LlmqLive   *live;
+	LlmqLiveTable table;
+	LlmqCellVisitor visit;
+	void	   *argument;
+	LlmqCellHeader *copy;
+} CopyScan;
+
+static void
+visit_copy(const LlmqCellHeader *state, HeapTuple tuple, void *argument)
+{
+	CopyScan   *scan = argument;
+
+	if (!is_counting(state))
+		return;
+	remember(scan->table, state->id, &tuple->t_self);
+	if (llmq_cell_copy(scan->live, scan->table, state->id, scan->copy, BLCKSZ))
+		scan->visit(scan->copy, tuple, scan->argument);
+}
+
+/* Calls `visit` with a private copy of every born cell in a part of a table's file, each taken under a share lock. */
+void
+llmq_cell_walk_part(LlmqLive *live, const LlmqCellRange *range, LlmqCellVisitor visit, void *argument)
+{
+	CopyScan	scan = {
+		.live = live,.table = range->table,.visit = visit,.argument = argument,.copy = palloc(BLCKSZ)
+	};
+
+	llmq_cell_scan(live, range, visit_copy, &scan);
+	pfree(scan.copy);
+}
+
 /* Is there a meter that counts something for a name, as its subject or part? */
 bool
 llmq_cell_is_counted(LlmqLive *live, char kind, int32 name)

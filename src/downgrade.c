@@ -29,16 +29,27 @@ successor(const LlmqPick *pick, const LlmqModel *model)
 	return model->downgrade_to == NULL ? NULL : llmq_names_find(pick->catalog->models, model->downgrade_to);
 }
 
-/* Is one model cheaper than another for this request? Nobody knows when one has no price: then the budget is right. */
+/* Prices are compared for so many calls, so that those of a few tokens are not alike because they are rounded. */
+#define COMPARED_CALLS 1000
+
+/*
+ * Is one model cheaper than another for this request? One that reserves nothing may take tokens nevertheless. Nobody
+ * knows when one has no price: then the budget is right.
+ */
 static bool
 is_cheaper(LlmqPick *pick, const LlmqModel *model, const LlmqModel *than)
 {
+	LlmqUse		use = {
+		.input = pick->demand.use.input * COMPARED_CALLS,.output = pick->demand.use.output * COMPARED_CALLS
+	};
 	LlmqCost	cost;
 	LlmqCost	other;
 	TimestampTz now = GetCurrentTimestamp();
 
-	(void) llmq_cost_reserve(pick->catalog, model, &pick->demand.use, now, &cost);
-	(void) llmq_cost_reserve(pick->catalog, than, &pick->demand.use, now, &other);
+	if (use.input == 0 && use.output == 0)
+		use.input = use.output = COMPARED_CALLS;
+	(void) llmq_cost_reserve(pick->catalog, model, &use, now, &cost);
+	(void) llmq_cost_reserve(pick->catalog, than, &use, now, &other);
 	llmq_cost_in_base(pick->catalog, &cost, now);
 	llmq_cost_in_base(pick->catalog, &other, now);
 	return !cost.base_known || !other.base_known || cost.base < other.base;

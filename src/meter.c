@@ -145,7 +145,10 @@ llmq_limit_advance(const LlmqLimit *limit, LlmqWindow *window, int64 now, uint32
 										  llmq_budget_held(limit->quota, limit->subject, began, began + length),
 										  used, llmq_periods_between(window->unit, began, window->head));
 		if (window->sum != 0)
+		{
 			llmq_window_loosen(window);
+			window->flags |= LLMQ_WINDOW_CARRIED;
+		}
 	}
 	return moved_back;
 }
@@ -473,7 +476,7 @@ reshape(const LlmqMeter *meter, LlmqMeterState *state, const LlmqDemand *demand,
 static void
 set_counting(LlmqWindow *window, uint8 counting)
 {
-	const uint8 state = LLMQ_WINDOW_SEEDING | LLMQ_WINDOW_LOOSE | LLMQ_WINDOW_ALERT;
+	const uint8 state = LLMQ_WINDOW_SEEDING | LLMQ_WINDOW_LOOSE | LLMQ_WINDOW_ALERT | LLMQ_WINDOW_CARRIED;
 
 	if ((window->flags & ~state) == counting)
 		return;
@@ -527,12 +530,8 @@ llmq_meter_charge(LlmqMeter *meter, LlmqMeterState *state, const LlmqDemand *dem
 			llmq_window_refuse(window, false, 1);
 		before = window->sum;
 		(void) llmq_window_charge(window, now, requested);
-		if (limit == NULL)
-		{
-			llmq_alert_risen(state, window);
-			continue;
-		}
-		limit->seen = window->sum;
+		if (limit != NULL)
+			limit->seen = window->sum;
 		llmq_alert_charged(state, window, limit, before, now);
 	}
 	if (state->next_expiry <= now || expiry < state->next_expiry)

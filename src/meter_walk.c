@@ -14,48 +14,6 @@
 #include "name.h"
 #include "zone.h"
 
-static int
-compare_quotas(const void *a, const void *b)
-{
-	int64		left = (*(LlmqQuota *const *) a)->id;
-	int64		right = (*(LlmqQuota *const *) b)->id;
-
-	return left < right ? -1 : left > right ? 1 : 0;
-}
-
-/* All quotas, sorted by id. */
-static void
-sort_quotas(LlmqMeterWalk *walk)
-{
-	int			size = 64;
-
-	walk->nquotas = 0;
-	walk->quotas = palloc(sizeof(LlmqQuota *) * size);
-	for (int i = 0; i < LLMQ_SCOPE_COUNT * LLMQ_PART_COUNT; i++)
-	{
-		LlmqQuota  *quota = walk->catalog->quotas[i / LLMQ_PART_COUNT][i % LLMQ_PART_COUNT];
-
-		for (; quota != NULL; quota = quota->next)
-		{
-			if (walk->nquotas == size)
-				walk->quotas = repalloc(walk->quotas, sizeof(LlmqQuota *) * (size *= 2));
-			walk->quotas[walk->nquotas++] = quota;
-		}
-	}
-	qsort(walk->quotas, walk->nquotas, sizeof(LlmqQuota *), compare_quotas);
-}
-
-/* The quota that a window counts for, NULL when it is gone or has another window now. */
-static const LlmqQuota *
-quota_of(const LlmqMeterWalk *walk, const LlmqWindow *window)
-{
-	LlmqQuota	wanted = {.id = window->quota};
-	LlmqQuota  *key = &wanted;
-	LlmqQuota **found = bsearch(&key, walk->quotas, walk->nquotas, sizeof(LlmqQuota *), compare_quotas);
-
-	return found != NULL && llmq_plan_fits(*found, window, &walk->catalog->settings) ? *found : NULL;
-}
-
 /* The window as it is at the clock: what has left it no longer counts, and a period that has ended counts nothing. */
 static void
 bring_to_clock(const LlmqMeterWalk *walk, LlmqWindow *window, const LlmqQuota *quota, uint32 generation)
@@ -89,7 +47,7 @@ visit_meter(const LlmqCellHeader *state, HeapTuple tuple, void *context)
 	walk->part_name = llmq_name_text(key.part);
 	for (stored = llmq_meter_first(meter); stored != NULL; stored = llmq_meter_next(meter, stored))
 	{
-		const LlmqQuota *quota = quota_of(walk, stored);
+		const LlmqQuota *quota = llmq_quota_of_window(&walk->quotas, stored);
 		LlmqWindow	window;
 
 		if (quota == NULL)
@@ -108,7 +66,7 @@ llmq_meter_walk(LlmqMeterWalk *walk)
 
 	walk->catalog = llmq_catalog();
 	walk->now = GetCurrentTimestamp();
-	sort_quotas(walk);
+	llmq_quotas_list(walk->catalog, &walk->quotas);
 	llmq_live_open(&live, LLMQ_LIVE_COUNT, AccessShareLock);
 	llmq_cell_walk(&live, LLMQ_LIVE_METER, visit_meter, walk);
 	llmq_live_close(&live);

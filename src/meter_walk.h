@@ -18,8 +18,7 @@ typedef struct LlmqMeterWalk
 	void	   *context;
 	LlmqCatalog *catalog;
 	int64		now;
-	int			nquotas;
-	LlmqQuota **quotas;			/* sorted by id */
+	LlmqQuotaList quotas;
 	/* the meter at hand */
 	LlmqScope	scope;
 	const char *subject;

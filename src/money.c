@@ -3,8 +3,8 @@
  *	  What tokens cost, and what an amount is in another currency.
  *
  * A sum of products of tokens and prices fits 128 bits, and is divided once: a call's cost is rounded to 1e-9 once,
- * half of it away from zero, and so is an amount in another currency. What a call may cost at most is rounded up, so
- * that no settlement is ever more than a reservation of as many tokens.
+ * half of it away from zero, and so is an amount in another currency. What tokens may cost at most of which nobody
+ * knows the sort is rounded up, so that no settlement is ever more than a reservation of as many tokens.
  *
  * Rates lead from each currency to the base currency; from one currency to another it goes by both rates at once,
  * without a rounding between.
@@ -31,9 +31,9 @@ fits(int128 amount, int64 *result)
 	return true;
 }
 
-/* What a call with so many tokens costs. */
-bool
-llmq_price_cost(const LlmqPrice *price, const LlmqTokens *tokens, int64 *cost)
+/* What so many tokens cost, in 1e-9 for a million of them. */
+static int128
+sum_of(const LlmqPrice *price, const LlmqTokens *tokens)
 {
 	int64		plain_input = tokens->input - tokens->cached - tokens->cache_write;
 	int64		plain_output = tokens->output - tokens->reasoning;
@@ -43,18 +43,34 @@ llmq_price_cost(const LlmqPrice *price, const LlmqTokens *tokens, int64 *cost)
 	sum += (int128) tokens->cache_write * price->cache_write;
 	sum += (int128) plain_output * price->output;
 	sum += (int128) tokens->reasoning * price->reasoning;
-	return fits(divide(sum, LLMQ_TOKENS_PRICED), cost);
+	return sum;
 }
 
-/* The most that a call may cost that takes no more than so many tokens, of whatever sort they will be. */
+/* What a call with so many tokens costs. */
 bool
-llmq_price_worst(const LlmqPrice *price, int64 input, int64 output, int64 *cost)
+llmq_price_cost(const LlmqPrice *price, const LlmqTokens *tokens, int64 *cost)
+{
+	return fits(divide(sum_of(price, tokens), LLMQ_TOKENS_PRICED), cost);
+}
+
+/* The most that a call may cost with these tokens and no more than so many others, of whatever sort they will be. */
+bool
+llmq_price_at_most(const LlmqPrice *price, const LlmqTokens *tokens, int64 input, int64 output, int64 *cost)
 {
 	int64		dearest_input = Max(price->input, Max(price->cached, price->cache_write));
 	int64		dearest_output = Max(price->output, price->reasoning);
-	int128		sum = (int128) input * dearest_input + (int128) output * dearest_output;
+	int128		sum = sum_of(price, tokens) + (int128) input * dearest_input + (int128) output * dearest_output;
 
 	return fits((sum + LLMQ_TOKENS_PRICED - 1) / LLMQ_TOKENS_PRICED, cost);
+}
+
+/* The same for a call of which nothing is known but the most tokens that it takes. */
+bool
+llmq_price_worst(const LlmqPrice *price, int64 input, int64 output, int64 *cost)
+{
+	const LlmqTokens none = {0};
+
+	return llmq_price_at_most(price, &none, input, output, cost);
 }
 
 /* An amount of one currency in another one. Rates are positive. */

@@ -41,6 +41,8 @@ typedef struct LlmqTokens
 
 /* Each is false, and says nothing, where the result has no place in 64 bits. */
 extern bool llmq_price_cost(const LlmqPrice *price, const LlmqTokens *tokens, int64 *cost);
+extern bool llmq_price_at_most(const LlmqPrice *price, const LlmqTokens *tokens, int64 input, int64 output,
+							   int64 *cost);
 extern bool llmq_price_worst(const LlmqPrice *price, int64 input, int64 output, int64 *cost);
 extern bool llmq_money_convert(int64 amount, int64 from_rate, int64 to_rate, int64 *converted);
 

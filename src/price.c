@@ -126,10 +126,10 @@ token_cost(const LlmqPricedCall *call, const LlmqPrice *price, int64 *cost)
 	};
 	int64		input = settlement->input == LLMQ_NO_TOKENS && !refused ? call->reserved_input : 0;
 	int64		output = settlement->output == LLMQ_NO_TOKENS && !refused ? call->reserved_output : 0;
-	int64		reserved;
 
-	return llmq_price_cost(price, &known, cost) && llmq_price_worst(price, input, output, &reserved) &&
-		!pg_add_s64_overflow(*cost, reserved, cost);
+	if (input == 0 && output == 0)
+		return llmq_price_cost(price, &known, cost);
+	return llmq_price_at_most(price, &known, input, output, cost);
 }
 
 /* What a call cost; an amount that has no place in 64 bits is as one that nobody knows. */

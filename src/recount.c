@@ -25,7 +25,6 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
-#include "alert_mark.h"
 #include "catalog.h"
 #include "inject.h"
 #include "ledger.h"
@@ -140,10 +139,7 @@ begins_at(const LlmqWindow *window)
 static bool
 is_concerned(const Recount *recount, const LlmqWindow *window)
 {
-	const uint8 carried = LLMQ_WINDOW_CARRIES | LLMQ_WINDOW_LOOSE;
-
-	if (window->metric != LLMQ_METRIC_COST || (window->flags & LLMQ_WINDOW_SEEDING) ||
-		(window->flags & carried) == carried)
+	if (window->metric != LLMQ_METRIC_COST || (window->flags & LLMQ_WINDOW_SEEDING))
 		return false;
 	if (window->kind == LLMQ_WINDOW_CALENDAR && window->head + window->span <= recount->since)
 		return false;
@@ -270,7 +266,6 @@ change(LlmqMeterState *state, const LlmqSeedMeter *meter, const LlmqMeterState *
 
 		if (window == NULL || !llmq_window_recount(window, then, added->first, added->sums.bucket))
 			continue;
-		(void) llmq_alert_mark(window);
 		if (added->sums.loose)
 			llmq_window_loosen(window);
 		done++;

@@ -16,7 +16,6 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
-#include "alert_mark.h"
 #include "inject.h"
 #include "seed.h"
 
@@ -79,7 +78,6 @@ change(LlmqWindow *window, const LlmqSeedWindow *added)
 		(void) llmq_window_add_earlier(window, at, added->sums.bucket[i]);
 	}
 	window->flags &= ~LLMQ_WINDOW_SEEDING;
-	(void) llmq_alert_mark(window);
 	if (added != NULL && added->sums.loose)
 		llmq_window_loosen(window);
 }

@@ -118,13 +118,23 @@ llmq_bill_settled(const LlmqLease *lease)
 	};
 }
 
+/*
+ * The costs that meters are charged with for a lease. One that was granted before budgets counted it is charged none: they
+ * have been told what it reserved.
+ */
+static LlmqCosts
+charged_costs(const LlmqLease *lease, const int64 *amounts)
+{
+	return lease->money.counted ? costs_of(&lease->money, amounts) : (LlmqCosts) {0};
+}
+
 /* What a granted lease is charged for. */
 LlmqUse
 llmq_use_reserved(const LlmqLease *lease)
 {
 	return (LlmqUse) {
 		.input = lease->slot.reserved_input,.output = lease->slot.reserved_output,.request = true,.in_flight = true,
-		.costs = costs_of(&lease->money, lease->money.reserved)
+		.costs = charged_costs(lease, lease->money.reserved)
 	};
 }
 
@@ -156,14 +166,14 @@ llmq_use_tokens(const LlmqSlot *slot, const LlmqSettlement *settlement)
 	return llmq_use_ended(slot->reserved_input, slot->reserved_output, settlement);
 }
 
-/* What a settlement is charged for, which cost so much. */
+/* What a lease is charged for by a settlement which cost so much. */
 static LlmqUse
-use_ending(const LlmqSlot *slot, const LlmqSettlement *settlement, const LlmqCosts *costs)
+use_ending(const LlmqLease *lease, const LlmqSettlement *settlement, const int64 *amounts)
 {
-	LlmqUse		use = llmq_use_tokens(slot, settlement);
+	LlmqUse		use = llmq_use_tokens(&lease->slot, settlement);
 
 	if (settlement->outcome != LLMQ_OUTCOME_RELEASED)
-		use.costs = *costs;
+		use.costs = charged_costs(lease, amounts);
 	return use;
 }
 
@@ -171,9 +181,7 @@ use_ending(const LlmqSlot *slot, const LlmqSettlement *settlement, const LlmqCos
 LlmqUse
 llmq_use_settled(const LlmqLease *lease)
 {
-	LlmqCosts	costs = costs_of(&lease->money, lease->money.settled);
-
-	return use_ending(&lease->slot, &lease->slot.settlement, &costs);
+	return use_ending(lease, &lease->slot.settlement, lease->money.settled);
 }
 
 /* What the meters count that a crash kept from the slot's settlement: that which the settlement replaced. */
@@ -185,7 +193,7 @@ use_replaced(const LlmqLease *lease)
 	return (LlmqUse) {
 		.input = replaced->input,.output = replaced->output,.cached = replaced->cached,
 		.request = replaced->request != 0,.failed = replaced->failed != 0,
-		.costs = costs_of(&lease->money, lease->money.replaced)
+		.costs = charged_costs(lease, lease->money.replaced)
 	};
 }
 
@@ -251,7 +259,7 @@ correct_meter(Settling *settling, int i)
 	const LlmqSlot *seen = &settling->seen.slot;
 	LlmqCorrection correction = {
 		.from = llmq_use_at_meter(&settling->seen, i),
-		.to = use_ending(seen, &settling->settlement, &settling->bill.costs),
+		.to = use_ending(&settling->seen, &settling->settlement, settling->bill.costs.amount),
 		.picked_at = seen->granted_at,
 		.now = settling->now,
 		.generation = seen->meter[i].generation,

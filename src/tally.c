@@ -18,17 +18,21 @@
 #define TALLY_KIND '#'
 #define TALLY_NAME "tally"
 
-/* Tables up to these are looked at whole; and the most that one run takes of a larger one. Blocks. */
-static const BlockNumber small_table[LLMQ_LIVE_COUNT] = {
-	[LLMQ_LIVE_METER] = 256,[LLMQ_LIVE_HEALTH] = 256,[LLMQ_LIVE_LEASE] = 256,[LLMQ_LIVE_NAME] = 8,
-	[LLMQ_LIVE_REFUSAL] = 64
-};
-#define LARGEST_PART 20000
-
-/* The places of the tables in the tally, which are stored: none ever changes. */
+/* The places of the sweeps in the tally, which are stored: none ever changes. */
 static const uint8 places[LLMQ_LIVE_COUNT] = {
 	[LLMQ_LIVE_METER] = 0,[LLMQ_LIVE_LEASE] = 1,[LLMQ_LIVE_NAME] = 2,[LLMQ_LIVE_REFUSAL] = 3,[LLMQ_LIVE_HEALTH] = 4
 };
+
+/*
+ * That which looks at meters for alerts, beside the one that looks for idle ones. In its place of `retired` is what
+ * stands for the thresholds that all windows have been held against; 0: none yet.
+ */
+#define ALERTS_SWEEP 5
+
+/* Tables up to these are looked at whole, by place; and the most that one run takes of a larger one. Blocks. */
+static const BlockNumber small_table[LLMQ_TALLY_ROOM] = {256, 256, 8, 64, 256, 20000};
+
+#define LARGEST_PART 20000
 
 StaticAssertDecl(sizeof(LlmqTally) == 184, "LlmqTally has no padding");
 
@@ -74,32 +78,49 @@ llmq_tally_retired(LlmqLive *live, LlmqLiveTable table)
 
 /* How many blocks are due, if all of them are in the time of a pass. */
 static BlockNumber
-blocks_due(const LlmqTally *tally, LlmqLiveTable table, BlockNumber nblocks, int64 pass, int64 now)
+blocks_due(const LlmqTally *tally, int sweep, BlockNumber nblocks, int64 pass, int64 now)
 {
-	int64		since = now - tally->swept_at[places[table]];
+	int64		since = now - tally->swept_at[sweep];
 
 	if (since < 0 || since >= pass)
 		return nblocks;
 	return (BlockNumber) ((double) since / (double) pass * nblocks);
 }
 
-/* The part of a table that is due now, when the whole is to be looked at in the time of a pass. */
-void
-llmq_tally_range(LlmqLive *live, LlmqLiveTable table, int64 pass, int64 now, LlmqCellRange *range)
+/* The part of a table that is due now in a sweep, when the whole is to be looked at in the time of a pass. */
+static void
+range_of(LlmqLive *live, LlmqCellRange *range, int64 pass, int64 now)
 {
-	BlockNumber nblocks = llmq_live_has(live, table) ? RelationGetNumberOfBlocks(live->rel[table]) : 0;
+	BlockNumber nblocks = llmq_live_has(live, range->table) ? RelationGetNumberOfBlocks(live->rel[range->table]) : 0;
 	LlmqTally	tally;
 
-	range->table = table;
 	range->first = 0;
 	range->count = nblocks;
 	range->nblocks = nblocks;
-	if (nblocks <= small_table[table])
+	if (nblocks <= small_table[range->sweep])
 		return;
 	read_tally(live, &tally);
-	range->first = tally.next_block[places[table]] % nblocks;
-	range->count = Min(blocks_due(&tally, table, nblocks, pass, now), LARGEST_PART);
+	range->first = tally.next_block[range->sweep] % nblocks;
+	range->count = Min(blocks_due(&tally, range->sweep, nblocks, pass, now), LARGEST_PART);
 	range->count = Min(range->count, nblocks - range->first);
+}
+
+/* That of a live table that is swept for what nobody needs. */
+void
+llmq_tally_range(LlmqLive *live, LlmqLiveTable table, int64 pass, int64 now, LlmqCellRange *range)
+{
+	range->table = table;
+	range->sweep = places[table];
+	range_of(live, range, pass, now);
+}
+
+/* That of the meters that are looked at for alerts. */
+void
+llmq_tally_alerts_range(LlmqLive *live, int64 pass, int64 now, LlmqCellRange *range)
+{
+	range->table = LLMQ_LIVE_METER;
+	range->sweep = ALERTS_SWEEP;
+	range_of(live, range, pass, now);
 }
 
 /*
@@ -115,16 +136,44 @@ llmq_tally_advance(LlmqLive *live, const LlmqCellRange *range, int64 pass, int64
 	BlockNumber due;
 	int			cell;
 
-	if (nblocks <= small_table[range->table] || range->count == 0)
+	if (nblocks <= small_table[range->sweep] || range->count == 0)
 		return;
 	llmq_set_init(&set, live);
 	cell = llmq_set_add(&set, LLMQ_LIVE_NAME, llmq_tally_id(live));
 	if (llmq_set_lock(&set) != LLMQ_LOCKED)
 		return;
 	tally = llmq_set_change(&set, cell);
-	due = Max(blocks_due(tally, range->table, nblocks, pass, now), range->count);
-	tally->next_block[places[range->table]] = (range->first + range->count) % nblocks;
-	tally->swept_at[places[range->table]] = now - (int64) ((double) (due - range->count) / (double) nblocks * pass);
+	due = Max(blocks_due(tally, range->sweep, nblocks, pass, now), range->count);
+	tally->next_block[range->sweep] = (range->first + range->count) % nblocks;
+	tally->swept_at[range->sweep] = now - (int64) ((double) (due - range->count) / (double) nblocks * pass);
+	llmq_set_log(&set, 0);
+	llmq_set_unlock(&set);
+}
+
+/* What stands for the thresholds that all windows have been held against. */
+int64
+llmq_tally_thresholds(LlmqLive *live)
+{
+	LlmqTally	tally;
+
+	read_tally(live, &tally);
+	return tally.retired[ALERTS_SWEEP];
+}
+
+/* Notes that they have been. */
+void
+llmq_tally_set_thresholds(LlmqLive *live, int64 thresholds)
+{
+	LlmqCellSet set;
+	LlmqTally  *tally;
+	int			cell;
+
+	llmq_set_init(&set, live);
+	cell = llmq_set_add(&set, LLMQ_LIVE_NAME, llmq_tally_id(live));
+	if (llmq_set_lock(&set) != LLMQ_LOCKED)
+		return;
+	tally = llmq_set_change(&set, cell);
+	tally->retired[ALERTS_SWEEP] = thresholds;
 	llmq_set_log(&set, 0);
 	llmq_set_unlock(&set);
 }

@@ -26,6 +26,7 @@
 #include "catalog.h"
 #include "config_change.h"
 #include "name.h"
+#include "seed.h"
 #include "verify.h"
 
 /* How long a call can go on with the configuration that it found when it began, in microseconds. */
@@ -53,6 +54,7 @@ typedef struct LlmqTallies
 	TimestampTz certain_from;	/* the configuration has been the same since */
 	TimestampTz kept_from;		/* retention has dropped no day since */
 	TimestampTz from;			/* when the first of the windows that are compared begins */
+	bool		budgets_follow; /* to costs of the ledger that have changed: they are not compared before they have */
 	int32		last_meter;
 	MeterTallies *meter;
 } LlmqTallies;
@@ -124,7 +126,7 @@ add_meter(LlmqTallies *tallies, LlmqCatalog *catalog, const LlmqVerifyCell *cell
 
 		tally->window = window;
 		tally->compared = window->kind != LLMQ_WINDOW_CONCURRENCY && !(window->flags & LLMQ_WINDOW_LOOSE) &&
-			is_planned(plan, window);
+			!(tallies->budgets_follow && window->metric == LLMQ_METRIC_COST) && is_planned(plan, window);
 		tally->bounded = start_of(window) >= tallies->kept_from;
 		if (tally->compared)
 			tallies->from = Min(tallies->from, start_of(window));
@@ -141,6 +143,7 @@ llmq_tallies_create(LlmqVerify *verify)
 
 	tallies->verify = verify;
 	tallies->from = PG_INT64_MAX;
+	tallies->budgets_follow = llmq_recount_requested(verify->snapshot);
 	tallies->kept_from = verify->now - (catalog->settings.usage_retention_days - 1) * USECS_PER_DAY;
 	tallies->last_meter = meters->last_id;
 	tallies->meter = palloc_extended(sizeof(MeterTallies) * ((Size) meters->last_id + 1),
@@ -160,12 +163,16 @@ llmq_tallies_from(const LlmqTallies *tallies)
 	return tallies->from;
 }
 
-/* Is it certain that this window counts the lease? */
+/* Is it certain that this window counts the lease? Its cost it may only have been told. */
 static bool
 is_certain(const LlmqTallies *tallies, const Tally *tally, const LlmqTallied *lease)
 {
+	const LlmqWindow *window = tally->window;
+
 	if (lease->knows_generation)
-		return lease->generation >= tally->window->since;
+		return lease->generation >= window->since &&
+			(window->metric != LLMQ_METRIC_COST ||
+			 llmq_costs_have(&lease->reserved.costs, llmq_currency_of_window(window->quota)));
 	return lease->picked_at >= tally->window->began_at && lease->picked_at >= tallies->certain_from;
 }
 

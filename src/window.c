@@ -178,7 +178,7 @@ advance_calendar(LlmqWindow *window, const LlmqPeriod *period, int64 now)
 		window->sum = 0;
 		window->next_span = 0;
 		window->rebased = 0;
-		window->flags &= ~(LLMQ_WINDOW_LOOSE | LLMQ_WINDOW_ALERT);
+		window->flags &= ~(LLMQ_WINDOW_LOOSE | LLMQ_WINDOW_ALERT | LLMQ_WINDOW_CARRIED);
 	}
 	window->head = start;
 	window->span = end - start;

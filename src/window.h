@@ -85,6 +85,8 @@ llmq_unit_fiscal_month(uint8 unit)
 #define LLMQ_WINDOW_LOOSE 0x08
 /* what is used has reached what somebody is to be told of: maintenance is to look */
 #define LLMQ_WINDOW_ALERT 0x10
+/* its period began with what the one before handed on, which no lease shows */
+#define LLMQ_WINDOW_CARRIED 0x20
 /* what is left at the end of its period, or lacks, goes into the next: only who has the amount at hand may advance it */
 #define LLMQ_WINDOW_CARRIES 0x80
 

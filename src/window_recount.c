@@ -35,12 +35,13 @@ change(LlmqWindow *window, int64 number, int64 delta)
 
 /*
  * Counts a window anew: sums are what it ought to have held when it was `then`, by buckets from number `first` on, or
- * one for a period. False, and nothing is changed, when nobody knows any more which buckets those are.
+ * one for a period. False, and nothing is changed, when nobody knows any more which buckets those are, or what the
+ * period before has handed on.
  */
 bool
 llmq_window_recount(LlmqWindow *window, const LlmqWindow *then, int64 first, const int64 *sums)
 {
-	if (window->rebased != then->rebased)
+	if (window->rebased != then->rebased || (window->flags & LLMQ_WINDOW_CARRIED))
 		return false;
 	if (window->kind != LLMQ_WINDOW_SLIDING)
 	{

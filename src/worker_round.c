@@ -183,22 +183,23 @@ do_step(Round *round)
 	(void) llmq_maintenance_step(round->step, &maintenance);
 }
 
-/* Looks for alerts, unless somebody else is at maintenance: then again a moment later. */
+/* Looks for alerts. Again a moment later, if somebody else is at maintenance or it fails. */
 static void
 do_alerts(Round *round)
 {
-	LlmqAlertCall call = round->call;
+	LlmqMaintenanceNext next = {.due = round->next.due};
 	LlmqMaintenance maintenance;
 
-	round->next.alerts = call;
+	round->next.alerts = round->call;
 	if (!llmq_maintenance_lock())
 		return;
-	memset(&round->next.alerts, 0, sizeof(LlmqAlertCall));
-	llmq_maintenance_begin(&maintenance, 0, &round->next);
+	llmq_maintenance_begin(&maintenance, 0, &next);
 	maintenance.deadline = deadline_of(round);
 	maintenance.cut = true;
-	maintenance.alerts = &call;
+	maintenance.alerts = &round->call;
 	(void) llmq_maintenance_step(llmq_maintenance_alerts_step(), &maintenance);
+	round->next.alerts = next.alerts;
+	round->next.due = next.due;
 }
 
 /* Once what a look has raised is committed, another one settles it. */

@@ -187,13 +187,15 @@ UPDATE llmquota.setting SET value = 10 WHERE name = 'alert_digest';
 -- Forecasts
 --
 SELECT FROM maintain();
-DELETE FROM llmquota.alert;
 UPDATE llmquota.setting SET value = 'on' WHERE name = 'alert_forecast';
 -- a day of which eleven hours are over, and something of the twelfth
 SELECT 'Etc/GMT' || to_char(extract(hour FROM now() AT TIME ZONE 'UTC') - 11, 'SFM99') AS zone \gset
 INSERT INTO llmquota.quota (scope, subject, metric, amount, calendar, timezone) VALUES ('org', 'fast', 'input_tokens', 100, 'day', :'zone'), ('org', 'slow', 'input_tokens', 100, 'day', :'zone');
+SELECT FROM maintain();
+SELECT FROM maintain();
+DELETE FROM llmquota.alert;
 SELECT calls('fast', 1, 60), calls('slow', 1, 40);
-SELECT * FROM maintain();
+SELECT raised > 0 AS raised FROM maintain();
 SELECT kind, subject, threshold, used, amount, abs(extract(epoch FROM expected_at - (period_start + (raised_at - period_start) * 100 / 60))) < 5 AS when_it_will_be,
 	   message LIKE 'org "fast": 60 of 100 input_tokens used (quota %, day Etc/GMT%), at this rate all by ' || to_char(expected_at AT TIME ZONE :'zone', 'YYYY-MM-DD HH24:MI') || ' ' || :'zone' AS as_its_clocks_say
   FROM llmquota.alert WHERE subject IN ('fast', 'slow');
@@ -249,7 +251,7 @@ INSERT INTO llmquota.quota (scope, subject, metric, amount, per) VALUES ('accoun
 SELECT r.status FROM llmquota_pick('m', 'x', 1, 1, exclude => '{b}') p,
 	llmquota_record(p.lease, http_status => 200, headers => '{"x-ratelimit-limit-requests": "60", "x-ratelimit-remaining-requests": "59", "x-ratelimit-reset-requests": "1s"}') r;
 SELECT metric, period, configured, in_force FROM llmquota.observed_limit;
-SELECT * FROM maintain();
+SELECT resolved FROM maintain();
 SELECT kind, scope, subject, model, metric, period, used, amount, message FROM llmquota.alert WHERE kind = 'limit';
 UPDATE llmquota.quota SET amount = 60 WHERE subject = 'a';
 SELECT * FROM maintain();
@@ -267,12 +269,49 @@ SELECT * FROM maintain();
 SELECT subject, org, resolved_at FROM llmquota.alert WHERE subject IN ('clinic', 'praxis');
 SELECT pseudonym LIKE 'forgotten-%' AS forgotten FROM llmquota_forget('praxis');
 SELECT count(*) FROM llmquota.alert WHERE subject IN ('clinic', 'praxis') OR message ~ 'clinic';
+-- the longest names, of characters that JSON writes with six: a payload has less than 8000 bytes
+INSERT INTO llmquota.model (model, provider) VALUES (repeat(chr(1), 128), 'p');
+SELECT calls(repeat(chr(2), 128), 1, 960, repeat(chr(1), 128));
+SELECT * FROM maintain();
+SELECT max(octet_length(jsonb_strip_nulls(to_jsonb(a))::text)) BETWEEN 3000 AND 6000 AS fits FROM llmquota.alert a;
+-- calls in flight, where nothing recovers soon enough
+UPDATE llmquota.setting SET value = 0 WHERE name = 'alert_recovery';
+INSERT INTO llmquota.quota (scope, subject, metric, amount) VALUES ('org', 'crowd', 'concurrency', 5);
+SELECT calls('crowd', 3), llmquota_maintain() IS NOT NULL AS maintained;
+SELECT count(*) FROM llmquota.alert WHERE subject = 'crowd';
+SELECT calls('crowd', 1);
+SELECT raised > 0 AS raised FROM maintain();
+SELECT kind, metric, period, threshold, used, amount, period_start, message FROM llmquota.alert WHERE subject = 'crowd';
+SELECT release('crowd');
+SELECT resolved FROM maintain();
 -- kept for 90 days after it was resolved
 INSERT INTO llmquota.alert (raised_at, kind, scope, subject, message, resolved_at)
 	VALUES (now(), 'disabled', 'key', 'old', '', now() - interval '91 days'), (now(), 'disabled', 'key', 'young', '', now() - interval '89 days'),
 		   (now() - interval '1 year', 'cooldown', 'key', 'standing', '', NULL);
 SELECT history_dropped FROM llmquota_maintain();
 SELECT subject FROM llmquota.alert WHERE scope = 'key' ORDER BY subject;
+-- a flag, beside whatever else is noted of the window, until what it caused has been committed
+SELECT calls('flagged', 8), calls('flagged', 1);
+SELECT get_byte(m.state, 83) & 24 AS flagged_and_not_loose FROM llmquota.meter m JOIN llmquota.name n ON n.id = m.subject WHERE n.name = 'flagged' AND m.part = 0;
+SELECT FROM maintain();
+SELECT FROM maintain();
+SELECT get_byte(m.state, 83) & 24 AS settled FROM llmquota.meter m JOIN llmquota.name n ON n.id = m.subject WHERE n.name = 'flagged' AND m.part = 0;
+-- a threshold that comes below what is used, and one that comes back when there was none
+SELECT calls('late', 9), calls('later', 10);
+UPDATE llmquota.setting SET value = '{0.99}' WHERE name = 'alert_at';
+SELECT FROM maintain();
+SELECT FROM maintain();
+SELECT subject, threshold FROM alerts WHERE subject ~ 'late';
+UPDATE llmquota.setting SET value = '{0.7,0.99}' WHERE name = 'alert_at';
+SELECT * FROM maintain();
+SELECT subject, threshold FROM alerts WHERE subject ~ 'late';
+UPDATE llmquota.setting SET value = '{}' WHERE name = 'alert_at';
+SELECT raised FROM maintain();
+SELECT raised FROM maintain();
+UPDATE llmquota.setting SET value = '{0.8,0.95}' WHERE name = 'alert_at';
+SELECT raised > 0 AS raised FROM maintain();
+SELECT raised FROM maintain();
+SELECT subject, threshold, resolved FROM alerts WHERE subject ~ 'late' ORDER BY subject, threshold;
 -- one row, even if somebody else wrote it at the same time
 INSERT INTO llmquota.alert (raised_at, kind, scope, subject, message) VALUES (now(), 'disabled', 'key', 'twice', ''), (now(), 'disabled', 'key', 'twice', '');
 INSERT INTO llmquota.alert (raised_at, kind, scope, subject, message, period_start) VALUES (now(), 'threshold', 'key', 'twice', '', 'epoch'), (now(), 'threshold', 'key', 'twice', '', 'epoch');

@@ -55,6 +55,14 @@ INSERT INTO llmquota.quota (scope, subject, metric, amount, per) VALUES ('accoun
 SELECT status FROM unnest('{clinic-7,clinic-8}'::text[]) o, llmquota_pick('m', o);
 SELECT refusals_kept FROM llmquota_maintain();
 DELETE FROM llmquota.quota;
+-- an alert of each, and one of a key
+INSERT INTO llmquota.quota (scope, subject, metric, amount, calendar) VALUES ('org', '*', 'requests', 1, 'year');
+SELECT status FROM unnest('{clinic-7,clinic-8}'::text[]) o, llmquota_pick('m', o);
+SELECT llmquota_disable('k');
+UPDATE llmquota.setting SET value = '{1}' WHERE name = 'alert_at';
+SELECT alerts_raised FROM llmquota_maintain();
+SELECT llmquota_enable('k');
+DELETE FROM llmquota.quota;
 
 -- who reads what
 SELECT q.query, ask('all', q.query) AS everything, ask('one', q.query) AS one_org, ask('member', q.query) AS member, ask('boss', q.query) AS admin, ask('service', q.query) AS app
@@ -67,6 +75,8 @@ SELECT q.query, ask('all', q.query) AS everything, ask('one', q.query) AS one_or
 	'SELECT coalesce(refusal ->> ''subject'', ''not named'') FROM llmquota.refusal_sample',
 	'SELECT subject FROM llmquota.refusal_sample',
 	'SELECT count(*) FROM llmquota.refusal_page',
+	'SELECT concat_ws('' '', kind, subject) FROM llmquota.alert',
+	'SELECT llmquota_ack(id) FROM llmquota.alert WHERE subject = ''clinic-7''',
 	'SELECT count(*) FROM llmquota.usage_default',
 	'SELECT count(*) FROM llmquota.usage_20010101',
 	'SELECT count(*) FROM llmquota.usage_undone',

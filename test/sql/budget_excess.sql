@@ -87,3 +87,19 @@ COMMIT;
 SELECT * FROM used;
 SELECT org, status, usage_source, cost, currency, cost_base, cost_given FROM llmquota.usage WHERE org <> 'others' ORDER BY picked_at;
 SELECT * FROM llmquota_verify();
+
+-- a window was told of a call in flight that had reserved what its pick said; when its slot has another lease nobody knows of that
+INSERT INTO forgotten SELECT 'flight', lease FROM llmquota_pick('images', 'flight', 2, 1, max_cost => 3);
+INSERT INTO llmquota.budget (subject, amount, currency, calendar, per, downgrade_at) VALUES ('*', 20, 'USD', NULL, '2 days', NULL);
+SELECT count(llmquota_release(lease)) FROM llmquota_pick('m', 'flight', 1, 0);
+SELECT count(*) FROM llmquota_maintain();
+SELECT status, cost FROM llmquota_record(lease_of('flight'), cost => 1);
+SELECT period, used FROM llmquota.budget_window WHERE subject = 'flight' ORDER BY period;
+DO $$
+BEGIN
+	FOR n IN 1 .. 4 LOOP
+		INSERT INTO forgotten SELECT 'other', lease FROM llmquota_pick('free', 'others', 1, 1);
+	END LOOP;
+END $$;
+SELECT count(DISTINCT lease), count(llmquota_release(lease)) FROM forgotten WHERE name = 'other';
+SELECT * FROM llmquota_verify();

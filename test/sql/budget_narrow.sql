@@ -27,7 +27,12 @@ SELECT lease AS undone FROM llmquota_pick('m', 'clinic', 5, 5) \gset
 BEGIN;
 SELECT status, cost FROM llmquota_record(:'undone', 5, 5, cost => 1000);
 ROLLBACK;
-SELECT pg_sleep(0.01);
+DO $$
+BEGIN
+	WHILE clock_timestamp() <= (SELECT expires_at FROM llmquota.lease WHERE reserved_input = 3) LOOP
+	END LOOP;
+END
+$$;
 SELECT expired FROM llmquota_maintain();
 SELECT input_tokens, status, usage_source, cost, cost_given FROM llmquota.usage ORDER BY reserved_input;
 SELECT bytes = :narrow AS as_before FROM pages;

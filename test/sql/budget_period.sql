@@ -11,6 +11,7 @@ CREATE FUNCTION meter_pick(scope text, subject text, at timestamptz, cost numeri
 CREATE FUNCTION meter_correct(scope text, subject text, picked_at timestamptz, at timestamptz, reserved numeric, used numeric) RETURNS void
 LANGUAGE c STRICT AS 'meter_test', 'meter_correct';
 CREATE FUNCTION meter_idle(before timestamptz) RETURNS boolean LANGUAGE c STRICT AS 'meter_test', 'meter_idle';
+CREATE FUNCTION meter_recount(used numeric) RETURNS numeric LANGUAGE c STRICT AS 'meter_test', 'meter_recount';
 -- Picks that cost so much of org o, one after the other from a fresh meter: "2026-01-01 00:00 3.5" each.
 CREATE FUNCTION picks(VARIADIC picks text[]) RETURNS TABLE (at timestamptz, cost numeric, admitted boolean, used numeric, steps int, retry_at timestamptz)
 LANGUAGE plpgsql AS $$
@@ -109,6 +110,12 @@ SELECT * FROM debt('2026-01-01 13:00 5.000000001', '2026-01-01 13:00 5', '2026-0
 SELECT * FROM debt('2026-01-04 12:00 5.1', '2026-01-04 12:00 5');
 SELECT * FROM debt('2026-01-05 12:00 10', '2026-01-06 12:00 10.1');
 SELECT * FROM debt('2026-02-05 12:00 10.1');
+-- after another price a period is counted anew, but not one that began with a debt
+SELECT * FROM debt('2026-01-01 13:00 1');
+SELECT trim_scale(meter_recount(17)) AS recounted;
+SELECT p.admitted, trim_scale(p.used) AS used, meter_recount(0) AS recounted FROM meter_pick('org', 'o', '2026-01-02 12:00', 1) p;
+SELECT p.admitted, trim_scale(p.used) AS used, meter_recount(0) AS recounted FROM meter_pick('org', 'o', '2026-01-02 12:00', 1) p;
+SELECT p.admitted, trim_scale(p.used) AS used, trim_scale(meter_recount(2)) AS recounted FROM meter_pick('org', 'o', '2026-01-03 00:00', 1) p;
 -- what was not spent, at most the amount again
 UPDATE llmquota.budget SET carry_debt = false, carry_unspent = true;
 SELECT * FROM picks('2026-01-01 12:00 4', '2026-01-02 12:00 16.1', '2026-01-02 12:00 16', '2026-01-03 12:00 10.1');

@@ -54,6 +54,8 @@ END $$;
 INSERT INTO llmquota.budget (subject, amount) VALUES ('one', 100);
 SELECT * FROM steps('one', 'large', 0, 79.999999999, 80, 95.9);
 SELECT * FROM answers('one', 'dear', 'large', 'medium', 'small', 'free', 'other');
+-- who says that he needs nothing may take something nevertheless
+SELECT p.model, llmquota_release(p.lease) FROM llmquota_pick('large', 'one', 0, 0) p;
 -- where it needs less than is left; then nothing does
 SELECT * FROM steps('one', 'large', 0.1, 3.1, 3.999999999, 4.1);
 SELECT status, refusal - '{retry_at,used,budget}'::text[] AS refusal FROM llmquota_pick('large', 'one', 1, 0);

@@ -215,11 +215,16 @@ SELECT (SELECT used FROM spent WHERE scope = 'key') AS thb, sum(round(cost / CAS
 SELECT windows_completed FROM llmquota_maintain();
 SELECT * FROM llmquota_verify();
 -- between a repricing and the maintenance they hold more than the ledger says, and that is no fault
+INSERT INTO llmquota.budget (scope, subject, amount, currency, calendar, per) VALUES ('org', 'fresh', 1000, 'USD', NULL, '1 hour');
+INSERT INTO llmquota.usage (lease, picked_at, recorded_at, recorded_in, org, model, key, status, input_tokens, output_tokens, cost, currency)
+VALUES (gen_random_uuid(), now(), now(), 0, 'fresh', 'spent', 'k', 'ok', 1000000, 0, 3, 'USD');
+SELECT recorded('fresh', 'spent', 1000000, 0), (SELECT work_left FROM llmquota_maintain());
 UPDATE llmquota.price SET input = 0.5 WHERE model = 'spent';
-SELECT calls, cost_before, cost_after FROM llmquota_reprice('-infinity');
+SELECT org, calls, cost_before, cost_after FROM llmquota_reprice('-infinity');
 SELECT * FROM llmquota_verify();
 SELECT work_left FROM llmquota_maintain();
-SELECT (SELECT used FROM spent WHERE scope = 'org' AND period = 'total') - sum(cost) AS difference FROM llmquota.usage WHERE org = 'spender';
+SELECT subject, round(used / 1000000000.0, 9) - (SELECT sum(cost) FROM llmquota.usage WHERE org = subject) AS difference
+  FROM llmquota_budget_rows() WHERE subject IN ('fresh', 'spender') ORDER BY subject;
 SELECT * FROM llmquota_verify();
 
 -- forgotten orgs are forgotten here, too; rows go when the ledger's would have gone

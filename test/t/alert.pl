@@ -8,7 +8,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(time);
 
-my $node = new_worker_node('alert', conf => ['max_connections = 100']);
+my $node = new_worker_node('alert', conf => ['max_connections = 100', 'wal_writer_delay = 10s']);
 
 new_database($node, 'app');
 sub app { return in_db($node, 'app', $_[0]) }
@@ -57,7 +57,7 @@ for my $i (1 .. 10)
 	$slowest = time - $began if time - $began > $slowest;
 }
 note(sprintf 'the slowest took %.0f ms', $slowest * 1000);
-cmp_ok($slowest, '<', 5, 'soon after the pick that reached it');
+cmp_ok($slowest, '<', 10, 'soon after the pick that reached it');
 app(q{SELECT calls('one', 2)});
 ok(poll(sub { alerts('one') eq '0.8 8, 0.95 10' }), 'so is the next threshold');
 my @told;
@@ -69,8 +69,7 @@ my @lines = slurp_file($node->logfile) =~ /LOG:  alert: (.*)/g;
 is(scalar @lines, 12, 'and the log has a line for each');
 is($lines[0], 'org "one": 8 of 10 requests used (quota 2, year UTC), which is 0.8 or more', 'that says the same');
 
-# The flag is gone, and the database idle: no round until the next minute
-sub flags { return app(q{SELECT count(*) FROM llmquota.meter WHERE get_byte(state, 72 + 11) & 16 <> 0}) }
+# All is settled, and the database idle: no round until the next minute
 ok(poll(sub { status($node, 'app', q{next_run > now() + '20 s'}) eq 't' }), 'the next round is far');
 my $rounds;
 ok(poll(sub { my $now = status($node, 'app', 'rounds'); my $same = defined $rounds && $now == $rounds; $rounds = $now; sleep 1; return $same }),
@@ -79,15 +78,19 @@ app(q{SELECT calls('quiet', 7)});
 is(status($node, 'app', 'rounds'), $rounds, 'calls that reach nothing cause none');
 
 # A settlement that charges more than was reserved
+$began = time;
 app(q{SELECT r.status FROM llmquota_pick('m', 'settled', 1, 100) p, llmquota_record(p.lease, 1, 850) r});
 ok(poll(sub { alerts('settled') eq '0.8 850' }), 'a settlement that takes a window over a threshold is noticed');
 app(q{SELECT r.status FROM llmquota_pick('m', 'twice settled', 1, 100) p, llmquota_record(p.lease, 1, 700) r});
 app(q{SELECT r.status FROM llmquota_pick('m', 'twice settled', 1, 10) p, llmquota_record(p.lease, 1, 1000) r});
 ok(poll(sub { alerts('twice settled') eq '0.8 1700, 0.95 1700' }), 'also one past several');
+cmp_ok(time - $began, '<', 20, 'soon');
 
 # Troubles
+$began = time;
 app(q{SELECT llmquota_disable('k', 'stolen')});
 ok(poll(sub { app(q{SELECT message FROM llmquota.alert WHERE kind = 'disabled'}) eq 'key "k" is disabled: stolen' }), 'a disabled key is alerted of');
+cmp_ok(time - $began, '<', 10, 'soon');
 app(q{SELECT llmquota_enable('k')});
 app(q{UPDATE llmquota.setting SET value = 3000 WHERE name = 'alert_recovery';
 	UPDATE llmquota.provider SET breaker_failures = 1, breaker_probe_ms = 1000});
@@ -148,7 +151,7 @@ is(app(q{SELECT alerts_raised FROM llmquota_maintain()}), 1, 'kill -9 after the 
 is(alerts('crashed'), '0.8 8', 'as it is');
 app(q{SELECT calls('crashed in the row', 8)});
 isnt($node->psql('app', q{SET llmquota.inject = 'alerts-raised'; SELECT llmquota_maintain()}), 0, 'a crash before the commit');
-ok(poll(sub { $node->psql('app', 'SELECT 1') == 0 }), 'is recovered from');
+ok(poll(sub { (eval { $node->psql('app', 'SELECT 1') } // 1) == 0 }), 'is recovered from');
 is(alerts('crashed in the row'), '', 'nobody was told');
 $listener = $node->background_psql('app');
 $listener->query_safe('LISTEN llmquota_alert');

@@ -68,10 +68,10 @@ def cost_of(tariff, lease, end=None):
     at = lease.granted_at
     if end is None or end.way == 'nothing':
         return tariff.worst(lease.model, lease.input, lease.output, at) if lease.max_cost is None else lease.max_cost
-    if end.way == 'tokens':
+    if end.way == 'input' and lease.output > 0:
+        return tariff.worst(lease.model, 0, lease.output, at, end.tokens)
+    if end.way in ('tokens', 'input'):
         return tariff.cost(lease.model, end.tokens, at)
-    if end.way == 'input':
-        return tariff.cost(lease.model, end.tokens, at) + tariff.worst(lease.model, 0, lease.output, at)
     return end.cost if end.way == 'cost' else 0
 
 

@@ -18,7 +18,7 @@ IPC::Run::run([ '/usr/bin/python3', "$FindBin::RealBin/budget_peak.py", $node->c
 is($err, '', 'no client has seen an error');
 my $peak = $out eq '' ? {} : decode_json($out);
 
-note(JSON::PP->new->canonical->encode({ map { $_ => $peak->{$_} } qw(granted ledger refused) }));
+note(JSON::PP->new->canonical->encode({ map { $_ => $peak->{$_} } qw(granted ledger refused alerts) }));
 is_deeply($peak->{wrong}, [], 'no pick was granted a dearer model than the thresholds allow, nor a cheaper one');
 is_deeply($peak->{unexpected}, [], 'a free model answers when the budget is spent: no budget has refused');
 is_deeply($peak->{'never free'}, [], 'each org has crossed both of its thresholds');

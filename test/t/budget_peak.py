@@ -141,8 +141,8 @@ def wrong_alerts(connection):
 
 def judge(connection, results):
     leases = [lease for chats in results for lease in chats.leases]
-    clients.wait_for(lambda: connection.execute('SELECT llmquota_maintain() IS NOT NULL AND NOT EXISTS'
-                                                ' (SELECT FROM llmquota.lease)').fetchone()[0], 'leases stay')
+    clients.wait_for(lambda: connection.execute('SELECT NOT work_left AND NOT EXISTS (SELECT FROM llmquota.lease)'
+                                                ' FROM llmquota_maintain()').fetchone()[0], 'leases or work are left')
     audit = Audit(TARIFF, [BUDGET], lambda model: None, lambda org: [org], DEARNESS)
     audit.replay(leases, {lease: (at, number) for lease, at, number in connection.execute(
         "SELECT lease::text, (EXTRACT(epoch FROM recorded_at) * 1000000)::bigint, tags->>'number' FROM llmquota.usage")})

@@ -75,10 +75,11 @@ class Tariff:
         sorts = valid(self.prices[model], at).sorts()
         return rounded(sum(price * count for price, count in zip(sorts, tokens.sorts())))
 
-    def worst(self, model, input, output, at):
-        """The most that so many tokens may cost, of whatever sort they will be: rounded up."""
+    def worst(self, model, input, output, at, known=Tokens()):
+        """The most that so many tokens may cost, of whatever sort they will be, and what is known: rounded up."""
         sorts = valid(self.prices[model], at).sorts()
-        return ceil(max(sorts[:3]) * input + max(sorts[3:]) * output)
+        return ceil(max(sorts[:3]) * input + max(sorts[3:]) * output +
+                    sum(price * count for price, count in zip(sorts, known.sorts())))
 
     def convert(self, billionths, currency, to, at):
         if currency == to:
@@ -93,6 +94,7 @@ def check():
     tariff = Tariff(prices, {'THB': [(ALWAYS, '0.03'), (200, '0.025')]})
     assert tariff.cost('m', Tokens(1), 99) == 1 and tariff.cost('m', Tokens(1, cached=1), 99) == 0
     assert tariff.worst('m', 3, 0, 99) == 2 and tariff.cost('m', Tokens(2, 5, reasoning=5), 100) == 19_000
+    assert tariff.worst('m', 1, 0, 99, Tokens(2)) == 2, 'rounded once'
     assert tariff.convert(1, 'THB', BASE, 100) == 0 and tariff.convert(50, 'THB', BASE, 100) == 2
     assert tariff.convert(60, 'THB', BASE, 200) == 2 and tariff.convert(1, BASE, 'THB', 200) == 40
 

@@ -33,6 +33,31 @@ is(status($node, 'empty', 'rounds'), 0, 'a database without a lease is left alon
 is( in_db($node, 'empty', q{SELECT count(*) FROM pg_inherits WHERE inhparent = 'llmquota.usage'::regclass}), 1,
 	'it gets no partition: it could be one that is being restored');
 
+# It comes for an alert, to the database that it is in
+in_db($node, $_, q{
+	INSERT INTO llmquota.quota (scope, subject, metric, amount, calendar) VALUES ('org', '*', 'requests', 10, 'year');
+	UPDATE llmquota.setting SET value = 'off' WHERE name = 'alert_forecast'}) for qw(one two);
+sub calls_of
+{
+	my ($node, $database, $org) = @_;
+
+	return in_db($node, $database,
+		"SELECT count(status) FROM generate_series(1, 8) i, llmquota_pick('m', '$org', 1, 1, request_id => i::text, ttl_ms => 600000)");
+}
+
+sub alerts_of
+{
+	my ($node, $database, $org) = @_;
+
+	return in_db($node, $database, "SELECT string_agg(message, '') FROM llmquota.alert WHERE subject = '$org'");
+}
+ok(poll(sub { status($node, $_, q{next_run > now() + '10 s'}) eq 't' }), "$_: the next round is far") for qw(one two);
+my $asked = time;
+calls_of($node, 'two', 'crossing');
+ok(poll(sub { alerts_of($node, 'two', 'crossing') =~ /^org "crossing": 8 of 10 requests used/ }), 'a threshold is alerted of');
+cmp_ok(time - $asked, '<', 10, 'at once');
+is(in_db($node, 'one', 'SELECT count(*) FROM llmquota.alert'), 0, 'where it was reached');
+
 # After a restart it finds the databases by itself: nobody calls anything
 pick_in($node, 'one', 1);
 $node->restart;
@@ -86,11 +111,14 @@ is(status($standby, 'one', 'pid IS NULL AND rounds > 0'), 't', 'worker_status wo
 set_worker($node, 'off');
 my $before = expired($node, 'one');
 pick_in($node, 'one', 1);
+calls_of($node, 'one', 'failing over');
+is(alerts_of($node, 'one', 'failing over'), '', 'an alert has not been raised yet');
 $node->wait_for_catchup('standby');
 $node->stop;
 $standby->promote;
 ok(poll(sub { sleepers($standby) =~ /^\d+$/ }), 'it starts with the promotion');
 ok(poll(sub { expired($standby, 'one') == $before + 1 }), 'and does what is due');
+ok(poll(sub { alerts_of($standby, 'one', 'failing over') =~ /: 8 of 10 / }), 'and raises the alert');
 is(sleepers($standby) =~ tr/ //, 0, 'once');
 
 # kill -9: the server starts it again

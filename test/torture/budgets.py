@@ -19,6 +19,8 @@ LEAST = 100  # operations of each client in a segment, however slow the machine 
 CRASH_EVERY = 20_000  # operations; when there are few, twice
 CRASHES_PER_CLUSTER = 5
 POINTS = ['grant-record', 'settle-record', 'settled', 'ledger-row']
+PAUSE = 0.01  # seconds between two looks at a condition
+MAINTENANCE_EVERY = 0.05
 START_UP = 2_000_000  # microseconds from the clock of a configuration to the first call
 
 context = multiprocessing.get_context('fork')
@@ -92,7 +94,7 @@ def maintain(server, stop):
             while not stop.is_set():
                 connection.execute(random.choice(['SELECT llmquota_maintain()'] * 4 + [
                     'BEGIN; SELECT llmquota_maintain(); ROLLBACK']))
-                time.sleep(0.05)
+                time.sleep(MAINTENANCE_EVERY)
     except psycopg.OperationalError:
         pass
 
@@ -133,7 +135,7 @@ def settle_down(connection):
     """Until no lease is left and maintenance has nothing to do."""
     while connection.execute('SELECT work_left FROM llmquota_maintain()').fetchone()[0] or \
             connection.execute('SELECT EXISTS (SELECT FROM llmquota.lease)').fetchone()[0]:
-        time.sleep(0.01)
+        time.sleep(PAUSE)
 
 
 def verify(connection):
@@ -215,7 +217,7 @@ def crash_once(server, economy, audit, operations):
     inject = f'{random.choice(POINTS)}:{random.randrange(1, 200)}' if how == 'inside' else None
     load = Load(server, economy, True, inject)
     while sum(load.operations) < operations and not load.ended():
-        time.sleep(0.01)
+        time.sleep(PAUSE)
     server.crash('everything' if inject and not load.ended() else how)
     spenders = load.finish()
     server.restart()

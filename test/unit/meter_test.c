@@ -24,6 +24,7 @@ PG_FUNCTION_INFO_V1(meter_begin);
 PG_FUNCTION_INFO_V1(meter_pick);
 PG_FUNCTION_INFO_V1(meter_correct);
 PG_FUNCTION_INFO_V1(meter_idle);
+PG_FUNCTION_INFO_V1(meter_recount);
 
 /* The meter, and a copy to ask. */
 static union
@@ -134,4 +135,17 @@ Datum
 meter_idle(PG_FUNCTION_ARGS)
 {
 	PG_RETURN_BOOL(llmq_meter_idle(&meter_now.state, PG_GETARG_TIMESTAMPTZ(0)));
+}
+
+/* meter_recount(used numeric): what its first window holds when leases and ledger show so much; NULL: they do not show all */
+Datum
+meter_recount(PG_FUNCTION_ARGS)
+{
+	LlmqWindow *window = llmq_meter_first(&meter_now.state);
+	int64		sums[LLMQ_BUCKETS] = {cost_argument(fcinfo, 0)};
+
+	meter_copy = meter_now;
+	if (!llmq_window_recount(window, llmq_meter_first(&meter_copy.state), 0, sums))
+		PG_RETURN_NULL();
+	PG_RETURN_NUMERIC(llmq_money_numeric(window->sum));
 }

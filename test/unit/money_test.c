@@ -15,7 +15,7 @@
 
 enum
 {
-	PUBLISHED, PARTS, ROUNDING, WORST, NEVER_MORE, OVERFLOW, RATES, SATANG, NEAREST, BACK, PROMISES
+	PUBLISHED, PARTS, ROUNDING, WORST, NEVER_MORE, IN_PART, OVERFLOW, RATES, SATANG, NEAREST, BACK, PROMISES
 };
 
 static Promise promises[PROMISES] = {
@@ -24,6 +24,7 @@ static Promise promises[PROMISES] = {
 	[ROUNDING] = {"half of the last place is rounded away from zero"},
 	[WORST] = {"the most that a call may cost takes the dearest sort of tokens, and is rounded up"},
 	[NEVER_MORE] = {"no call within its tokens costs more than the most"},
+	[IN_PART] = {"nor one of which a part is known, and not less than that comes to"},
 	[OVERFLOW] = {"what does not fit is said, and not computed"},
 	[RATES] = {"amounts in another currency, by both rates"},
 	[SATANG] = {"a dollar price is right to the last satang"},
@@ -100,6 +101,22 @@ worst(void)
 	check_worst(&promises[WORST], (LlmqPrice) {.input = 1}, 0, 0, 0);
 }
 
+/* One of both figures is known, and the other reserved: then as much as that may yet cost. */
+static void
+never_more_in_part(const LlmqPrice *price, const LlmqTokens *tokens, int64 cost, int64 most)
+{
+	LlmqTokens	input = {.input = tokens->input,.cached = tokens->cached,.cache_write = tokens->cache_write};
+	LlmqTokens	output = {.output = tokens->output,.reasoning = tokens->reasoning};
+	int64		with_input = -1;
+	int64		with_output = -1;
+
+	if (!llmq_price_at_most(price, &input, 0, tokens->output, &with_input) ||
+		!llmq_price_at_most(price, &output, tokens->input, 0, &with_output))
+		most = -1;
+	CHECK(&promises[IN_PART], cost <= with_input && with_input <= most && cost <= with_output && with_output <= most,
+		  INT64_FORMAT ", " INT64_FORMAT " or " INT64_FORMAT " of " INT64_FORMAT, cost, with_input, with_output, most);
+}
+
 static void
 never_more(void)
 {
@@ -118,6 +135,7 @@ never_more(void)
 		if (!llmq_price_cost(&price, &tokens, &cost) || !llmq_price_worst(&price, tokens.input, tokens.output, &most))
 			most = -1;
 		CHECK(&promises[NEVER_MORE], 0 <= cost && cost <= most, INT64_FORMAT " of " INT64_FORMAT, cost, most);
+		never_more_in_part(&price, &tokens, cost, most);
 	}
 }
 

@@ -2,7 +2,7 @@
  * threshold_test.c
  *	  Somebody is told at exactly the use that is a threshold's part of the amount, and of a forecast when it comes true.
  *
- * links: src/threshold.c src/forecast.c src/window.c src/calendar.c
+ * links: src/threshold.c src/forecast.c src/burn.c src/window.c src/calendar.c
  */
 #include "postgres.h"
 
@@ -243,7 +243,7 @@ test_sliding_forecast(void)
 	for (int64 amount = 625; amount < 2000; amount += 25)
 		CHECK(&promises[STEADY], llmq_forecast(&window, amount, 0, now) == LLMQ_FORECAST_NONE, "of " INT64_FORMAT, amount);
 	play(&window, 200, 215, 30);
-	now = 214 * 60 * SECOND + 2;
+	now = 215 * 60 * SECOND - 1;
 	at = llmq_forecast(&window, 1200, 0, now);
 	CHECK(&promises[RISING], at > now, "nothing is seen");
 	for (minute = 215; minute < 300 && window.sum < 1200; minute++)
