@@ -1757,6 +1757,7 @@ BEGIN
 	PERFORM @extschema@.llmquota_tell_alert(a) FROM llmquota.alert a WHERE a.id OPERATOR(pg_catalog.=) ANY (told);
 END
 $$;
+
 COMMENT ON FUNCTION @extschema@.llmquota_raise_alerts() IS 'internal, of a step of llmquota_maintain: writes and tells the alerts that have come up';
 
 CREATE FUNCTION @extschema@.llmquota_alert_stands(alert llmquota.alert)
