@@ -33,8 +33,8 @@ CREATE TYPE llmquota.pick_result AS (
 	downgraded boolean
 );
 COMMENT ON TYPE llmquota.pick_result IS 'the answer of llmquota_pick: a lease on one key and model, or a refusal';
-COMMENT ON COLUMN llmquota.pick_result.status IS 'granted, or why not: rate_limited, over_capacity, unavailable, too_large, no_route, disabled, no_lease_slot, attempts_exhausted, budget_exceeded';
-COMMENT ON COLUMN llmquota.pick_result.lease IS 'the lease, to be given to llmquota_record or llmquota_release; NULL unless granted';
+COMMENT ON COLUMN llmquota.pick_result.status IS 'granted, queued, or why not: rate_limited, over_capacity, unavailable, too_large, no_route, disabled, no_lease_slot, attempts_exhausted, budget_exceeded';
+COMMENT ON COLUMN llmquota.pick_result.lease IS 'the lease, to be given to llmquota_record or llmquota_release; when queued, the ticket for llmquota_claim, which becomes the lease; NULL when refused';
 COMMENT ON COLUMN llmquota.pick_result.key IS 'name of the chosen key; NULL unless granted';
 COMMENT ON COLUMN llmquota.pick_result.secret_ref IS 'where the application finds the secret of the key, as configured; NULL unless granted, or when none is configured';
 COMMENT ON COLUMN llmquota.pick_result.account IS 'account of the chosen key; NULL unless granted';
@@ -45,9 +45,9 @@ COMMENT ON COLUMN llmquota.pick_result.provider_model IS 'the chosen model, by i
 COMMENT ON COLUMN llmquota.pick_result.attempt IS 'number of this attempt at the request, from 1; NULL unless granted';
 COMMENT ON COLUMN llmquota.pick_result.max_output_tokens IS 'output tokens reserved: to be sent as the maximum of the provider request; NULL unless granted';
 COMMENT ON COLUMN llmquota.pick_result.granted_at IS 'the time of the pick; NULL unless granted';
-COMMENT ON COLUMN llmquota.pick_result.expires_at IS 'when the lease expires unless it is recorded, released or renewed before; NULL unless granted';
+COMMENT ON COLUMN llmquota.pick_result.expires_at IS 'when the lease expires unless it is recorded, released or renewed before; when queued, when the ticket leaves the line unless it is shown before; NULL when refused';
 COMMENT ON COLUMN llmquota.pick_result.retry_after_ms IS 'milliseconds to wait before asking again; NULL when granted, and when asking again cannot help';
-COMMENT ON COLUMN llmquota.pick_result.refusal IS 'the limit that refused: scope, subject, model, metric, period, amount, used, requested, quota (or currency and budget), retry_at; or the trouble: scope, subject, model, trouble, failure, retry_at; of a retry also tried: the attempts before it, each with model, error_class, http_status; where a budget downgrades also requested_model and downgrades: the models tried in its place. Where neither refused: the disabled org''s scope and subject, the route that nothing serves, the setting max_leases and its amount, or how many names were excluded. NULL when granted';
+COMMENT ON COLUMN llmquota.pick_result.refusal IS 'the limit that refused: scope, subject, model, metric, period, amount, used, requested, quota (or currency and budget), retry_at; of one that waits or has waited also position: its place in the line; or the trouble: scope, subject, model, trouble, failure, retry_at; of a retry also tried: the attempts before it, each with model, error_class, http_status; where a budget downgrades also requested_model and downgrades: the models tried in its place. Where neither refused: the disabled org''s scope and subject, the route that nothing serves, the setting max_leases and its amount, or how many names were excluded. NULL when granted';
 COMMENT ON COLUMN llmquota.pick_result.timeout_ms IS 'milliseconds to wait for the provider''s answer before the call is given up, by the attempt and by how long calls of the model at the account take, within the route''s deadline; NULL unless granted';
 COMMENT ON COLUMN llmquota.pick_result.downgraded IS 'true: a budget has this model answer in place of the one asked for; NULL unless granted';
 
@@ -422,21 +422,24 @@ CREATE TABLE llmquota.org (
 	parent text,
 	timezone text NOT NULL DEFAULT 'UTC',
 	markup numeric NOT NULL DEFAULT 0,
+	weight int NOT NULL DEFAULT 1,
+	CONSTRAINT org_weight_valid CHECK (weight OPERATOR(pg_catalog.>=) 1 AND weight OPERATOR(pg_catalog.<=) 1000),
 	CONSTRAINT org_pkey PRIMARY KEY (org),
 	CONSTRAINT org_parent_fkey FOREIGN KEY (parent) REFERENCES llmquota.org ON UPDATE CASCADE,
 	CONSTRAINT org_parent_other CHECK (parent OPERATOR(pg_catalog.<>) org),
 	CONSTRAINT org_markup_valid CHECK (markup OPERATOR(pg_catalog.>=) -1 AND markup OPERATOR(pg_catalog.<=) 1000
 		AND markup OPERATOR(pg_catalog.=) pg_catalog.round(markup, 9)),
 	CONSTRAINT org_name_valid CHECK (org OPERATOR(pg_catalog.<>) '*' AND pg_catalog.octet_length(org) OPERATOR(pg_catalog.<=) 128),
-	CONSTRAINT org_priority_valid CHECK (priority OPERATOR(pg_catalog.=) ANY ('{normal,high}'))
+	CONSTRAINT org_priority_valid CHECK (priority OPERATOR(pg_catalog.=) ANY ('{low,normal,high}'))
 ) USING heap;
 COMMENT ON TABLE llmquota.org IS 'tenants that requests are made for. An org that is not listed is allowed (setting unknown_org) and has the defaults of this table';
 COMMENT ON COLUMN llmquota.org.org IS 'name, at most 128 bytes; empty: requests made for no org in particular';
-COMMENT ON COLUMN llmquota.org.priority IS 'priority of picks that name none: normal or high';
+COMMENT ON COLUMN llmquota.org.priority IS 'priority of picks that name none: low, normal or high';
 COMMENT ON COLUMN llmquota.org.shared_keys IS 'false: only accounts that the org owns are used for it';
 COMMENT ON COLUMN llmquota.org.enabled IS 'false: picks are refused with the status disabled';
 COMMENT ON COLUMN llmquota.org.parent IS 'the org it belongs to, whose budgets of the scope parent it spends, too, and so on, up to three orgs above one; NULL: none';
 COMMENT ON COLUMN llmquota.org.timezone IS 'time zone of its budgets that name none, and of its statements';
+COMMENT ON COLUMN llmquota.org.weight IS 'its share of what a line gives out, against other orgs that wait: with 2 it may have twice as many calls in flight, 1 to 1000';
 COMMENT ON COLUMN llmquota.org.markup IS 'what its statements add to the cost, as a fraction: 0.2 for a fifth more';
 
 -- which orgs belong to one
@@ -741,7 +744,8 @@ CREATE TABLE llmquota.usage (
 	downgraded boolean,
 	budget bigint,
 	requested_model text,
-	cost_given boolean
+	cost_given boolean,
+	waited_ms int
 ) PARTITION BY RANGE (picked_at);
 COMMENT ON TABLE llmquota.usage IS 'the ledger: one row for every lease that ended, in partitions by UTC day of picked_at. A column is NULL when nothing was said or is known';
 COMMENT ON COLUMN llmquota.usage.lease IS 'the lease; unique together with picked_at';
@@ -779,6 +783,7 @@ COMMENT ON COLUMN llmquota.usage.cost_base IS 'the cost in the base currency, by
 COMMENT ON COLUMN llmquota.usage.downgraded IS 'true: a budget had another model answer than the one asked for';
 COMMENT ON COLUMN llmquota.usage.budget IS 'the budget that did; NULL: none';
 COMMENT ON COLUMN llmquota.usage.requested_model IS 'the model that would have been called without it; NULL: the one that was';
+COMMENT ON COLUMN llmquota.usage.waited_ms IS 'milliseconds for which it waited in the line before it was granted; NULL: it did not';
 COMMENT ON COLUMN llmquota.usage.cost_given IS 'true: the application said what the call cost; NULL: it did not, and llmquota_reprice may say something else';
 
 CREATE TABLE llmquota.usage_default PARTITION OF llmquota.usage DEFAULT;
@@ -978,7 +983,7 @@ COMMENT ON COLUMN llmquota.refusal_sample.quota IS 'id of the quota that refused
 COMMENT ON COLUMN llmquota.refusal_sample.status IS 'status that llmquota_pick answered';
 COMMENT ON COLUMN llmquota.refusal_sample.refused_at IS 'when it was refused';
 COMMENT ON COLUMN llmquota.refusal_sample.route IS 'the route that was asked for';
-COMMENT ON COLUMN llmquota.refusal_sample.priority IS 'priority of the request: normal or high';
+COMMENT ON COLUMN llmquota.refusal_sample.priority IS 'priority of the request: low, normal or high';
 COMMENT ON COLUMN llmquota.refusal_sample.input_tokens IS 'input_tokens given to the pick; NULL: none';
 COMMENT ON COLUMN llmquota.refusal_sample.max_output_tokens IS 'max_output_tokens given to the pick; NULL: none';
 COMMENT ON COLUMN llmquota.refusal_sample.request_id IS 'request_id given to the pick; NULL: none';
@@ -1182,12 +1187,21 @@ CREATE FUNCTION @extschema@.llmquota_pick(
 	ttl_ms int DEFAULT NULL,
 	prompt text DEFAULT NULL,
 	retry_of uuid DEFAULT NULL,
-	max_cost numeric DEFAULT NULL)
+	max_cost numeric DEFAULT NULL,
+	wait_ms int DEFAULT NULL,
+	queue boolean DEFAULT NULL)
 RETURNS llmquota.pick_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'llmquota_pick';
-COMMENT ON FUNCTION @extschema@.llmquota_pick(text, text, bigint, bigint, text, text[], text, text, int, text, uuid, numeric) IS
+COMMENT ON FUNCTION @extschema@.llmquota_pick(text, text, bigint, bigint, text, text[], text, text, int, text, uuid, numeric, int, boolean) IS
 'Asks for the right to make one call of a model: checks every quota and budget that matches, charges them all or none, and answers with a lease, or with the limit that refused and when to come back. The charge does not wait for, and is not undone by, the end of the transaction. Call it as SELECT * FROM llmquota_pick(...). NULL for any argument but route and org means: not given';
+
+CREATE FUNCTION @extschema@.llmquota_claim(ticket uuid, wait_ms int DEFAULT NULL)
+RETURNS llmquota.pick_result
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'llmquota_claim';
+COMMENT ON FUNCTION @extschema@.llmquota_claim(uuid, int) IS
+'Shows the ticket that llmquota_pick answered with the status queued: answers with the lease when it is its turn, which has the uuid of the ticket, else with queued, the position in the line and when to come again. Waits for up to wait_ms milliseconds when the ticket is near the head of the line; NULL: not at all. Claimed again after it was granted it answers with the lease again. unknown_lease: nobody knows the ticket any more, or its lease has ended';
 
 -- Takes what llmquota_pick takes, by its definition.
 DO $$
@@ -1245,7 +1259,7 @@ RETURNS text
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'llmquota_release';
 COMMENT ON FUNCTION @extschema@.llmquota_release(uuid) IS
-'Gives back a lease whose call was not made, with everything it reserved. Answers released, already_settled or unknown_lease';
+'Gives back a lease whose call was not made, with everything it reserved, or a ticket. Answers released, already_settled or unknown_lease';
 
 CREATE FUNCTION @extschema@.llmquota_renew(lease uuid, ttl_ms int DEFAULT NULL)
 RETURNS timestamptz
@@ -2148,7 +2162,8 @@ RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 AS $$
 DECLARE
-	calls CONSTANT pg_catalog.text := '@extschema@.llmquota_pick(pg_catalog.text, pg_catalog.text, bigint, bigint, pg_catalog.text, pg_catalog.text[], pg_catalog.text, pg_catalog.text, int, pg_catalog.text, pg_catalog.uuid, pg_catalog.numeric), '
+	calls CONSTANT pg_catalog.text := '@extschema@.llmquota_pick(pg_catalog.text, pg_catalog.text, bigint, bigint, pg_catalog.text, pg_catalog.text[], pg_catalog.text, pg_catalog.text, int, pg_catalog.text, pg_catalog.uuid, pg_catalog.numeric, int, boolean), '
+		'@extschema@.llmquota_claim(pg_catalog.uuid, int), '
 		'@extschema@.llmquota_record(pg_catalog.uuid, bigint, bigint, bigint, bigint, bigint, int, pg_catalog.text, int, pg_catalog.jsonb, pg_catalog.jsonb, pg_catalog.jsonb, pg_catalog.numeric), '
 		'@extschema@.llmquota_retry(pg_catalog.uuid, bigint, bigint, bigint, bigint, bigint, int, pg_catalog.text, int, pg_catalog.jsonb, pg_catalog.jsonb, pg_catalog.jsonb, pg_catalog.numeric), '
 		'@extschema@.llmquota_explain, '
@@ -2172,6 +2187,7 @@ DECLARE
 		'@extschema@.llmquota_export_column(pg_catalog.regclass, pg_catalog.text, pg_catalog.text), '
 		'@extschema@.llmquota_key_state(pg_catalog.text, pg_catalog.text), '
 		'@extschema@.llmquota_lease_rows(), '
+		'@extschema@.llmquota_line_rows(), '
 		'@extschema@.llmquota_meter_rows(), '
 		'@extschema@.llmquota_budget_rows(), '
 		'@extschema@.llmquota_raise_budget(pg_catalog.text, pg_catalog.numeric, pg_catalog.timestamptz, pg_catalog.text, bigint), '
@@ -2192,7 +2208,7 @@ DECLARE
 		'@extschema@.llmquota_histogram(int, bigint), '
 		'@extschema@.llmquota_histogram_sum(bigint[])';
 	foresight CONSTANT pg_catalog.text := '@extschema@.llmquota_backtest(pg_catalog.jsonb, pg_catalog.timestamptz, pg_catalog.timestamptz)';
-	reading CONSTANT pg_catalog.text := 'llmquota.usage_current, llmquota.budget_raise, llmquota.budget_window, llmquota.alias, llmquota.former_name, llmquota.change, llmquota.event, llmquota.key_status, llmquota.lease, llmquota.meter_window, llmquota.observed_limit, llmquota.worker_status, llmquota.role_grant';
+	reading CONSTANT pg_catalog.text := 'llmquota.usage_current, llmquota.budget_raise, llmquota.budget_window, llmquota.alias, llmquota.former_name, llmquota.change, llmquota.event, llmquota.key_status, llmquota.lease, llmquota.meter_window, llmquota.observed_limit, llmquota.waiting, llmquota.worker_status, llmquota.role_grant';
 	is_app CONSTANT boolean := EXISTS (SELECT FROM llmquota.role_grant g
 										WHERE g.role OPERATOR(pg_catalog.=) $1 AND g.kind OPERATOR(pg_catalog.=) ANY ('{app,admin}'::pg_catalog.text[]));
 	is_reader CONSTANT boolean := EXISTS (SELECT FROM llmquota.role_grant g
@@ -3012,6 +3028,23 @@ LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'llmquota_lease_rows';
 COMMENT ON FUNCTION @extschema@.llmquota_lease_rows() IS 'internal: the slots of all leases, for llmquota.lease';
 
+CREATE FUNCTION @extschema@.llmquota_line_rows(
+	OUT org text,
+	OUT route text,
+	OUT priority text,
+	OUT since timestamptz,
+	OUT "position" int,
+	OUT kind text,
+	OUT called boolean,
+	OUT scope text,
+	OUT subject text,
+	OUT metric text,
+	OUT ticket uuid)
+RETURNS SETOF record
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'llmquota_line_rows';
+COMMENT ON FUNCTION @extschema@.llmquota_line_rows() IS 'internal: who waits, for llmquota.waiting';
+
 CREATE FUNCTION @extschema@.llmquota_meter_rows(
 	OUT scope text,
 	OUT subject text,
@@ -3279,13 +3312,17 @@ BEGIN
 			('default_input_tokens', '^[0-9]{1,9}$', 0, 100000000),
 			('event_retention', '^[0-9]{1,9}$', 1, 36500),
 			('lease_ttl', '^[0-9]{1,9}$', 1000, 86400000),
+			('max_held_waiters', '^(auto|[0-9]{1,4})$', NULL, NULL),
 			('max_leases', '^[0-9]{1,9}$', 1, 10000000),
 			('max_subjects', '^[0-9]{1,9}$', 1, 10000000),
+			('max_waiting', '^[0-9]{1,9}$', 0, 16384),
+			('max_waiting_per_org', '^[0-9]{1,9}$', 0, 16384),
 			('observed_limit_ttl', '^[0-9]{1,10}$', 1000, 2764800000),
 			('partitions_ahead', '^[0-9]{1,9}$', 1, 90),
 			('refusal_retention', '^[0-9]{1,9}$', 1, 36500),
 			('refusal_sample_retention', '^[0-9]{1,9}$', 1, 36500),
 			('refusal_spread', '^[0-9](\.[0-9]{1,9})?$', 0, 1),
+			('ticket_ttl', '^[0-9]{1,9}$', 1000, 3600000),
 			('unknown_org', '^(allow|refuse)$', NULL, NULL),
 			('usage_retention', '^[0-9]{1,9}$', 1, 36500)
 		   ) AS s (name, pattern, lowest, highest)
@@ -3309,6 +3346,7 @@ BEGIN
 			HINT = CASE WHEN known.name OPERATOR(pg_catalog.=) 'base_currency' THEN 'Use three capital letters.'
 						WHEN known.name OPERATOR(pg_catalog.=) 'alert_at' THEN 'Use at most eight fractions above 0 to 1, such as {0.8,0.95}, or {}.'
 						WHEN known.name OPERATOR(pg_catalog.=) 'alert_forecast' THEN 'Use on or off.'
+						WHEN known.name OPERATOR(pg_catalog.=) 'max_held_waiters' THEN 'Use a number of up to four digits, or auto.'
 						WHEN known.lowest IS NULL THEN 'Use allow or refuse.'
 						ELSE pg_catalog.format('Use a number from %s to %s.', known.lowest, known.highest) END;
 	END IF;
@@ -3807,13 +3845,17 @@ INSERT INTO llmquota.setting (name, value, unit, description) VALUES
 	('default_input_tokens', '1000', 'tokens', 'input tokens reserved for a pick that does not say how many, of a model of which no call has said how many it had'),
 	('event_retention', '90', 'days', 'how long llmquota.event keeps a row'),
 	('lease_ttl', '120000', 'ms', 'how long a lease lives that is not recorded, released or renewed'),
+	('max_held_waiters', 'auto', 'calls', 'how many picks can wait in their calls; beyond it they get tickets. auto: a quarter of max_connections'),
 	('max_leases', '100000', 'leases', 'how many leases can be in flight; beyond it a pick is refused with the status no_lease_slot'),
 	('max_subjects', '100000', 'subjects', 'how many names and meters are kept; beyond it a pick for a new one is an error'),
+	('max_waiting', '10000', 'picks', 'how many picks can wait in line; beyond it they are refused'),
+	('max_waiting_per_org', '500', 'picks', 'how many of them can be of one org'),
 	('observed_limit_ttl', '3600000', 'ms', 'how long a limit that a provider was seen to have below the configured one holds before more is tried'),
 	('partitions_ahead', '7', 'days', 'for how many coming days llmquota_maintain prepares partitions of the ledger'),
 	('refusal_retention', '400', 'days', 'how long llmquota.refusal_hourly keeps a row'),
 	('refusal_sample_retention', '30', 'days', 'how long llmquota.refusal_sample keeps a row'),
 	('refusal_spread', '0.25', 'fraction', 'by how much of the wait retry_after_ms is spread at the least, so that refused callers do not return all at once'),
+	('ticket_ttl', '10000', 'ms', 'how long a ticket that nobody shows stays in line'),
 	('unknown_org', 'allow', NULL, 'picks for an org that llmquota.org does not list: allow, or refuse'),
 	('usage_retention', '400', 'days', 'how long the ledger is kept: partitions of earlier days are dropped');
 
@@ -3971,6 +4013,22 @@ COMMENT ON COLUMN llmquota.exhaustion.mode IS 'enforce, or observe: counts and n
 COMMENT ON COLUMN llmquota.exhaustion.quota IS 'id of the row in llmquota.quota; NULL: a budget';
 COMMENT ON COLUMN llmquota.exhaustion.budget IS 'id of the row in llmquota.budget; NULL: a quota';
 
+CREATE VIEW llmquota.waiting AS
+SELECT r.org, r.route, r.priority, r.since, r."position", r.kind, r.called, r.scope, r.subject, r.metric, r.ticket
+  FROM @extschema@.llmquota_line_rows() r;
+COMMENT ON VIEW llmquota.waiting IS 'the line: picks that wait for capacity, in their calls or with tickets. It is in shared memory; on a standby, and after a restart until tickets are shown, it is empty';
+COMMENT ON COLUMN llmquota.waiting.org IS 'the org that waits';
+COMMENT ON COLUMN llmquota.waiting.route IS 'the route that was asked for';
+COMMENT ON COLUMN llmquota.waiting.priority IS 'high, normal or low';
+COMMENT ON COLUMN llmquota.waiting.since IS 'since when it waits';
+COMMENT ON COLUMN llmquota.waiting.position IS 'place in the line, from 1, as far as can be told: those of different limits pass each other';
+COMMENT ON COLUMN llmquota.waiting.kind IS 'held: in the call, which has a connection; ticket: with a ticket';
+COMMENT ON COLUMN llmquota.waiting.called IS 'true: it is its turn to try';
+COMMENT ON COLUMN llmquota.waiting.scope IS 'whose limit it waits for: global, provider, account, key, org or parent; NULL: for no limit, but for the end of a trouble';
+COMMENT ON COLUMN llmquota.waiting.subject IS 'which one, by name; NULL: everything, or as for scope';
+COMMENT ON COLUMN llmquota.waiting.metric IS 'what the limit counts; NULL as for scope';
+COMMENT ON COLUMN llmquota.waiting.ticket IS 'the ticket; NULL: it has none';
+
 CREATE VIEW llmquota.key_status AS
 SELECT k.key, m.model, k.account, a.provider, s.status, s.until, s.scope, s.quota, s.since, s.failure, s.http_status, s.lease, s.reason
   FROM llmquota.key k
@@ -4068,7 +4126,7 @@ SELECT u.lease, u.picked_at, u.recorded_at, u.recorded_in, u.reserved_input, u.r
 	   COALESCE(k.now_called, u.key) AS key, COALESCE(a.now_called, u.account) AS account, u.provider, u.route,
 	   u.usage_source, u.session, u.request_id, u.error, u.tags, u.first_lease, u.retry_of,
 	   u.error_class, u.cost, u.currency, u.cost_base, u.downgraded, u.budget,
-	   COALESCE(r.now_called, u.requested_model) AS requested_model, u.cost_given
+	   COALESCE(r.now_called, u.requested_model) AS requested_model, u.cost_given, u.waited_ms
   FROM llmquota.usage u
   LEFT JOIN llmquota.former_name o ON o.kind OPERATOR(pg_catalog.=) 'org' AND o.name OPERATOR(pg_catalog.=) u.org
 		AND u.recorded_at OPERATOR(pg_catalog.>=) o.since AND u.picked_at OPERATOR(pg_catalog.>=) o.picked_from AND u.picked_at OPERATOR(pg_catalog.<) o.until
@@ -4105,12 +4163,14 @@ REVOKE ALL ON ALL SEQUENCES IN SCHEMA llmquota FROM PUBLIC;
 REVOKE ALL ON TYPE llmquota.pick_result, llmquota.explain_result, llmquota.record_result, llmquota.statement_result,
 	llmquota.reconcile_result, llmquota.capacity_result FROM PUBLIC;
 REVOKE ALL ON FUNCTION
-	@extschema@.llmquota_pick(text, text, bigint, bigint, text, text[], text, text, int, text, uuid, numeric),
+	@extschema@.llmquota_pick(text, text, bigint, bigint, text, text[], text, text, int, text, uuid, numeric, int, boolean),
 	@extschema@.llmquota_estimate_tokens(text, text),
 	@extschema@.llmquota_record(uuid, bigint, bigint, bigint, bigint, bigint, int, text, int, jsonb, jsonb, jsonb, numeric),
 	@extschema@.llmquota_retry(uuid, bigint, bigint, bigint, bigint, bigint, int, text, int, jsonb, jsonb, jsonb, numeric),
 	@extschema@.llmquota_release(uuid),
 	@extschema@.llmquota_renew(uuid, int),
+	@extschema@.llmquota_claim(uuid, int),
+	@extschema@.llmquota_line_rows(),
 	@extschema@.llmquota_maintain(),
 	@extschema@.llmquota_schedule(),
 	@extschema@.llmquota_unschedule(),

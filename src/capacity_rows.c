@@ -126,7 +126,7 @@ read_org(FunctionCallInfo fcinfo, LlmqPick *pick)
 	{
 		name = llmq_arg_name(fcinfo, ARG_ORG, "org");
 		pick->org = llmq_catalog_org(pick->catalog, name);
-		pick->high_priority = pick->org->high_priority;
+		pick->priority = pick->org->priority;
 	}
 	if (!llmq_role_may_read(pick->catalog, pick->org == NULL ? NULL : pick->org->subject.name))
 		ereport(ERROR,
@@ -227,7 +227,7 @@ visit_model(void *model, void *argument)
 	foreach(cell, asking->orgs)
 	{
 		pick->org = lfirst(cell);
-		pick->high_priority = pick->org != NULL && pick->org->high_priority;
+		pick->priority = pick->org != NULL ? pick->org->priority : LLMQ_PRIORITY_NORMAL;
 		put_capacity(asking);
 	}
 }

@@ -268,11 +268,22 @@ typedef struct LlmqRoute
 	LlmqStep   *step;
 } LlmqRoute;
 
+/* Stored: append only. */
+typedef enum LlmqPriority
+{
+	LLMQ_PRIORITY_HIGH,
+	LLMQ_PRIORITY_NORMAL,
+	LLMQ_PRIORITY_LOW
+} LlmqPriority;
+
+#define LLMQ_PRIORITIES 3
+
 typedef struct LlmqOrg
 {
 	LlmqSubject subject;
 	bool		listed;
-	bool		high_priority;
+	LlmqPriority priority;
+	int32		weight;			/* in the line */
 	bool		shared_keys;
 	bool		enabled;
 	bool		owns_accounts;
@@ -299,6 +310,10 @@ typedef struct LlmqSettings
 	int32		default_input_tokens;
 	int32		max_leases;
 	int32		max_subjects;
+	int32		max_waiting;
+	int32		max_waiting_org;
+	int32		max_held_waiters;	/* -1: by max_connections */
+	int64		ticket_ttl;		/* microseconds */
 	int32		partitions_ahead;
 	int32		usage_retention_days;
 	double		refusal_spread;
@@ -349,6 +364,8 @@ extern LlmqCatalog *llmq_catalog(void);
 extern LlmqCatalog *llmq_catalog_of_own(MemoryContext context);
 extern const char *llmq_catalog_zone_name(LlmqCatalog *catalog, uint32 hash);
 extern LlmqSubject *llmq_catalog_subject(LlmqCatalog *catalog, LlmqScope scope, const char *name);
+extern const char *llmq_priority_text(LlmqPriority priority);
+extern bool llmq_priority_named(const char *word, LlmqPriority *priority);
 extern LlmqKey *llmq_catalog_key(LlmqCatalog *catalog, const char *name);
 extern LlmqModel *llmq_catalog_model(const LlmqCatalog *catalog, const char *name);
 extern LlmqOrg *llmq_catalog_org(LlmqCatalog *catalog, const char *name);

@@ -255,6 +255,28 @@ read_model(LlmqRow *row)
 	llmq_names_put(row->catalog->models, model->name, model);
 }
 
+/* The words for priorities, in the order of LlmqPriority. */
+static const char *const priorities[] = {"high", "normal", "low", NULL};
+
+const char *
+llmq_priority_text(LlmqPriority priority)
+{
+	return priorities[priority];
+}
+
+/* The priority that a word names. False when it names none. */
+bool
+llmq_priority_named(const char *word, LlmqPriority *priority)
+{
+	for (int i = 0; i < LLMQ_PRIORITIES; i++)
+		if (strcmp(word, priorities[i]) == 0)
+		{
+			*priority = (LlmqPriority) i;
+			return true;
+		}
+	return false;
+}
+
 static void
 read_org(LlmqRow *row)
 {
@@ -262,11 +284,12 @@ read_org(LlmqRow *row)
 
 	init_subject(&org->subject, row, LLMQ_SCOPE_ORG, "UTC");
 	org->listed = true;
-	org->high_priority = strcmp(text_value(row, 2), "high") == 0;
+	org->priority = (LlmqPriority) llmq_word_number(text_value(row, 2), priorities);
 	org->shared_keys = bool_value(row, 3);
 	org->enabled = bool_value(row, 4);
 	org->parent = has_column(row, 5) ? text_value(row, 5) : NULL;
 	org->zone = has_column(row, 6) ? text_value(row, 6) : NULL;
+	org->weight = has_column(row, 8) ? DatumGetInt32(value(row, 8)) : 1;
 	llmq_names_put(row->catalog->listed_orgs, org->subject.name, org);
 }
 
@@ -429,6 +452,14 @@ read_setting(LlmqRow *row)
 		settings->max_leases = pg_strtoint32(setting);
 	else if (strcmp(name, "max_subjects") == 0)
 		settings->max_subjects = pg_strtoint32(setting);
+	else if (strcmp(name, "max_waiting") == 0)
+		settings->max_waiting = pg_strtoint32(setting);
+	else if (strcmp(name, "max_waiting_per_org") == 0)
+		settings->max_waiting_org = pg_strtoint32(setting);
+	else if (strcmp(name, "max_held_waiters") == 0)
+		settings->max_held_waiters = strcmp(setting, "auto") == 0 ? -1 : pg_strtoint32(setting);
+	else if (strcmp(name, "ticket_ttl") == 0)
+		settings->ticket_ttl = pg_strtoint64(setting) * 1000;
 	else if (strcmp(name, "partitions_ahead") == 0)
 		settings->partitions_ahead = pg_strtoint32(setting);
 	else if (strcmp(name, "refusal_spread") == 0)
@@ -487,6 +518,10 @@ static const LlmqSettings default_settings = {
 	.default_input_tokens = 1000,
 	.max_leases = 100000,
 	.max_subjects = 100000,
+	.max_waiting = 10000,
+	.max_waiting_org = 500,
+	.max_held_waiters = -1,
+	.ticket_ttl = 10 * USECS_PER_SEC,
 	.partitions_ahead = 7,
 	.refusal_spread = 0.25,
 	.usage_retention_days = 400,

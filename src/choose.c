@@ -11,6 +11,7 @@
 #include "utils/timestamp.h"
 
 #include "pick.h"
+#include "wait.h"
 
 /* A tier of up to so many keys is small: none of them is remembered as full. */
 #define SMALL_TIER 16
@@ -85,13 +86,17 @@ remember_full(const LlmqPick *pick, LlmqTier *tier, int index, const LlmqVerdict
 		tier->soonest = *verdict;
 }
 
-/* Brings back the candidates that are to be asked again; all of them, when troubles have come or gone. */
+/*
+ * Brings back the candidates that are to be asked again; all of them when troubles have come or gone, and for who waits:
+ * something has come back to one of them.
+ */
 static void
-recall(LlmqTier *tier, int64 now)
+recall(const LlmqPick *pick, LlmqTier *tier)
 {
+	int64		now = pick->now;
 	int64		next = PG_INT64_MAX;
 
-	if (tier->health_version != llmq_health_version())
+	if (tier->health_version != llmq_health_version() || pick->waiting_since != 0)
 	{
 		tier->health_version = llmq_health_version();
 		tier->nactive = tier->n;
@@ -191,7 +196,7 @@ next_key(LlmqPick *pick, LlmqTier *tier, bool only_look)
 {
 	LlmqKey    *key;
 
-	recall(tier, pick->now);
+	recall(pick, tier);
 	key = only_look ? llmq_least_used_key(pick, tier) : llmq_strategy_key(pick, tier);
 	if (key == NULL && tier->nactive < tier->n)
 	{
@@ -301,7 +306,7 @@ common_limits_admit(LlmqPick *pick, LlmqVerdict *verdict)
 	{
 		meters[i] = llmq_plan_meters(pick->catalog, subjects[i], pick->model);
 		for (int j = 0; j < meters[i]->n; j++)
-			tight |= llmq_meter_is_tight(meters[i]->meter[j], pick->now);
+			tight |= llmq_meter_is_tight(meters[i]->meter[j], pick->now) || llmq_line_bars(pick, meters[i]->meter[j]->id);
 	}
 	for (int i = 0; tight && i < n; i++)
 		llmq_look(pick, meters[i], verdict);
@@ -326,6 +331,7 @@ try_model_once(LlmqPick *pick)
 	pick->number = ++last_number;
 	if (common_limits_admit(pick, &common))
 		return try_pools(pick, false);
+	llmq_want_note(pick, &common);
 	pick->downgrade.outdated = common.outdated;
 	if (common.outdated)
 		return false;

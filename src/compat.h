@@ -207,4 +207,13 @@ llmq_json_free_compat(JsonLexContext *lex)
 #endif
 }
 
+/*
+ * What a session waits on for its client: socket and latch, at these positions. libpq/libpq.h declares them, too, but
+ * cannot be read without the headers of GSSAPI, which the server's own do not bring along.
+ */
+struct WaitEventSet;
+extern PGDLLIMPORT struct WaitEventSet *FeBeWaitSet;
+
+#define LLMQ_CLIENT_SOCKET_POSITION 0
+
 #endif							/* LLMQ_COMPAT_H */

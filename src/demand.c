@@ -97,7 +97,7 @@ llmq_set_demand(LlmqPick *pick)
 	use->output = pick->output_tokens != LLMQ_NOT_GIVEN ? pick->output_tokens : pick->model->default_output_tokens;
 	use->request = true;
 	use->in_flight = true;
-	pick->demand.high_priority = pick->high_priority;
+	pick->demand.high_priority = pick->priority == LLMQ_PRIORITY_HIGH;
 	pick->demand.lease_ttl = pick->ttl_ms * INT64CONST(1000);
 	if (pick->catalog->budgets != NULL)
 		llmq_set_costs(pick);

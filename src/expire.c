@@ -42,6 +42,8 @@ llmq_slot_overdue(const LlmqSlot *slot, TimestampTz now)
 {
 	LlmqXactEnd end;
 
+	if (slot->state == LLMQ_SLOT_WAITING)
+		return slot->expires_at <= now;
 	if (slot->state == LLMQ_SLOT_GRANTED)
 		return slot->expires_at <= now || llmq_slot_unfinished(slot);
 	if (slot->state != LLMQ_SLOT_SETTLED)
@@ -66,7 +68,7 @@ find_overdue(const LlmqCellHeader *state, HeapTuple tuple, void *context)
 
 		if (!llmq_slot_overdue(slot, now))
 		{
-			if (slot->state == LLMQ_SLOT_GRANTED)
+			if (slot->state == LLMQ_SLOT_GRANTED || slot->state == LLMQ_SLOT_WAITING)
 				llmq_maintenance_due(overdue->maintenance, slot->expires_at);
 			continue;
 		}

@@ -86,7 +86,8 @@ visit_page(const LlmqCellHeader *state, HeapTuple tuple, void *argument)
 
 		if (!is_meant(forgetting, slot))
 			continue;
-		if (slot->state == LLMQ_SLOT_GRANTED || llmq_xact_end(slot->settled_by) != LLMQ_XACT_COMMITTED)
+		if (slot->state == LLMQ_SLOT_GRANTED ||
+			(slot->state == LLMQ_SLOT_SETTLED && llmq_xact_end(slot->settled_by) != LLMQ_XACT_COMMITTED))
 			forgetting->pending++;
 		if (slot->session_length > 0 || slot->request_id_length > 0)
 			labelled |= 1 << i;

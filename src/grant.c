@@ -16,6 +16,7 @@
 #include "inject.h"
 #include "name.h"
 #include "pick.h"
+#include "wait.h"
 
 /* How often the set of cells may turn out to have changed. Each time is somebody's progress. */
 #define MAX_LOCK_ATTEMPTS 1000
@@ -45,6 +46,8 @@ llmq_look(LlmqPick *pick, LlmqMeters *meters, LlmqVerdict *verdict)
 		LlmqMeter  *meter = meters->meter[i];
 		bool		known;
 
+		if (llmq_line_bars(pick, meter->id))
+			llmq_meter_bar(meter, pick->now, verdict);
 		if (llmq_meter_recall(meter, &pick->demand, pick->now, verdict))
 			continue;
 		known = llmq_meter_read(&pick->live, meter, pick->scratch);
@@ -161,7 +164,7 @@ fill_slot(Granting *granting, LlmqKey *key)
 	memset(&granting->lease, 0, sizeof(LlmqLease));
 	fill_names(granting, key);
 	slot->state = LLMQ_SLOT_GRANTED;
-	slot->secret = llmq_lease_secret();
+	slot->secret = pick->ticket == NULL ? llmq_lease_secret() : pick->ticket->id.secret;
 	slot->reserved_input = pick->demand.use.input;
 	slot->reserved_output = pick->demand.use.output;
 	slot->prompt = pick->prompt;
@@ -279,6 +282,17 @@ clear_obstacle(Granting *granting, Obstacle obstacle, const SmallMeter *small)
 	}
 }
 
+/* Finds a place for the new lease: any that is free, or that of the ticket. False when there is none. */
+static bool
+find_place(Granting *granting)
+{
+	LlmqPick   *pick = granting->pick;
+
+	if (pick->ticket != NULL)
+		return llmq_ticket_place(pick, &pick->lease, &granting->seen);
+	return llmq_lease_find_free(&pick->live, pick->catalog->settings.max_leases, &pick->lease, &granting->seen);
+}
+
 /* Locks the set and gets to a state that can be decided on. False when no slot is free; then nothing is held. */
 static bool
 lock(Granting *granting)
@@ -291,7 +305,7 @@ lock(Granting *granting)
 		SmallMeter	small;
 
 		CHECK_FOR_INTERRUPTS();
-		if (!llmq_lease_find_free(&pick->live, pick->catalog->settings.max_leases, &pick->lease, &granting->seen))
+		if (!find_place(granting))
 			return false;
 		prepare_set(granting);
 		if (llmq_set_lock(&granting->set) != LLMQ_LOCKED)
@@ -381,6 +395,8 @@ date_slot(Granting *granting)
 	LlmqLeaseId id = {.page = pick->lease.page,.slot = pick->lease.slot,.secret = slot->secret};
 
 	slot->granted_at = pick->now;
+	if (pick->waiting_since != 0)
+		slot->waited_ms = (int32) Min(Max((pick->now - pick->waiting_since) / 1000, 1), PG_INT32_MAX);
 	slot->expires_at = pick->now + pick->ttl_ms * INT64CONST(1000);
 	slot->history.deadline_ms = llmq_history_deadline_ms(pick, pick->attempt, pick->now);
 	id.day = llmq_lease_day(pick->now);
@@ -418,6 +434,17 @@ charge(Granting *granting)
 	}
 }
 
+/* For those who wait: which of the meters have no room for another call, as this one has left them. */
+static void
+note_full(Granting *granting)
+{
+	LlmqPick   *pick = granting->pick;
+
+	for (int i = 0; i < granting->nmeters; i++)
+		if (llmq_meter_is_full(granting->meter[i], pick->now))
+			pick->full[pick->nfull++] = granting->meter[i]->id;
+}
+
 /*
  * Grants the request on this key, if all its limits admit it now; else says in `verdict` which refuses. Durable when it
  * returns, as synchronous_commit asks.
@@ -445,6 +472,11 @@ llmq_grant(LlmqPick *pick, LlmqKey *key, LlmqVerdict *verdict)
 
 	for (int i = 0; i < granting.nmeters; i++)
 		llmq_refusal_note_grant(granting.meter[i]->id);
+	if (llmq_line_exists())
+	{
+		note_full(&granting);
+		llmq_line_granted(granting.lease.slot.org);
+	}
 	pick->key = key;
 	pick->lease.secret = granting.lease.slot.secret;
 	pick->lease.day = llmq_lease_day(granting.lease.slot.granted_at);

@@ -15,6 +15,7 @@
 
 #include "health.h"
 #include "health_board.h"
+#include "line.h"
 
 /* All troubles of a patient, and where they stand. */
 typedef struct Patient
@@ -112,6 +113,7 @@ read_version(LlmqLive *live)
 		{
 			known_events = head.events;
 			known_limits = head.limits;
+			llmq_line_look(head.line);
 			return head.version;
 		}
 		nboards = 0;

@@ -90,6 +90,8 @@ typedef struct LlmqHealthBoard
 	int64		keeping;		/* ... if the transaction that wrote up to here commits */
 	uint64		keeping_by;		/* that transaction; 0: none was there yet */
 	uint64		limits;			/* likewise changes with every limit that providers are known to have; 0: there is none */
+	uint32		line;			/* dsm_handle of the memory of those who wait (line_memory.c); 0: there is none */
+	uint32		reserved;
 	LlmqTrouble trouble[LLMQ_TROUBLES_PER_BOARD];
 } LlmqHealthBoard;
 

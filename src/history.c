@@ -111,8 +111,10 @@ terms_of(const LlmqPick *pick)
 		terms |= LLMQ_TERM_INPUT;
 	if (pick->output_tokens != LLMQ_NOT_GIVEN)
 		terms |= LLMQ_TERM_OUTPUT;
-	if (pick->high_priority)
+	if (pick->priority == LLMQ_PRIORITY_HIGH)
 		terms |= LLMQ_TERM_HIGH;
+	if (pick->priority == LLMQ_PRIORITY_LOW)
+		terms |= LLMQ_TERM_LOW;
 	return terms;
 }
 
@@ -163,7 +165,7 @@ add_attempt(LlmqHistory *history, const LlmqSlot *slot)
 static void
 continue_history(LlmqPick *pick, LlmqRetry *retry)
 {
-	const LlmqSlot *slot = &retry->slot;
+	const LlmqSlot *slot = &retry->lease.slot;
 	LlmqHistory *history = &pick->history;
 
 	*history = slot->history;
@@ -188,6 +190,16 @@ llmq_history_begin(LlmqPick *pick)
 	add_names(pick);
 	for (int i = 0; i < LLMQ_MAX_TRIED; i++)
 		if (pick->history.tried[i].kind == LLMQ_TRIED_NAMES)
+			pick->remembers_names = true;
+}
+
+/* Takes up the history that a ticket has kept for its pick. */
+void
+llmq_history_resume(LlmqPick *pick, const LlmqHistory *history)
+{
+	pick->history = *history;
+	for (int i = 0; i < LLMQ_MAX_TRIED; i++)
+		if (history->tried[i].kind == LLMQ_TRIED_NAMES)
 			pick->remembers_names = true;
 }
 

@@ -102,6 +102,13 @@ llmq_lease_put(LlmqLeasePage *page, int slot, const LlmqLease *lease)
 		page->money[slot] = lease->money;
 }
 
+/* Has the slot a lease, live or settled? */
+bool
+llmq_slot_has_lease(const LlmqSlot *slot)
+{
+	return slot->state == LLMQ_SLOT_GRANTED || slot->state == LLMQ_SLOT_SETTLED;
+}
+
 /*
  * Has a crash cut the grant or the settlement short, between two of its records? Pages stay locked across them, so
  * nobody sees one that is under way. A grant that was cut short was answered to nobody.

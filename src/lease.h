@@ -18,7 +18,7 @@
 #define LLMQ_SLOTS 4
 
 #define LLMQ_MAX_METERS (LLMQ_MAX_CELLS - 2)
-#define LLMQ_SLOT_ROOM 16
+#define LLMQ_SLOT_ROOM 12
 #define LLMQ_MAX_LABEL 64		/* session and request_id */
 
 /* The longest life of a lease: a day. Longer calls renew. */
@@ -31,7 +31,8 @@ typedef enum LlmqSlotState
 {
 	LLMQ_SLOT_FREE = 0,
 	LLMQ_SLOT_GRANTED,
-	LLMQ_SLOT_SETTLED
+	LLMQ_SLOT_SETTLED,
+	LLMQ_SLOT_WAITING			/* no lease yet, but a ticket that may become one: ticket.c */
 } LlmqSlotState;
 
 typedef enum LlmqOutcome
@@ -83,6 +84,7 @@ typedef struct LlmqTried
 #define LLMQ_TERM_OUTPUT		0x02	/* likewise */
 #define LLMQ_TERM_HIGH			0x04	/* of high priority */
 #define LLMQ_TERM_TOO_MANY		0x08	/* it excluded more names than a lease remembers */
+#define LLMQ_TERM_LOW			0x10	/* of low priority */
 #define LLMQ_TERM_BITS 5
 
 StaticAssertDecl(LLMQ_MAX_TTL_MS < (1 << (32 - LLMQ_TERM_BITS)), "the terms have room for every ttl_ms");
@@ -158,12 +160,13 @@ typedef struct LlmqSlot
 	LlmqSlotMeter meter[LLMQ_MAX_METERS];
 	LlmqHistory history;
 	LlmqTextFeatures prompt;	/* zero: the pick was given none */
+	int32		waited_ms;		/* in the line, before the grant */
 	char		later[LLMQ_SLOT_ROOM];	/* zero; for what later versions keep */
 } LlmqSlot;
 
 StaticAssertDecl(sizeof(LlmqSlot) % 8 == 0 &&
 				 sizeof(LlmqSlot) == 72 + sizeof(LlmqSettlement) + sizeof(LlmqReplaced) + 8 + 2 * LLMQ_MAX_LABEL +
-				 8 * LLMQ_MAX_METERS + sizeof(LlmqHistory) + sizeof(LlmqTextFeatures) + LLMQ_SLOT_ROOM,
+				 8 * LLMQ_MAX_METERS + sizeof(LlmqHistory) + sizeof(LlmqTextFeatures) + 4 + LLMQ_SLOT_ROOM,
 				 "LlmqSlot has padding");
 
 /*
@@ -231,6 +234,7 @@ extern uint64 llmq_lease_secret(void);
 
 extern void llmq_lease_copy(const LlmqLeasePage *page, int slot, LlmqLease *lease);
 extern void llmq_lease_put(LlmqLeasePage *page, int slot, const LlmqLease *lease);
+extern bool llmq_slot_has_lease(const LlmqSlot *slot);
 extern bool llmq_slot_reusable(const LlmqSlot *slot);
 extern bool llmq_slot_unfinished(const LlmqSlot *slot);
 extern bool llmq_slot_awaits_retry(const LlmqSlot *slot);

@@ -46,7 +46,8 @@ enum
 	COL_OUTPUT, COL_CACHED, COL_CACHE_WRITE, COL_REASONING, COL_ATTEMPT, COL_HTTP_STATUS, COL_LATENCY, COL_STATUS,
 	COL_ORG, COL_MODEL, COL_KEY, COL_ACCOUNT, COL_PROVIDER, COL_ROUTE, COL_USAGE_SOURCE, COL_SESSION, COL_REQUEST_ID,
 	COL_ERROR, COL_TAGS, COL_FIRST_LEASE, COL_RETRY_OF, COL_ERROR_CLASS, COL_COST, COL_CURRENCY,
-	COL_COST_BASE, COL_DOWNGRADED, COL_BUDGET, COL_REQUESTED_MODEL, COL_COST_GIVEN, NCOLUMNS
+	COL_COST_BASE, COL_DOWNGRADED, COL_BUDGET, COL_REQUESTED_MODEL, COL_COST_GIVEN,
+	COL_WAITED, NCOLUMNS
 };
 
 static const char *const outcome_texts[] = {NULL, "ok", "error", "expired", "released"};
@@ -241,6 +242,7 @@ row_columns(const LlmqLease *lease, const pg_uuid_t *uuid, const LlmqLedgerExtra
 	budget_columns(&lease->money, values, nulls);
 	set_lease(values, nulls, COL_FIRST_LEASE, &slot->history.first_lease);
 	set_lease(values, nulls, COL_RETRY_OF, &slot->history.retry_of);
+	set_int(values, nulls, COL_WAITED, slot->waited_ms, slot->waited_ms > 0);
 	values[COL_RECORDED_IN] = Int64GetDatum((int64) U64FromFullTransactionId(GetTopFullTransactionId()));
 }
 

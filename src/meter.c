@@ -353,6 +353,34 @@ llmq_meter_recall(const LlmqMeter *meter, const LlmqDemand *demand, int64 now, L
 	return true;
 }
 
+/* Has a limit of the meter no room for another call, by what this backend has just seen of it? */
+bool
+llmq_meter_is_full(const LlmqMeter *meter, int64 now)
+{
+	for (int i = 0; i < meter->nlimits; i++)
+		if (refuses(&meter->limit[i], 1) && meter->limit[i].seen >= llmq_limit_amount(&meter->limit[i], now))
+			return true;
+	return false;
+}
+
+/*
+ * Refuses for a meter for which others wait: whoever does not would overtake them. What is left there is for them, so
+ * it is as good as full.
+ */
+void
+llmq_meter_bar(LlmqMeter *meter, int64 now, LlmqVerdict *verdict)
+{
+	LlmqScope	scope = meter->subject->scope;
+	const LlmqLimit *limit = &meter->limit[0];
+	LlmqVerdict barred = {
+		.full = true,.common = scope != LLMQ_SCOPE_ACCOUNT && scope != LLMQ_SCOPE_KEY,.headroom = 1,
+		.when = now + UNKNOWN_CALL,.meter = meter,.limit = limit,.amount = llmq_limit_amount(limit, now),
+		.used = limit->seen
+	};
+
+	add_verdict(verdict, &barred);
+}
+
 /* Has the clock left the periods that the plan knows? Then locks have to be released and the plan refreshed. */
 bool
 llmq_meter_stale(const LlmqMeter *meter, int64 now)

@@ -120,6 +120,8 @@ extern void llmq_verdict_init(LlmqVerdict *verdict);
 extern void llmq_meter_check(LlmqMeter *meter, LlmqMeterState *copy, const LlmqDemand *demand, int64 now,
 							 LlmqVerdict *verdict);
 extern bool llmq_meter_recall(const LlmqMeter *meter, const LlmqDemand *demand, int64 now, LlmqVerdict *verdict);
+extern bool llmq_meter_is_full(const LlmqMeter *meter, int64 now);
+extern void llmq_meter_bar(LlmqMeter *meter, int64 now, LlmqVerdict *verdict);
 extern bool llmq_meter_is_tight(const LlmqMeter *meter, int64 now);
 extern bool llmq_meter_limit(const LlmqLimit *limit, LlmqMeterState *copy, const LlmqDemand *demand, int64 now,
 							 LlmqLimitState *stand);

@@ -35,7 +35,7 @@ typedef struct LiveCounts
 static void
 count_slot(LiveCounts *counts, const LlmqSlot *slot)
 {
-	TimestampTz since = slot->state == LLMQ_SLOT_GRANTED ? slot->expires_at : slot->settled_at;
+	TimestampTz since = slot->state == LLMQ_SLOT_SETTLED ? slot->settled_at : slot->expires_at;
 
 	if (slot->state == LLMQ_SLOT_GRANTED && slot->expires_at > counts->now)
 		counts->leases++;

@@ -26,6 +26,7 @@
 #include "role.h"
 #include "row.h"
 #include "settle.h"
+#include "wait.h"
 #include "worker.h"
 
 PG_FUNCTION_INFO_V1(llmquota_pick);
@@ -37,7 +38,7 @@ PG_FUNCTION_INFO_V1(llmquota_pick);
 enum
 {
 	ARG_ROUTE, ARG_ORG, ARG_INPUT_TOKENS, ARG_MAX_OUTPUT_TOKENS, ARG_PRIORITY, ARG_EXCLUDE, ARG_SESSION, ARG_REQUEST_ID,
-	ARG_TTL_MS, ARG_PROMPT, ARG_RETRY_OF, ARG_MAX_COST
+	ARG_TTL_MS, ARG_PROMPT, ARG_RETRY_OF, ARG_MAX_COST, ARG_WAIT_MS, ARG_QUEUE
 };
 
 /* Columns of llmquota.pick_result, in their order. */
@@ -118,21 +119,18 @@ llmq_pick_refuse_expansion(FunctionCallInfo fcinfo, const char *function)
 }
 
 /* The priority of the request: what it says, else the org's. */
-static bool
+static LlmqPriority
 read_priority(FunctionCallInfo fcinfo, const LlmqOrg *org)
 {
-	char	   *priority = llmq_arg_text(fcinfo, ARG_PRIORITY);
+	char	   *word = llmq_arg_text(fcinfo, ARG_PRIORITY);
+	LlmqPriority priority = org->priority;
 
-	if (priority == NULL)
-		return org->high_priority;
-	if (strcmp(priority, "high") == 0)
-		return true;
-	if (strcmp(priority, "normal") != 0)
+	if (word != NULL && !llmq_priority_named(word, &priority))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("priority \"%s\" is not known", priority),
-				 errhint("Priorities are \"normal\" and \"high\".")));
-	return false;
+				 errmsg("priority \"%s\" is not known", word),
+				 errhint("Priorities are \"high\", \"normal\" and \"low\".")));
+	return priority;
 }
 
 static void
@@ -222,7 +220,7 @@ llmq_pick_read(FunctionCallInfo fcinfo, LlmqPick *pick)
 	pick->output_tokens = llmq_arg_tokens(fcinfo, ARG_MAX_OUTPUT_TOKENS, "max_output_tokens");
 	if (pick->input_tokens == LLMQ_NOT_GIVEN)
 		llmq_prompt_read(fcinfo, ARG_PROMPT, "prompt", &pick->prompt);
-	pick->high_priority = read_priority(fcinfo, pick->org);
+	pick->priority = read_priority(fcinfo, pick->org);
 	read_exclude(fcinfo, pick);
 	read_max_cost(fcinfo, pick);
 	pick->session = llmq_arg_label(fcinfo, ARG_SESSION, "session");
@@ -230,6 +228,8 @@ llmq_pick_read(FunctionCallInfo fcinfo, LlmqPick *pick)
 	pick->ttl_ms = llmq_arg_int(fcinfo, ARG_TTL_MS, "ttl_ms", 1, LLMQ_MAX_TTL_MS);
 	if (pick->ttl_ms == LLMQ_NOT_GIVEN)
 		pick->ttl_ms = Max(pick->catalog->settings.lease_ttl_ms, pick->route->option->deadline_ms);
+	pick->wait_ms = llmq_arg_int(fcinfo, ARG_WAIT_MS, "wait_ms", 0, LLMQ_MAX_WAIT_MS);
+	pick->queue = llmq_arg_given(fcinfo, ARG_QUEUE) && PG_GETARG_BOOL(ARG_QUEUE);
 	llmq_pick_begin(pick);
 }
 
@@ -289,63 +289,143 @@ refusal_columns(const LlmqPick *pick, Datum *values, bool *nulls)
 	nulls[COL_REFUSAL] = false;
 }
 
-/* Looks for a candidate and charges it; counts the refusal when there is none. */
+/* The row of a ticket. The uuid must live as long as the values. */
+static void
+ticket_columns(const LlmqPick *pick, pg_uuid_t *uuid, Datum *values, bool *nulls)
+{
+	refusal_columns(pick, values, nulls);
+	llmq_lease_uuid(&pick->lease, uuid);
+	llmq_put_text(values, nulls, COL_STATUS, "queued");
+	values[COL_LEASE] = UUIDPGetDatum(uuid);
+	nulls[COL_LEASE] = false;
+	values[COL_EXPIRES_AT] = TimestampTzGetDatum(pick->expires_at);
+	nulls[COL_EXPIRES_AT] = false;
+	values[COL_RETRY_AFTER] = Int32GetDatum(pick->return_ms);
+	nulls[COL_RETRY_AFTER] = false;
+}
+
+/* Counts the refusal in the window that refused; the live tables are open. */
+static void
+count_in_window(LlmqPick *pick)
+{
+	if (!pick->no_slot)
+		llmq_refusal_count_in_window(pick);
+	pick->counted = true;
+}
+
+/* Looks for a candidate and charges it. Is there one? With `counts` it counts in the window that there is none. */
 static bool
-run(LlmqPick *pick)
+run(LlmqPick *pick, bool counts)
 {
 	bool		granted = false;
 
+	pick->nwants = 0;
+	pick->nfull = 0;
 	pick->exhausted = llmq_history_is_over(pick);
-	if (pick->org->enabled && !pick->exhausted)
-	{
-		pick->scratch = palloc(LLMQ_MAX_STATE);
-		llmq_live_open(&pick->live, LLMQ_LIVE_LEASE + 1, RowExclusiveLock);
-		llmq_health_look(&pick->live);
-		granted = llmq_choose(pick);
-		if (!granted && !pick->no_slot)
-			llmq_refusal_count_in_window(pick);
-		llmq_live_close(&pick->live);
-		pfree(pick->scratch);
-	}
-	if (!granted)
-		llmq_refusal_count(pick);
+	pick->counted = !pick->org->enabled || pick->exhausted;
+	if (pick->counted)
+		return false;
+	pick->scratch = palloc(LLMQ_MAX_STATE);
+	llmq_live_open(&pick->live, LLMQ_LIVE_LEASE + 1, RowExclusiveLock);
+	llmq_health_look(&pick->live);
+	granted = llmq_choose(pick);
+	if (!granted && counts)
+		count_in_window(pick);
+	llmq_live_close(&pick->live);
+	pfree(pick->scratch);
 	return granted;
 }
 
-/* Runs a pick whose request has been read, and makes its answer. */
+/* Tries a pick that may wait: it is counted when it is answered. */
+bool
+llmq_pick_try(LlmqPick *pick)
+{
+	return run(pick, false);
+}
+
+/* Counts the refusal with which a pick is answered. */
+static void
+count_refusal(LlmqPick *pick)
+{
+	if (!pick->counted)
+	{
+		llmq_live_open(&pick->live, LLMQ_LIVE_LEASE + 1, RowExclusiveLock);
+		count_in_window(pick);
+		llmq_live_close(&pick->live);
+	}
+	llmq_refusal_count(pick);
+}
+
+/* The answer of a pick. A refusal is counted. */
 Datum
-llmq_pick_run(FunctionCallInfo fcinfo, LlmqPick *pick)
+llmq_pick_answer(FunctionCallInfo fcinfo, LlmqPick *pick, bool granted)
 {
 	Datum		values[NCOLUMNS];
 	bool		nulls[NCOLUMNS];
 	pg_uuid_t	uuid;
 	Datum		answer;
 
-	last_call.granted = run(pick);
+	last_call.granted = granted;
 	last_call.lease = pick->lease;
 	if (pick->demand.tentative)
 		llmq_config_note_change();
-	if (last_call.granted)
+	if (!granted && !pick->queued)
+		count_refusal(pick);
+	if (granted)
 		grant_columns(pick, &uuid, values, nulls);
+	else if (pick->queued)
+		ticket_columns(pick, &uuid, values, nulls);
 	else
 		refusal_columns(pick, values, nulls);
-	llmq_worker_look(last_call.granted ? pick->expires_at : DT_NOEND);
+	llmq_worker_look(granted ? pick->expires_at : DT_NOEND);
 	answer = llmq_result_row(fcinfo, values, nulls, NCOLUMNS);
 	llmq_lease_end_noted();
 	return answer;
 }
 
+/* The answer about a ticket that nobody knows. */
+Datum
+llmq_pick_answer_unknown(FunctionCallInfo fcinfo)
+{
+	Datum		values[NCOLUMNS];
+	bool		nulls[NCOLUMNS];
+
+	memset(nulls, true, sizeof(nulls));
+	llmq_put_text(values, nulls, COL_STATUS, "unknown_lease");
+	return llmq_result_row(fcinfo, values, nulls, NCOLUMNS);
+}
+
+/* Runs a pick whose request has been read, and makes its answer. */
+Datum
+llmq_pick_run(FunctionCallInfo fcinfo, LlmqPick *pick)
+{
+	return llmq_pick_answer(fcinfo, pick, run(pick, true));
+}
+
+/* For a pick that waits: its arguments once more. */
+static void
+read_again(void *argument, LlmqPick *pick)
+{
+	llmq_pick_read(argument, pick);
+}
+
 /*
  * llmquota_pick(route, org, input_tokens, max_output_tokens, priority, exclude, session, request_id, ttl_ms, prompt,
- * retry_of, max_cost)
+ * retry_of, max_cost, wait_ms, queue)
  */
 Datum
 llmquota_pick(PG_FUNCTION_ARGS)
 {
 	LlmqPick	pick;
+	bool		waits;
+	bool		granted;
 
 	llmq_cell_refuse_if_read_only("llmquota_pick()");
 	llmq_pick_refuse_expansion(fcinfo, "llmquota_pick");
 	llmq_pick_read(fcinfo, &pick);
-	return llmq_pick_run(fcinfo, &pick);
+	waits = pick.wait_ms > 0 || pick.queue;
+	granted = run(&pick, !waits);
+	if (!granted && waits && llmq_may_wait(&pick))
+		granted = llmq_wait_in_call(&pick, read_again, fcinfo);
+	return llmq_pick_answer(fcinfo, &pick, granted);
 }

@@ -10,6 +10,7 @@
 #include "catalog.h"
 #include "health.h"
 #include "lease.h"
+#include "line.h"
 #include "meter.h"
 #include "pace.h"
 #include "price.h"
@@ -88,8 +89,7 @@ typedef struct LlmqRetry
 	bool		gone;			/* its slot is: the next three are the ledger's */
 	const char *org;
 	const char *route;
-	LlmqSlot	slot;			/* as it was seen, as the next */
-	LlmqSlotMoney money;
+	LlmqLease	lease;			/* as it was seen */
 	int			nfailed;
 	LlmqFailedAttempt failed[LLMQ_MAX_TRIED];
 	int64		deadline;		/* of the request */
@@ -112,6 +112,14 @@ typedef struct LlmqDowngrade
 	const LlmqModel *tried[LLMQ_MAX_DOWNGRADES];
 } LlmqDowngrade;
 
+/* A place in the line that needs no connection: see ticket.c. */
+typedef struct LlmqTicket
+{
+	LlmqLeaseId id;				/* where it is, and of its lease */
+	LlmqSlot	seen;			/* what is in its place */
+	int64		seen_until;		/* it leaves the line then */
+} LlmqTicket;
+
 /* One call of llmquota_pick. */
 typedef struct LlmqPick
 {
@@ -122,8 +130,10 @@ typedef struct LlmqPick
 	int32		input_tokens;	/* LLMQ_NOT_GIVEN, as the next */
 	int32		output_tokens;
 	LlmqTextFeatures prompt;	/* zero: not given, or not needed */
-	bool		high_priority;
+	LlmqPriority priority;
 	int32		ttl_ms;
+	int32		wait_ms;		/* LLMQ_NOT_GIVEN: it does not wait in the call */
+	bool		queue;			/* rather a ticket than a refusal */
 	bool		max_cost_given;
 	int64		max_cost;
 	const char *session;		/* or NULL, as the next */
@@ -151,6 +161,19 @@ typedef struct LlmqPick
 	LlmqVerdict refusal;		/* over all candidates, the one that ends first */
 	int64		waiting;		/* callers refused by it since its meter's last grant, this one included */
 	LlmqMeterState *scratch;	/* for copies of meters */
+	/* waiting */
+	const LlmqTicket *ticket;	/* that is to be granted; NULL: none */
+	int64		waiting_since;	/* 0: it does not */
+	int			nwants;			/* meters that refuse, the first few */
+	int32		want[LLMQ_LINE_WANTS];
+	int			nown;			/* it has been called for these: the line does not bar it from them */
+	int32		own_want[LLMQ_LINE_WANTS];
+	int			nfull;			/* of the meters that were charged, these have no room for another */
+	int32		full[LLMQ_MAX_METERS];
+	bool		counted;		/* that it was refused */
+	bool		queued;			/* it has a ticket: `lease`, until `expires_at` */
+	int			position;		/* in the line; 0: it was not in it */
+	int32		return_ms;		/* when the ticket is to be shown */
 	/* the answer */
 	LlmqKey    *key;			/* NULL when refused */
 	const LlmqPace *pace;		/* of the model at the key's account */
@@ -175,7 +198,10 @@ typedef enum LlmqGrant
 extern void llmq_pick_begin(LlmqPick *pick);
 extern void llmq_pick_read(FunctionCallInfo fcinfo, LlmqPick *pick);
 extern void llmq_pick_refuse_expansion(FunctionCallInfo fcinfo, const char *function);
+extern bool llmq_pick_try(LlmqPick *pick);
 extern Datum llmq_pick_run(FunctionCallInfo fcinfo, LlmqPick *pick);
+extern Datum llmq_pick_answer(FunctionCallInfo fcinfo, LlmqPick *pick, bool granted);
+extern Datum llmq_pick_answer_unknown(FunctionCallInfo fcinfo);
 
 /* pool.c */
 extern bool llmq_account_offers(const LlmqAccount *account, const LlmqModel *model, const char *owner);
@@ -211,6 +237,7 @@ extern LlmqChoice *llmq_strategy_order(LlmqPick *pick, int number, int *n);
 
 /* history.c */
 extern void llmq_history_begin(LlmqPick *pick);
+extern void llmq_history_resume(LlmqPick *pick, const LlmqHistory *history);
 extern bool llmq_history_is_over(const LlmqPick *pick);
 extern int	llmq_attempts_most(const LlmqRoute *route);
 extern int32 llmq_history_deadline_ms(const LlmqPick *pick, int attempt, int64 granted_at);
@@ -225,6 +252,7 @@ extern bool llmq_alternative(LlmqLive *live, const LlmqSlot *slot);
 
 /* retry.c */
 extern LlmqRetry *llmq_retry_find(const pg_uuid_t *lease);
+extern void llmq_request_take(LlmqPick *pick, const LlmqLease *lease);
 extern void llmq_retry_check_org(const LlmqRetry *retry, const LlmqPick *pick);
 
 /* grant.c */
@@ -233,6 +261,7 @@ extern int	llmq_common_subjects(const LlmqPick *pick, const LlmqModel *model, Ll
 extern bool llmq_look(LlmqPick *pick, LlmqMeters *meters, LlmqVerdict *verdict);
 
 /* refuse.c */
+extern void llmq_want_note(LlmqPick *pick, const LlmqVerdict *verdict);
 extern void llmq_refusal_note(LlmqPick *pick, const LlmqVerdict *verdict);
 extern LlmqRefusalStatus llmq_refusal_status(const LlmqPick *pick);
 extern bool llmq_refusal_has_limit(const LlmqPick *pick);

@@ -34,6 +34,7 @@
 #include "role.h"
 #include "row.h"
 #include "settle.h"
+#include "wait.h"
 #include "worker.h"
 
 PG_FUNCTION_INFO_V1(llmquota_record);
@@ -478,16 +479,19 @@ llmq_record_failure(FunctionCallInfo fcinfo)
 	record(fcinfo, &settled);
 }
 
-/* llmquota_release(lease): the call was not made. */
+/* llmquota_release(lease): the call was not made; or will not be, of a ticket. */
 Datum
 llmquota_release(PG_FUNCTION_ARGS)
 {
+	LlmqLeaseId id;
 	pg_uuid_t  *uuid = lease_argument(fcinfo);
 	LlmqLedgerExtra extra = {0};
 	Ending		ending = {.extra = &extra};
 	Settled		settled;
 
 	llmq_cell_refuse_if_read_only("llmquota_release()");
+	if (llmq_lease_parse(uuid, &id) && llmq_ticket_release(&id))
+		PG_RETURN_TEXT_P(cstring_to_text("released"));
 	ending.settlement = llmq_settlement_without_figures(LLMQ_OUTCOME_RELEASED, LLMQ_USAGE_NONE);
 	settle(uuid, &ending, &settled);
 	PG_RETURN_TEXT_P(cstring_to_text(strcmp(settled.status, "settled") == 0 ? "released" : settled.status));

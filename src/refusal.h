@@ -63,7 +63,7 @@ typedef struct LlmqRefusalEntry
 	uint8		scope;
 	uint8		metric;
 	uint8		part;			/* LlmqPart */
-	uint8		high_priority;
+	uint8		priority;		/* LlmqPriority */
 	uint8		shared;			/* the subject is an account or key of all */
 	uint8		length[LLMQ_REFUSAL_TEXTS];
 	uint8		reserved[6];

@@ -233,7 +233,7 @@ fill_entry(LlmqRefusalEntry *entry, const LlmqPick *pick, TimestampTz now)
 	entry->input_tokens = pick->input_tokens;
 	entry->output_tokens = pick->output_tokens;
 	entry->status = llmq_refusal_status(pick);
-	entry->high_priority = pick->high_priority;
+	entry->priority = pick->priority;
 	entry->size = offsetof(LlmqRefusalEntry, text);
 	put_text(entry, LLMQ_REFUSAL_ORG, pick->org->subject.name);
 	put_text(entry, LLMQ_REFUSAL_ROUTE, pick->route->name);

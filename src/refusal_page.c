@@ -358,7 +358,7 @@ put_entry(ReturnSetInfo *result, const LlmqRefusalEntry *entry)
 	values[COL_LAST_AT] = TimestampTzGetDatum(entry->last_at);
 	nulls[COL_MINUTE] = bare;
 	values[COL_MINUTE] = TimestampTzGetDatum(entry->minute);
-	llmq_put_text(values, nulls, COL_PRIORITY, entry->high_priority ? "high" : "normal");
+	llmq_put_text(values, nulls, COL_PRIORITY, llmq_priority_text(entry->priority));
 	put_int(values, nulls, COL_INPUT, entry->input_tokens);
 	put_int(values, nulls, COL_OUTPUT, entry->output_tokens);
 	llmq_put_text(values, nulls, COL_REQUEST_ID, text_of(entry, LLMQ_REFUSAL_REQUEST_ID));

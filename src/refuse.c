@@ -24,10 +24,24 @@
 #define RETRY_CONFIGURATION 30000
 #define RETRY_SLOT 1000
 
+/* Notes what refuses, for the line: a meter, or something else. */
+void
+llmq_want_note(LlmqPick *pick, const LlmqVerdict *verdict)
+{
+	int32		meter = verdict->meter == NULL ? LLMQ_WANT_OTHER : verdict->meter->id;
+
+	for (int i = 0; i < pick->nwants; i++)
+		if (pick->want[i] == meter)
+			return;
+	if (pick->nwants < LLMQ_LINE_WANTS)
+		pick->want[pick->nwants++] = meter;
+}
+
 /* Over all candidates the refusal that ends first is the one to report; one that never ends is the last resort. */
 void
 llmq_refusal_note(LlmqPick *pick, const LlmqVerdict *verdict)
 {
+	llmq_want_note(pick, verdict);
 	if (pick->refusal.admitted || verdict->when < pick->refusal.when)
 		pick->refusal = *verdict;
 }
@@ -379,6 +393,8 @@ llmq_refusal_jsonb(const LlmqPick *pick)
 		push_trouble(&state, pick);
 	else
 		push_quota(&state, pick);
+	if (pick->position > 0)
+		push_number(&state, "position", pick->position);
 	if (pick->downgrade.requested != NULL)
 		push_downgrades(&state, pick);
 	if (pick->retry != NULL)

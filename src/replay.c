@@ -261,7 +261,7 @@ prepare(LlmqReplay *replay, const LlmqReplayCall *call, LlmqModel *model, Asking
 	asking->model = model;
 	asking->demand = (LlmqDemand) {
 		.use = {.input = call->reserved_input,.output = call->reserved_output,.request = true,.in_flight = true},
-		.high_priority = org->high_priority
+		.high_priority = org->priority == LLMQ_PRIORITY_HIGH
 	};
 	asking->recorded = llmq_use_ended(call->reserved_input, call->reserved_output, &call->settlement);
 	asking->priced = replay->rule->budget == NULL ||

@@ -75,14 +75,11 @@ static LlmqLeaseStanding
 look(LlmqRetry *retry)
 {
 	LlmqLeaseStanding standing;
-	LlmqLease	lease;
 	LlmqLive	live;
 
 	llmq_live_open(&live, LLMQ_LIVE_LEASE + 1, AccessShareLock);
-	standing = llmq_record_look(&live, &retry->id, &lease);
+	standing = llmq_record_look(&live, &retry->id, &retry->lease);
 	llmq_live_close(&live);
-	retry->slot = lease.slot;
-	retry->money = lease.money;
 	return standing;
 }
 
@@ -108,10 +105,10 @@ llmq_retry_find(const pg_uuid_t *lease)
 		find_in_ledger(retry);
 		return retry;
 	}
-	if (retry->slot.settlement.outcome != LLMQ_OUTCOME_ERROR && retry->slot.settlement.outcome != LLMQ_OUTCOME_EXPIRED)
+	if (retry->lease.slot.settlement.outcome != LLMQ_OUTCOME_ERROR && retry->lease.slot.settlement.outcome != LLMQ_OUTCOME_EXPIRED)
 		refuse_not_failed(lease);
-	retry->org = pstrdup(llmq_name_text(retry->slot.org));
-	route = llmq_name_text(retry->slot.route);
+	retry->org = pstrdup(llmq_name_text(retry->lease.slot.org));
+	route = llmq_name_text(retry->lease.slot.route);
 	retry->route = pstrdup(route);
 	return retry;
 }
@@ -133,22 +130,24 @@ label(const char *text, int length)
 	return length == 0 ? NULL : pnstrdup(text, length);
 }
 
-/* The arguments that the first pick had, as the slot has them. */
-static void
-take_arguments(LlmqPick *pick)
+/* The arguments that a pick had, as its slot has them. */
+void
+llmq_request_take(LlmqPick *pick, const LlmqLease *lease)
 {
-	const LlmqSlot *slot = &pick->retry->slot;
+	const LlmqSlot *slot = &lease->slot;
 	uint32		terms = slot->history.terms;
 
 	pick->input_tokens = terms & LLMQ_TERM_INPUT ? slot->reserved_input : LLMQ_NOT_GIVEN;
 	pick->output_tokens = terms & LLMQ_TERM_OUTPUT ? slot->reserved_output : LLMQ_NOT_GIVEN;
 	pick->prompt = slot->prompt;
-	pick->high_priority = (terms & LLMQ_TERM_HIGH) != 0;
-	pick->max_cost_given = pick->retry->money.told;
-	pick->max_cost = pick->retry->money.reserved[0];
+	pick->priority = terms & LLMQ_TERM_HIGH ? LLMQ_PRIORITY_HIGH :
+		terms & LLMQ_TERM_LOW ? LLMQ_PRIORITY_LOW : LLMQ_PRIORITY_NORMAL;
+	pick->max_cost_given = lease->money.told;
+	pick->max_cost = lease->money.reserved[0];
 	pick->session = label(slot->session, slot->session_length);
 	pick->request_id = label(slot->request_id, slot->request_id_length);
 	pick->ttl_ms = terms >> LLMQ_TERM_BITS;
+	pick->wait_ms = LLMQ_NOT_GIVEN;
 }
 
 /* The request of which the lease was an attempt. Its route may be gone meanwhile: that raises. */
@@ -165,7 +164,7 @@ read_request(const pg_uuid_t *lease, LlmqPick *pick)
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("route \"%s\" does not exist", pick->retry->route),
 				 errhint("It was there for the first attempt. Record the failure with llmquota_record().")));
-	take_arguments(pick);
+	llmq_request_take(pick, &pick->retry->lease);
 	llmq_pick_begin(pick);
 }
 
@@ -177,7 +176,7 @@ refuse_too_many_names(const pg_uuid_t *lease)
 
 	if (!llmq_lease_parse(lease, &retry.id) || look(&retry) == LLMQ_LEASE_UNKNOWN)
 		return;
-	if (retry.slot.history.terms & LLMQ_TERM_TOO_MANY)
+	if (retry.lease.slot.history.terms & LLMQ_TERM_TOO_MANY)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 				 errmsg("the pick of lease \"%s\" excluded more names than a lease remembers", uuid_text(lease)),

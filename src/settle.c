@@ -21,6 +21,7 @@
 
 #include "inject.h"
 #include "ledger.h"
+#include "line.h"
 #include "settle.h"
 #include "xact_end.h"
 
@@ -74,7 +75,7 @@ llmq_lease_look(LlmqLive *live, const LlmqLeaseId *id, LlmqLease *lease)
 	if (!llmq_cell_copy(live, LLMQ_LIVE_LEASE, id->page, &page, sizeof(page)))
 		return LLMQ_LEASE_UNKNOWN;
 	llmq_lease_copy(&page, id->slot, lease);
-	if (seen->state == LLMQ_SLOT_FREE || seen->secret != id->secret || llmq_lease_day(seen->granted_at) != id->day)
+	if (!llmq_slot_has_lease(seen) || seen->secret != id->secret || llmq_lease_day(seen->granted_at) != id->day)
 		return LLMQ_LEASE_UNKNOWN;
 	return seen->state == LLMQ_SLOT_GRANTED ? LLMQ_LEASE_LIVE : settled_standing(id, seen);
 }
@@ -477,6 +478,7 @@ llmq_lease_settle(LlmqLive *live, const LlmqLeaseId *id, const LlmqSettlement *s
 	if (!change_slot(live, id, &settling, lease))
 		return false;
 	llmq_lease_ended(id->page);
+	llmq_line_ended(&settling.seen.slot);
 	return true;
 }
 

@@ -138,8 +138,8 @@ meter_fault(const LlmqMeterState *meter, LlmqFault *found)
 static bool
 slot_fault(const LlmqSlot *slot, LlmqFault *found)
 {
-	if (slot->state > LLMQ_SLOT_SETTLED)
-		return llmq_fault(found, "state of a slot", LLMQ_SLOT_SETTLED, slot->state);
+	if (slot->state > LLMQ_SLOT_WAITING)
+		return llmq_fault(found, "state of a slot", LLMQ_SLOT_WAITING, slot->state);
 	if (slot->nmeters > LLMQ_MAX_METERS)
 		return llmq_fault(found, "meters of a lease", LLMQ_MAX_METERS, slot->nmeters);
 	if (slot->charged >> slot->nmeters != 0)

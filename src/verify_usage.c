@@ -198,7 +198,7 @@ find_slot(const Usage *usage, const LlmqLeaseId *id)
 	if (id->page > pages->last_id || pages->by_id[id->page] == NULL)
 		return NULL;
 	slot = &((const LlmqLeasePage *) pages->by_id[id->page]->state)->slot[id->slot];
-	return slot->state != LLMQ_SLOT_FREE && slot->secret == id->secret && llmq_lease_day(slot->granted_at) == id->day ?
+	return llmq_slot_has_lease(slot) && slot->secret == id->secret && llmq_lease_day(slot->granted_at) == id->day ?
 		slot : NULL;
 }
 
@@ -276,7 +276,7 @@ tally_slots(const Usage *usage)
 
 			CHECK_FOR_INTERRUPTS();
 			llmq_lease_copy((const LlmqLeasePage *) pages->by_id[id]->state, i, &lease);
-			if (lease.slot.state != LLMQ_SLOT_FREE)
+			if (llmq_slot_has_lease(&lease.slot))
 				tally_slot(usage, &lease);
 		}
 }

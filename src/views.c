@@ -86,7 +86,7 @@ visit_lease_page(const LlmqCellHeader *state, HeapTuple tuple, void *context)
 			.page = state->id,.slot = i,.day = llmq_lease_day(slot->granted_at),.secret = slot->secret
 		};
 
-		if (slot->state != LLMQ_SLOT_FREE)
+		if (llmq_slot_has_lease(slot))
 			put_lease(context, &id, slot);
 	}
 }

@@ -1,0 +1,507 @@
+/*
+ * line.c
+ *	  The line: joining it, being called, leaving it; and the gate that keeps others from what it waits for.
+ *
+ * There is one line for the whole database. Who is refused by limits and wants to wait joins it with the meters that
+ * refused; he waits for any of them. Whoever gives something back to a meter that is waited for calls the next
+ * (line_order.c), by the latch of his backend or, when he has a ticket and is not there, by keeping it for him for a
+ * second. Who is called tries an ordinary pick. If it is granted, what else was given back is passed on to the next; if
+ * not, he waits for what refuses now, and all that he was called for is passed on. So one event may call several, one
+ * after the other, and ends when all that it gave back is taken or wanted by nobody.
+ *
+ * That a pick is granted is decided under the locks of its pages, as ever: the line decides who may ask. Somebody who
+ * is not called is refused by a meter for which others wait (the gate), so nobody overtakes them.
+ *
+ * A window that slides and a cooldown that ends give back without anybody doing anything. So one of those who hold a
+ * connection and wait for a meter is its keeper: he wakes up when something is expected to fit, at least once a second,
+ * and calls the next, which need not be him. A ticket's holder does that whenever he shows it.
+ *
+ * The line's lock is a lightweight lock, taken while no page is locked, and nothing is locked under it. He who waits
+ * joins first and then tries again, so what is given back in between is not missed.
+ */
+#include "postgres.h"
+
+#include "miscadmin.h"
+#include "utils/timestamp.h"
+
+#include "line.h"
+#include "name.h"
+#include "pick.h"
+#include "wait.h"
+
+/* A keeper looks at least so often: configuration may have changed, or somebody who was called did not come. */
+#define KEEPER_PATIENCE INT64CONST(1000000)
+
+/* As many meters as lapse at once are passed on; those of others wait for their keepers. */
+#define LAPSED_MOST 64
+
+/* More lease pages than this are not looked through for the calls that an org has in flight: then it is none. */
+#define COUNTED_PAGES 4096
+
+/* Weight of the last grant in the mean time between grants. */
+#define INTERVAL_WEIGHT 0.1
+
+/* When a ticket is to be shown again: before what is expected, at least and at most after so long. Microseconds. */
+#define RETURN_EARLY 0.75
+#define RETURN_UNKNOWN 50000
+#define RETURN_LEAST 5000
+#define RETURN_MOST 2000000
+
+static void
+lock(void)
+{
+	LWLockAcquire(&llmq_line->lock, LW_EXCLUSIVE);
+}
+
+static void
+unlock(void)
+{
+	LWLockRelease(&llmq_line->lock);
+}
+
+/* Under the lock: calls the next for these meters. Is there one? */
+static bool
+call_next(const int32 *want, int n, TimestampTz now)
+{
+	int			number = llmq_line_best(llmq_line, want, n);
+	LlmqPlace  *place;
+
+	if (number < 0)
+		return false;
+	place = &llmq_line->place[number];
+	llmq_line_call(llmq_line, number, now);
+	place->ncalled = Min(n, LLMQ_MAX_METERS);
+	memcpy(place->called_for, want, sizeof(int32) * place->ncalled);
+	if (place->latch != NULL)
+		SetLatch(place->latch);
+	return true;
+}
+
+/* Under the lock: those of the meters that are not among the others. */
+static int
+without(const int32 *meters, int n, const int32 *others, int nothers, int32 *left)
+{
+	int			nleft = 0;
+
+	for (int i = 0; i < n; i++)
+	{
+		bool		found = false;
+
+		for (int j = 0; j < nothers; j++)
+			found |= meters[i] == others[j];
+		if (!found)
+			left[nleft++] = meters[i];
+	}
+	return nleft;
+}
+
+/*
+ * Under the lock: passes on what somebody has waited for and was called for, but for these meters, which are full, or
+ * for which he waits himself.
+ */
+static void
+pass_on(const LlmqPlace *place, const int32 *taken, int ntaken, TimestampTz now)
+{
+	int32		left[LLMQ_LINE_WANTS + LLMQ_MAX_METERS];
+	int			n = without(place->want, place->nwants, taken, ntaken, left);
+
+	n += without(place->called_for, place->ncalled, taken, ntaken, left + n);
+	if (n > 0)
+		(void) call_next(left, n, now);
+}
+
+/* Under the lock: when the keeper of a meter has gone, wakes another who can be it. */
+static void
+find_keeper(int32 meter)
+{
+	const LlmqLineMeter *known = llmq_line_meter(llmq_line, meter);
+
+	if (known->keeper != 0 || known->waiting == 0)
+		return;
+	for (int i = 0; i < llmq_line->end; i++)
+	{
+		const LlmqPlace *place = &llmq_line->place[i];
+
+		if (place->state != LLMQ_PLACE_FREE && place->latch != NULL && place->nwants > 0 && place->want[0] == meter)
+		{
+			SetLatch(place->latch);
+			return;
+		}
+	}
+}
+
+/* Under the lock: takes somebody out of the line. */
+static void
+take_out(int number)
+{
+	int32		first = llmq_line->place[number].nwants > 0 ? llmq_line->place[number].want[0] : LLMQ_WANT_OTHER;
+
+	llmq_line_take_out(llmq_line, number);
+	find_keeper(first);
+}
+
+/* Under the lock: sees to those whose time has passed. */
+static void
+lapse(TimestampTz now)
+{
+	int32		left[LAPSED_MOST];
+	int			n = llmq_line_lapse(llmq_line, now, left, LAPSED_MOST);
+
+	for (int i = 0; i < n; i++)
+		(void) call_next(&left[i], 1, now);
+}
+
+/* Something has come back to these meters: the next may try. */
+void
+llmq_line_call_next(const int32 *want, int n)
+{
+	TimestampTz now;
+
+	if (!llmq_line_exists())
+		return;
+	now = GetCurrentTimestamp();
+	lock();
+	lapse(now);
+	(void) call_next(want, n, now);
+	unlock();
+}
+
+/* A call has been granted to an org. */
+void
+llmq_line_granted(int32 org)
+{
+	LlmqLineOrg *known;
+
+	if (!llmq_line_exists())
+		return;
+	lock();
+	known = llmq_line_org(llmq_line, org);
+	if (known != NULL)
+		known->in_flight++;
+	unlock();
+}
+
+/* A lease has ended, which is what its slot was. */
+void
+llmq_line_ended(const LlmqSlot *slot)
+{
+	int32		meter[LLMQ_MAX_METERS];
+	LlmqLineOrg *known;
+
+	if (!llmq_line_exists())
+		return;
+	for (int i = 0; i < slot->nmeters; i++)
+		meter[i] = slot->meter[i].meter;
+	lock();
+	known = llmq_line_org(llmq_line, slot->org);
+	if (known != NULL && known->in_flight > 0 && slot->state == LLMQ_SLOT_GRANTED)
+		known->in_flight--;
+	(void) call_next(meter, slot->nmeters, GetCurrentTimestamp());
+	unlock();
+}
+
+/* Does the pick wait for this meter itself? */
+static bool
+is_own_want(const LlmqPick *pick, int32 meter)
+{
+	for (int i = 0; i < pick->nown; i++)
+		if (pick->own_want[i] == meter)
+			return true;
+	return false;
+}
+
+/* Do others wait for the meter, before the pick? */
+bool
+llmq_line_bars(const LlmqPick *pick, int32 meter)
+{
+	bool		bars;
+
+	if (!llmq_line_exists() || meter == 0 || llmq_line_meter(llmq_line, meter)->waiting == 0 || is_own_want(pick, meter))
+		return false;
+	LWLockAcquire(&llmq_line->lock, LW_SHARED);
+	bars = llmq_line_is_wanted(llmq_line, &meter, 1);
+	LWLockRelease(&llmq_line->lock);
+	return bars;
+}
+
+/* What is counted of an org's leases, walking over their pages. */
+typedef struct Counting
+{
+	int32		org;
+	int32		in_flight;
+} Counting;
+
+static void
+count_page(const LlmqCellHeader *state, HeapTuple tuple, void *argument)
+{
+	const LlmqLeasePage *page = (const LlmqLeasePage *) state;
+	Counting   *counting = argument;
+
+	for (int i = 0; i < LLMQ_SLOTS; i++)
+		counting->in_flight += page->slot[i].state == LLMQ_SLOT_GRANTED && page->slot[i].org == counting->org;
+}
+
+/* How many calls an org has in flight. */
+static int32
+count_in_flight(int32 org)
+{
+	Counting	counting = {.org = org};
+	LlmqLive	live;
+
+	llmq_live_open(&live, LLMQ_LIVE_LEASE + 1, AccessShareLock);
+	if (llmq_cell_last_id(&live, LLMQ_LIVE_LEASE) <= COUNTED_PAGES)
+		llmq_cell_walk(&live, LLMQ_LIVE_LEASE, count_page, &counting);
+	llmq_live_close(&live);
+	return counting.in_flight;
+}
+
+/* Is it known how many calls an org has in flight, because it waits already? */
+static bool
+is_counted(int32 org)
+{
+	bool		counted = false;
+
+	if (!llmq_line_exists())
+		return false;
+	LWLockAcquire(&llmq_line->lock, LW_SHARED);
+	counted = llmq_line_org(llmq_line, org) != NULL;
+	LWLockRelease(&llmq_line->lock);
+	return counted;
+}
+
+/* What the line is told of a pick that was refused. */
+static void
+describe(const LlmqPick *pick, LlmqPlace *place)
+{
+	const LlmqVerdict *refusal = &pick->refusal;
+
+	place->retry_at = refusal->when;
+	if (refusal->limit != NULL && refusal->limit->shape.kind == LLMQ_WINDOW_CONCURRENCY)
+		place->retry_at = GetCurrentTimestamp() + KEEPER_PATIENCE;	/* what comes back calls */
+	place->scope = LLMQ_SCOPE_COUNT;
+	if (refusal->meter != NULL)
+	{
+		place->scope = refusal->meter->subject->scope;
+		place->metric = refusal->limit->quota->metric;
+		place->subject = refusal->meter->subject->ref.id;
+	}
+}
+
+/*
+ * Puts the refused pick at the end of the line, as what is in `place` of a ticket or a latch. Its number; -1: as many
+ * as may wait do so already. Where nobody else waits for the same he is called at once, to try again: something may
+ * have come back before he was in the line.
+ */
+int
+llmq_line_join(const LlmqPick *pick, const LlmqPlace *place)
+{
+	const LlmqSettings *settings = &pick->catalog->settings;
+	LlmqJoining joining = {
+		.org = llmq_subject_id(pick->catalog, &pick->org->subject),.weight = pick->org->weight,.most = settings->max_waiting,
+		.most_of_org = settings->max_waiting_org,.place = *place
+	};
+	TimestampTz now = GetCurrentTimestamp();
+	int			number;
+	bool		alone;
+
+	llmq_line_open();
+	describe(pick, &joining.place);
+	joining.place.nwants = pick->nwants;
+	memcpy(joining.place.want, pick->want, sizeof(int32) * pick->nwants);
+	if (!is_counted(joining.org))
+		joining.in_flight = count_in_flight(joining.org);
+	lock();
+	lapse(now);
+	alone = !llmq_line_is_wanted(llmq_line, joining.place.want, joining.place.nwants);
+	number = llmq_line_put(llmq_line, &joining);
+	if (number >= 0 && alone)
+	{
+		llmq_line_call(llmq_line, number, now);
+		llmq_line->place[number].ncalled = 0;
+	}
+	unlock();
+	return number;
+}
+
+/* Somebody leaves the line without having been granted anything. What he was in the way of is passed on. */
+void
+llmq_line_leave(int number)
+{
+	LlmqPlace	left;
+
+	lock();
+	left = llmq_line->place[number];
+	if (left.state != LLMQ_PLACE_CALLED)
+		left.ncalled = 0;
+	take_out(number);
+	pass_on(&left, NULL, 0, GetCurrentTimestamp());
+	unlock();
+}
+
+/* Who was called has been granted a lease; those of its meters that are full now are `pick->full`. */
+void
+llmq_line_served(int number, const LlmqPick *pick)
+{
+	LlmqPlace  *place = &llmq_line->place[number];
+	LlmqPlace	served;
+	TimestampTz now = GetCurrentTimestamp();
+	double		interval;
+
+	lock();
+	served = *place;
+	take_out(number);
+	interval = Max(now - llmq_line->granted_at, 0);
+	if (llmq_line->granted_at == 0 || interval > KEEPER_PATIENCE)
+		interval = llmq_line->interval;
+	llmq_line->interval += (interval - llmq_line->interval) * INTERVAL_WEIGHT;
+	llmq_line->granted_at = now;
+	pass_on(&served, pick->full, pick->nfull, now);
+	unlock();
+}
+
+/* Who was called has been refused: he waits on, for what refuses now, and watches over that. */
+void
+llmq_line_refused(int number, const LlmqPick *pick)
+{
+	LlmqPlace  *place = &llmq_line->place[number];
+	LlmqPlace	before;
+
+	lock();
+	before = *place;
+	llmq_line_uncall(llmq_line, number, false);
+	llmq_line_want(llmq_line, number, pick->want, pick->nwants);
+	describe(pick, place);
+	if (place->latch != NULL && place->nwants > 0)
+		llmq_line_meter(llmq_line, place->want[0])->keeper = number + 1;
+	if (before.nwants > 0)
+		find_keeper(before.want[0]);
+	pass_on(&before, place->want, place->nwants, GetCurrentTimestamp());
+	unlock();
+}
+
+/*
+ * Has somebody been called? Then what he was called for is copied, for llmq_line_bars(). Else says until when he can
+ * sleep: as a keeper, until the next is to be called.
+ */
+bool
+llmq_line_is_called(int number, LlmqPick *pick, TimestampTz *sleep_until)
+{
+	LlmqPlace  *place = &llmq_line->place[number];
+	LlmqLineMeter *meter = llmq_line_meter(llmq_line, place->nwants > 0 ? place->want[0] : LLMQ_WANT_OTHER);
+	TimestampTz now = GetCurrentTimestamp();
+	bool		called;
+
+	lock();
+	place->absent = false;
+	called = place->state == LLMQ_PLACE_CALLED;
+	if (called)
+	{
+		pick->nown = place->nwants;
+		memcpy(pick->own_want, place->want, sizeof(int32) * place->nwants);
+	}
+	else if (meter->keeper == 0)
+		meter->keeper = number + 1;
+	if (meter->keeper == number + 1)
+		*sleep_until = Min(Max(place->retry_at, now), now + KEEPER_PATIENCE);
+	unlock();
+	return called;
+}
+
+/* The keeper's time has come: calls the next, and looks again later unless somebody relieves him. */
+void
+llmq_line_keep(int number)
+{
+	LlmqPlace  *place = &llmq_line->place[number];
+	TimestampTz now = GetCurrentTimestamp();
+
+	lock();
+	lapse(now);
+	place->retry_at = now + KEEPER_PATIENCE;
+	(void) call_next(place->want, place->nwants, now);
+	unlock();
+}
+
+/* A ticket is shown: if something was expected to fit by now, the next is called. */
+void
+llmq_line_show(int number)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	bool		due;
+
+	lock();
+	lapse(now);
+	due = llmq_line->place[number].retry_at <= now;
+	unlock();
+	if (due)
+		llmq_line_keep(number);
+}
+
+/* Where somebody is in the line, from 1. */
+int
+llmq_line_position_of(int number)
+{
+	int			position;
+
+	lock();
+	position = llmq_line_position(llmq_line, &llmq_line->place[number]);
+	unlock();
+	return position;
+}
+
+/* The place of a ticket; -1: it is not in the line. */
+int
+llmq_line_find(const LlmqLeaseId *ticket)
+{
+	int			number = -1;
+
+	if (!llmq_line_exists())
+		return -1;
+	LWLockAcquire(&llmq_line->lock, LW_SHARED);
+	for (int i = 0; i < llmq_line->end && number < 0; i++)
+		if (llmq_line->place[i].state != LLMQ_PLACE_FREE && llmq_line->place[i].secret == ticket->secret)
+			number = i;
+	LWLockRelease(&llmq_line->lock);
+	return number;
+}
+
+/*
+ * The holder of a ticket is there, and stays for a while if he brings a latch. False when the ticket has left the line
+ * meanwhile.
+ */
+bool
+llmq_line_appear(int number, uint64 secret, TimestampTz seen_until, Latch *latch)
+{
+	LlmqPlace  *place = &llmq_line->place[number];
+	bool		there;
+
+	lock();
+	there = place->state != LLMQ_PLACE_FREE && place->secret == secret;
+	if (there)
+	{
+		llmq_line->held += (latch != NULL) - (place->latch != NULL);
+		place->latch = latch;
+		place->absent = false;
+		place->seen_until = seen_until;
+	}
+	unlock();
+	return there;
+}
+
+/* How many wait with a connection. */
+int
+llmq_line_held(void)
+{
+	return llmq_line == NULL ? 0 : llmq_line->held;
+}
+
+/*
+ * When the holder of a ticket at this position should show it again: a little before his turn, as far as can be told,
+ * in microseconds. `near` of those at the head are there.
+ */
+int64
+llmq_line_return(int position, int near)
+{
+	double		interval = llmq_line->interval > 0 ? llmq_line->interval : RETURN_UNKNOWN;
+
+	return (int64) Min(Max((position - near) * interval * RETURN_EARLY, RETURN_LEAST), RETURN_MOST);
+}

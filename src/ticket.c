@@ -1,0 +1,339 @@
+/*
+ * ticket.c
+ *	  Tickets: places in the line that need no connection.
+ *
+ * A ticket is a slot of a lease page that waits: it holds what the pick asked for, and has the uuid that the lease will
+ * have. So a ticket is on disk, survives a restart, and cannot be guessed; and its grant is that of any pick, into this
+ * slot (grant.c). It is charged to no meter. When nobody has shown it for the setting ticket_ttl it leaves the line, and
+ * maintenance frees its slot.
+ *
+ * In the slot it says until when that is, generously: it is written anew only when half a ttl of it is left, so that
+ * showing a ticket mostly changes no page.
+ */
+#include "postgres.h"
+
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/timestamp.h"
+
+#include "args.h"
+#include "name.h"
+#include "role.h"
+#include "row.h"
+#include "settle.h"
+#include "wait.h"
+#include "worker.h"
+
+PG_FUNCTION_INFO_V1(llmquota_claim);
+
+/* How often a page may move, or another be faster, before the call gives up. */
+#define MAX_ATTEMPTS 1000
+
+static int64
+ticket_ttl(const LlmqPick *pick)
+{
+	return pick->catalog->settings.ticket_ttl;
+}
+
+static int
+copy_label(char *label, const char *text)
+{
+	int			length = text == NULL ? 0 : strlen(text);
+
+	if (length > 0)
+		memcpy(label, text, length);
+	return length;
+}
+
+/* What a ticket remembers of the request. */
+static void
+fill(LlmqPick *pick, LlmqLease *lease)
+{
+	int32		max_names = pick->catalog->settings.max_subjects;
+	LlmqSlot   *slot = &lease->slot;
+
+	memset(lease, 0, sizeof(LlmqLease));
+	slot->state = LLMQ_SLOT_WAITING;
+	slot->secret = llmq_lease_secret();
+	slot->org = llmq_subject_id(pick->catalog, &pick->org->subject);
+	slot->route = llmq_name_id(&pick->route->ref, max_names);
+	slot->reserved_input = Max(pick->input_tokens, 0);
+	slot->reserved_output = Max(pick->output_tokens, 0);
+	slot->prompt = pick->prompt;
+	slot->history = pick->history;
+	slot->session_length = copy_label(slot->session, pick->session);
+	slot->request_id_length = copy_label(slot->request_id, pick->request_id);
+	if (!pick->max_cost_given)
+		return;
+	lease->money.secret = slot->secret;
+	lease->money.told = true;
+	lease->money.reserved[0] = pick->max_cost;
+}
+
+/* Writes the ticket into a free slot. False when there is none. */
+static bool
+write_ticket(LlmqPick *pick, LlmqLive *live, LlmqLease *lease, LlmqTicket *ticket)
+{
+	for (int attempt = 0; attempt < MAX_ATTEMPTS; attempt++)
+	{
+		LlmqCellSet set;
+		LlmqLeasePage *page;
+		LlmqSlot	seen;
+		bool		narrow;
+		bool		same;
+
+		CHECK_FOR_INTERRUPTS();
+		if (!llmq_lease_find_free(live, pick->catalog->settings.max_leases, &ticket->id, &seen))
+			return false;
+		llmq_set_init(&set, live);
+		(void) llmq_set_add(&set, LLMQ_LIVE_LEASE, ticket->id.page);
+		if (llmq_set_lock(&set) != LLMQ_LOCKED)
+			continue;
+		page = unconstify(LlmqLeasePage *, (const LlmqLeasePage *) llmq_set_state(&set, 0));
+		narrow = lease->money.secret != 0 && !llmq_lease_page_has_money(page);
+		same = llmq_slot_unchanged(&page->slot[ticket->id.slot], &seen);
+		if (same && !narrow)
+		{
+			lease->slot.granted_at = GetCurrentTimestamp();
+			lease->slot.expires_at = lease->slot.granted_at + 2 * ticket_ttl(pick);
+			llmq_lease_put(llmq_set_change(&set, 0), ticket->id.slot, lease);
+			llmq_set_log(&set, 0);
+		}
+		llmq_set_unlock(&set);
+		if (narrow)
+			llmq_lease_page_widen(live, ticket->id.page);
+		if (!same || narrow)
+			continue;
+		ticket->id.secret = lease->slot.secret;
+		ticket->id.day = llmq_lease_day(lease->slot.granted_at);
+		ticket->seen = lease->slot;
+		llmq_cell_make_durable(set.lsn);
+		return true;
+	}
+	return false;
+}
+
+/* Puts a ticket into the line. Its number; -1: as many as may wait do so. */
+static int
+join(LlmqPick *pick, LlmqTicket *ticket, Latch *latch)
+{
+	LlmqPlace	place = {
+		.secret = ticket->id.secret,.page = ticket->id.page,.slot = ticket->id.slot,.since = ticket->seen.granted_at,
+		.seen_until = ticket->seen_until,.latch = latch,.priority = pick->priority,.route = ticket->seen.route
+	};
+
+	return llmq_line_join(pick, &place);
+}
+
+/*
+ * Gives the refused pick a ticket, which is its lease then. False, when as many wait as may, or no slot is free: it
+ * stays refused.
+ */
+bool
+llmq_ticket_make(LlmqPick *pick)
+{
+	LlmqTicket	ticket = {0};
+	LlmqLive	live;
+	LlmqLease	lease;
+	bool		written;
+	int			number;
+
+	fill(pick, &lease);
+	llmq_live_open(&live, LLMQ_LIVE_LEASE + 1, RowExclusiveLock);
+	written = write_ticket(pick, &live, &lease, &ticket);
+	ticket.seen_until = lease.slot.granted_at + ticket_ttl(pick);
+	number = written ? join(pick, &ticket, NULL) : -1;
+	if (written && number < 0)
+		(void) llmq_lease_free(&live, &ticket.id, &ticket.seen);
+	llmq_live_close(&live);
+	if (number < 0)
+		return false;
+	pick->lease = ticket.id;
+	pick->expires_at = ticket.seen_until;
+	llmq_wait_tell(pick, number, llmq_max_held(&pick->catalog->settings));
+	return true;
+}
+
+/* The slot into which a ticket is granted, as it is now. False when it is not that ticket any more. */
+bool
+llmq_ticket_place(LlmqPick *pick, LlmqLeaseId *place, LlmqSlot *seen)
+{
+	LlmqLeasePage page;
+
+	if (!llmq_cell_copy(&pick->live, LLMQ_LIVE_LEASE, pick->ticket->id.page, &page, sizeof(page)))
+		return false;
+	*seen = page.slot[pick->ticket->id.slot];
+	place->page = pick->ticket->id.page;
+	place->slot = pick->ticket->id.slot;
+	return seen->state == LLMQ_SLOT_WAITING && seen->secret == pick->ticket->id.secret;
+}
+
+/* One call of llmquota_claim. */
+typedef struct Claim
+{
+	FunctionCallInfo fcinfo;
+	LlmqTicket	ticket;
+	LlmqLease	lease;			/* that the slot has, or is to have */
+} Claim;
+
+/* What a slot has become. */
+typedef enum Standing
+{
+	STANDING_UNKNOWN,			/* it is of no ticket of this uuid, or its lease has ended */
+	STANDING_WAITING,
+	STANDING_GRANTED
+} Standing;
+
+/* Looks at the ticket's slot. One that the role may not know of does not exist. */
+static Standing
+look(Claim *claim)
+{
+	const LlmqSlot *slot = &claim->lease.slot;
+	LlmqCatalog *catalog = llmq_catalog();
+	LlmqLeasePage page;
+	LlmqLive	live;
+	bool		found;
+
+	llmq_live_open(&live, LLMQ_LIVE_LEASE + 1, AccessShareLock);
+	llmq_health_look(&live);
+	found = llmq_cell_copy(&live, LLMQ_LIVE_LEASE, claim->ticket.id.page, &page, sizeof(page));
+	llmq_live_close(&live);
+	if (!found)
+		return STANDING_UNKNOWN;
+	llmq_lease_copy(&page, claim->ticket.id.slot, &claim->lease);
+	claim->ticket.seen = *slot;
+	if (slot->secret != claim->ticket.id.secret || !llmq_role_may_use(catalog, llmq_name_text(slot->org)))
+		return STANDING_UNKNOWN;
+	if (slot->state == LLMQ_SLOT_WAITING)
+		return STANDING_WAITING;
+	return slot->state == LLMQ_SLOT_GRANTED && !llmq_slot_unfinished(slot) ? STANDING_GRANTED : STANDING_UNKNOWN;
+}
+
+/* The pick that the ticket stands for. */
+static void
+read_request(void *argument, LlmqPick *pick)
+{
+	Claim	   *claim = argument;
+
+	memset(pick, 0, sizeof(LlmqPick));
+	llmq_request_resume(&claim->lease, pick);
+	pick->ticket = &claim->ticket;
+}
+
+/* Notes in the slot that the ticket was shown, if that is due. */
+static void
+extend(Claim *claim, const LlmqPick *pick)
+{
+	LlmqLive	live;
+	TimestampTz now = GetCurrentTimestamp();
+
+	claim->ticket.seen_until = now + ticket_ttl(pick);
+	if (claim->ticket.seen.expires_at >= now + ticket_ttl(pick))
+		return;
+	llmq_live_open(&live, LLMQ_LIVE_LEASE + 1, RowExclusiveLock);
+	(void) llmq_lease_extend(&live, &claim->ticket.id, 2 * ticket_ttl(pick), &claim->ticket.seen);
+	llmq_live_close(&live);
+}
+
+/*
+ * Has the ticket in the line, with a latch if its holder stays. Its number, -1 when there is no room. One that the line
+ * has forgotten, because the server was started since, joins it where it was.
+ */
+static int
+appear(Claim *claim, LlmqPick *pick, Latch *latch)
+{
+	int			number = llmq_line_find(&claim->ticket.id);
+
+	if (number >= 0 && llmq_line_appear(number, claim->ticket.id.secret, claim->ticket.seen_until, latch))
+		return number;
+	if (llmq_pick_try(pick))
+		return -1;
+	return llmq_may_wait(pick) ? join(pick, &claim->ticket, latch) : -1;
+}
+
+/* Waits for as long as the call may, if it is near the head of the line: others would only keep those from it. */
+static bool
+wait_with_ticket(Claim *claim, LlmqPick *pick, int32 wait_ms)
+{
+	int			most_held = llmq_max_held(&pick->catalog->settings);
+	TimestampTz now = GetCurrentTimestamp();
+	LlmqWaiting waiting = {
+		.read = read_request,.argument = claim,.since = claim->ticket.seen.granted_at,.deadline = now,
+		.ticket = &claim->ticket
+	};
+	bool		granted;
+
+	waiting.number = appear(claim, pick, MyLatch);
+	if (waiting.number < 0)
+		return pick->key != NULL;
+	if (llmq_line_position_of(waiting.number) <= most_held && llmq_line_held() <= most_held)
+		waiting.deadline = now + wait_ms * INT64CONST(1000);
+	llmq_line_show(waiting.number);
+	granted = llmq_wait_stay(&waiting, pick);
+	pick->queued = !granted && waiting.number >= 0;
+	if (pick->queued)
+	{
+		pick->lease = claim->ticket.id;
+		pick->expires_at = claim->ticket.seen_until;
+		llmq_wait_tell(pick, waiting.number, most_held);
+	}
+	return granted;
+}
+
+/* llmquota_claim(ticket, wait_ms): the lease of a ticket, if it is its turn; else where it is in the line. */
+Datum
+llmquota_claim(PG_FUNCTION_ARGS)
+{
+	int32		wait_ms = llmq_arg_int(fcinfo, 1, "wait_ms", 0, LLMQ_MAX_WAIT_MS);
+	Claim		claim = {.fcinfo = fcinfo};
+	LlmqPick	pick;
+	Standing	standing;
+
+	llmq_cell_refuse_if_read_only("llmquota_claim()");
+	llmq_pick_refuse_expansion(fcinfo, "llmquota_claim");
+	if (PG_ARGISNULL(0))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("ticket must not be NULL"),
+				 errhint("Pass the uuid in the column lease of the row with the status queued.")));
+	standing = llmq_lease_parse(PG_GETARG_UUID_P(0), &claim.ticket.id) ? look(&claim) : STANDING_UNKNOWN;
+	if (standing == STANDING_WAITING)
+	{
+		bool		granted;
+
+		read_request(&claim, &pick);
+		extend(&claim, &pick);
+		granted = wait_with_ticket(&claim, &pick, Max(wait_ms, 0));
+		/* another claim of the same ticket may have been first */
+		standing = granted || pick.queued || !pick.no_slot ? STANDING_WAITING : look(&claim);
+		if (standing == STANDING_WAITING)
+			return llmq_pick_answer(fcinfo, &pick, granted);
+	}
+	if (standing == STANDING_GRANTED && llmq_request_granted(&claim.lease, &claim.ticket.id, &pick))
+		return llmq_pick_answer(fcinfo, &pick, true);
+	return llmq_pick_answer_unknown(fcinfo);
+}
+
+/* Gives a ticket back: its holder waits no longer. Was it one? */
+bool
+llmq_ticket_release(const LlmqLeaseId *id)
+{
+	Claim		claim = {.ticket.id = *id};
+	LlmqLive	live;
+	bool		freed = false;
+	int			number;
+
+	for (int attempt = 0; !freed && attempt < MAX_ATTEMPTS; attempt++)
+	{
+		if (look(&claim) != STANDING_WAITING)
+			return false;
+		number = llmq_line_find(id);
+		if (number >= 0)
+			llmq_line_leave(number);
+		llmq_live_open(&live, LLMQ_LIVE_LEASE + 1, RowExclusiveLock);
+		freed = llmq_lease_free(&live, id, &claim.ticket.seen);
+		llmq_live_close(&live);
+	}
+	return freed;
+}

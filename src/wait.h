@@ -1,0 +1,54 @@
+/*
+ * wait.h
+ *	  Picks that wait in the line, held or with a ticket.
+ */
+#ifndef LLMQ_WAIT_H
+#define LLMQ_WAIT_H
+
+#include "line.h"
+#include "pick.h"
+
+/* Reads the request anew, before each try: the configuration may be another by then. */
+typedef void (*LlmqRequestReader) (void *argument, LlmqPick *pick);
+
+/* One call that waits. */
+typedef struct LlmqWaiting
+{
+	LlmqRequestReader read;
+	void	   *argument;
+	int			number;			/* of the place in the line */
+	TimestampTz since;			/* in the line */
+	TimestampTz deadline;
+	const LlmqTicket *ticket;	/* NULL: without */
+} LlmqWaiting;
+
+/* wait.c */
+extern bool llmq_may_wait(const LlmqPick *pick);
+extern bool llmq_wait_in_call(LlmqPick *pick, LlmqRequestReader read, void *argument);
+extern bool llmq_wait_stay(LlmqWaiting *waiting, LlmqPick *pick);
+extern void llmq_wait_tell(LlmqPick *pick, int number, int most_held);
+extern int	llmq_max_held(const LlmqSettings *settings);
+
+/* ticket.c */
+extern bool llmq_ticket_make(LlmqPick *pick);
+extern bool llmq_ticket_release(const LlmqLeaseId *id);
+extern void llmq_request_resume(const LlmqLease *lease, LlmqPick *pick);
+extern bool llmq_request_granted(const LlmqLease *lease, const LlmqLeaseId *id, LlmqPick *pick);
+extern bool llmq_ticket_place(LlmqPick *pick, LlmqLeaseId *place, LlmqSlot *seen);
+
+/* line.c */
+extern int	llmq_line_join(const LlmqPick *pick, const LlmqPlace *place);
+extern void llmq_line_leave(int number);
+extern void llmq_line_served(int number, const LlmqPick *pick);
+extern void llmq_line_refused(int number, const LlmqPick *pick);
+extern bool llmq_line_is_called(int number, LlmqPick *pick, TimestampTz *sleep_until);
+extern void llmq_line_keep(int number);
+extern bool llmq_line_bars(const LlmqPick *pick, int32 meter);
+extern void llmq_line_show(int number);
+extern int	llmq_line_position_of(int number);
+extern int	llmq_line_find(const LlmqLeaseId *ticket);
+extern bool llmq_line_appear(int number, uint64 secret, TimestampTz seen_until, Latch *latch);
+extern int	llmq_line_held(void);
+extern int64 llmq_line_return(int position, int near);
+
+#endif							/* LLMQ_WAIT_H */
