@@ -280,6 +280,8 @@ llmq_catalog_org(LlmqCatalog *catalog, const char *caller_name)
 		*org = *listed;
 	else
 	{
+		org->priority = LLMQ_PRIORITY_NORMAL;
+		org->weight = 1;
 		org->shared_keys = true;
 		org->enabled = true;
 	}
