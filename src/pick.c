@@ -33,13 +33,6 @@ PG_FUNCTION_INFO_V1(llmquota_pick);
 /* More names than this to exclude is a mistake. */
 #define MAX_EXCLUDE 1000
 
-/* Arguments of llmquota_pick(), only ever appended: SQL of the version before gives fewer. */
-enum
-{
-	ARG_ROUTE, ARG_ORG, ARG_INPUT_TOKENS, ARG_MAX_OUTPUT_TOKENS, ARG_PRIORITY, ARG_EXCLUDE, ARG_SESSION, ARG_REQUEST_ID,
-	ARG_TTL_MS, ARG_PROMPT, ARG_RETRY_OF, ARG_MAX_COST
-};
-
 /* Columns of llmquota.pick_result, in their order. */
 enum
 {
@@ -48,6 +41,8 @@ enum
 	COL_TIMEOUT, COL_DOWNGRADED,
 	NCOLUMNS
 };
+
+StaticAssertDecl(NCOLUMNS == LLMQ_PICK_COLUMNS, "an answer has all columns");
 
 /*
  * The last call from an expression, until the memory in which the expression is evaluated is reset: what two columns
@@ -121,7 +116,7 @@ llmq_pick_refuse_expansion(FunctionCallInfo fcinfo, const char *function)
 static bool
 read_priority(FunctionCallInfo fcinfo, const LlmqOrg *org)
 {
-	char	   *priority = llmq_arg_text(fcinfo, ARG_PRIORITY);
+	char	   *priority = llmq_arg_text(fcinfo, LLMQ_PICK_PRIORITY);
 
 	if (priority == NULL)
 		return org->high_priority;
@@ -142,9 +137,10 @@ read_exclude(FunctionCallInfo fcinfo, LlmqPick *pick)
 	bool	   *nulls;
 	int			count;
 
-	if (!llmq_arg_given(fcinfo, ARG_EXCLUDE))
+	if (!llmq_arg_given(fcinfo, LLMQ_PICK_EXCLUDE))
 		return;
-	deconstruct_array(PG_GETARG_ARRAYTYPE_P(ARG_EXCLUDE), TEXTOID, -1, false, TYPALIGN_INT, &elements, &nulls, &count);
+	deconstruct_array(PG_GETARG_ARRAYTYPE_P(LLMQ_PICK_EXCLUDE), TEXTOID, -1, false, TYPALIGN_INT, &elements, &nulls,
+					  &count);
 	if (count > MAX_EXCLUDE)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
@@ -160,16 +156,16 @@ read_exclude(FunctionCallInfo fcinfo, LlmqPick *pick)
 static void
 read_max_cost(FunctionCallInfo fcinfo, LlmqPick *pick)
 {
-	pick->max_cost_given = llmq_arg_given(fcinfo, ARG_MAX_COST);
+	pick->max_cost_given = llmq_arg_given(fcinfo, LLMQ_PICK_MAX_COST);
 	if (pick->max_cost_given)
-		pick->max_cost = llmq_arg_money(fcinfo, ARG_MAX_COST, "max_cost");
+		pick->max_cost = llmq_arg_money(fcinfo, LLMQ_PICK_MAX_COST, "max_cost");
 }
 
 /* Whose request it is. Raises when the role may not ask for that org, or the org is not known and must be. */
 static void
 read_org(FunctionCallInfo fcinfo, LlmqPick *pick)
 {
-	char	   *name = llmq_arg_name(fcinfo, ARG_ORG, "org");
+	char	   *name = llmq_arg_name(fcinfo, LLMQ_PICK_ORG, "org");
 
 	pick->org = llmq_catalog_org(pick->catalog, name);
 	if (!llmq_role_may_use(pick->catalog, pick->org->subject.name))
@@ -187,7 +183,7 @@ read_org(FunctionCallInfo fcinfo, LlmqPick *pick)
 static void
 read_route(FunctionCallInfo fcinfo, LlmqPick *pick)
 {
-	char	   *name = llmq_arg_name(fcinfo, ARG_ROUTE, "route");
+	char	   *name = llmq_arg_name(fcinfo, LLMQ_PICK_ROUTE, "route");
 
 	pick->route = llmq_catalog_route(pick->catalog, name, pick->org->subject.name);
 	if (pick->route == NULL)
@@ -195,6 +191,19 @@ read_route(FunctionCallInfo fcinfo, LlmqPick *pick)
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("route \"%s\" does not exist", name),
 				 errhint("A route is a name in llmquota.route, or that of a model in llmquota.model.")));
+}
+
+/* Has a batch's pick ask for one of its calls. Its demand is to be set anew. */
+void
+llmq_pick_take_call(LlmqPick *pick, const LlmqCall *call)
+{
+	pick->input_tokens = call->input_tokens;
+	pick->output_tokens = call->output_tokens;
+	pick->prompt = call->prompt;
+	pick->max_cost_given = call->max_cost_given;
+	pick->max_cost = call->max_cost;
+	pick->session = call->session;
+	llmq_history_begin(pick);
 }
 
 /* What follows from a request that has been read. */
@@ -206,31 +215,38 @@ llmq_pick_begin(LlmqPick *pick)
 	llmq_history_begin(pick);
 }
 
-/* Takes the request out of the arguments. Raises for what is wrong; nothing has been changed then. */
+/* Takes the request out of the arguments; its catalog is there. Raises for what is wrong. */
 void
-llmq_pick_read(FunctionCallInfo fcinfo, LlmqPick *pick)
+llmq_pick_read_request(FunctionCallInfo fcinfo, LlmqPick *pick)
 {
-	memset(pick, 0, sizeof(LlmqPick));
-	if (llmq_arg_given(fcinfo, ARG_RETRY_OF))
-		pick->retry = llmq_retry_find(PG_GETARG_UUID_P(ARG_RETRY_OF));
-	pick->catalog = llmq_catalog();
 	read_org(fcinfo, pick);
 	if (pick->retry != NULL)
 		llmq_retry_check_org(pick->retry, pick);
 	read_route(fcinfo, pick);
-	pick->input_tokens = llmq_arg_tokens(fcinfo, ARG_INPUT_TOKENS, "input_tokens");
-	pick->output_tokens = llmq_arg_tokens(fcinfo, ARG_MAX_OUTPUT_TOKENS, "max_output_tokens");
+	pick->input_tokens = llmq_arg_tokens(fcinfo, LLMQ_PICK_INPUT_TOKENS, "input_tokens");
+	pick->output_tokens = llmq_arg_tokens(fcinfo, LLMQ_PICK_MAX_OUTPUT_TOKENS, "max_output_tokens");
 	if (pick->input_tokens == LLMQ_NOT_GIVEN)
-		llmq_prompt_read(fcinfo, ARG_PROMPT, "prompt", &pick->prompt);
+		llmq_prompt_read(fcinfo, LLMQ_PICK_PROMPT, "prompt", &pick->prompt);
 	pick->high_priority = read_priority(fcinfo, pick->org);
 	read_exclude(fcinfo, pick);
 	read_max_cost(fcinfo, pick);
-	pick->session = llmq_arg_label(fcinfo, ARG_SESSION, "session");
-	pick->request_id = llmq_arg_label(fcinfo, ARG_REQUEST_ID, "request_id");
-	pick->ttl_ms = llmq_arg_int(fcinfo, ARG_TTL_MS, "ttl_ms", 1, LLMQ_MAX_TTL_MS);
+	pick->session = llmq_arg_label(fcinfo, LLMQ_PICK_SESSION, "session");
+	pick->request_id = llmq_arg_label(fcinfo, LLMQ_PICK_REQUEST_ID, "request_id");
+	pick->ttl_ms = llmq_arg_int(fcinfo, LLMQ_PICK_TTL_MS, "ttl_ms", 1, LLMQ_MAX_TTL_MS);
 	if (pick->ttl_ms == LLMQ_NOT_GIVEN)
 		pick->ttl_ms = Max(pick->catalog->settings.lease_ttl_ms, pick->route->option->deadline_ms);
 	llmq_pick_begin(pick);
+}
+
+/* Takes the request out of the arguments of llmquota_pick(). Nothing has been changed when this raises. */
+void
+llmq_pick_read(FunctionCallInfo fcinfo, LlmqPick *pick)
+{
+	memset(pick, 0, sizeof(LlmqPick));
+	if (llmq_arg_given(fcinfo, LLMQ_PICK_RETRY_OF))
+		pick->retry = llmq_retry_find(PG_GETARG_UUID_P(LLMQ_PICK_RETRY_OF));
+	pick->catalog = llmq_catalog();
+	llmq_pick_read_request(fcinfo, pick);
 }
 
 /*
@@ -249,16 +265,18 @@ timeout_ms(const LlmqPick *pick)
 	return (int32) Max(timeout / 1000, 1);
 }
 
-/* The row of a grant. The uuid must live as long as the values. */
+/* The row of one of the leases that were granted. */
 static void
-grant_columns(const LlmqPick *pick, pg_uuid_t *uuid, Datum *values, bool *nulls)
+grant_columns(const LlmqPick *pick, const LlmqGranted *granted, LlmqAnswer *answer)
 {
 	const LlmqKey *key = pick->key;
+	Datum	   *values = answer->values;
+	bool	   *nulls = answer->nulls;
 
 	memset(nulls, false, sizeof(bool) * NCOLUMNS);
-	llmq_lease_uuid(&pick->lease, uuid);
+	llmq_lease_uuid(&granted->lease, &answer->lease);
 	llmq_put_text(values, nulls, COL_STATUS, "granted");
-	values[COL_LEASE] = UUIDPGetDatum(uuid);
+	values[COL_LEASE] = UUIDPGetDatum(&answer->lease);
 	llmq_put_text(values, nulls, COL_KEY, key->subject.name);
 	llmq_put_text(values, nulls, COL_SECRET_REF, key->secret_ref);
 	llmq_put_text(values, nulls, COL_ACCOUNT, key->account->subject.name);
@@ -267,7 +285,7 @@ grant_columns(const LlmqPick *pick, pg_uuid_t *uuid, Datum *values, bool *nulls)
 	llmq_put_text(values, nulls, COL_MODEL, pick->model->name);
 	llmq_put_text(values, nulls, COL_PROVIDER_MODEL, pick->model->provider_model);
 	values[COL_ATTEMPT] = Int32GetDatum(pick->attempt);
-	values[COL_MAX_OUTPUT] = Int32GetDatum((int32) pick->demand.use.output);
+	values[COL_MAX_OUTPUT] = Int32GetDatum(granted->output_tokens);
 	values[COL_GRANTED_AT] = TimestampTzGetDatum(pick->granted_at);
 	values[COL_EXPIRES_AT] = TimestampTzGetDatum(pick->expires_at);
 	values[COL_TIMEOUT] = Int32GetDatum(timeout_ms(pick));
@@ -289,9 +307,21 @@ refusal_columns(const LlmqPick *pick, Datum *values, bool *nulls)
 	nulls[COL_REFUSAL] = false;
 }
 
-/* Looks for a candidate and charges it; counts the refusal when there is none. */
-static bool
-run(LlmqPick *pick)
+/* The row of one of the leases, or of the refusal when there are none. */
+void
+llmq_pick_answer(const LlmqPick *pick, int number, LlmqAnswer *answer)
+{
+	if (pick->ngranted > 0)
+		grant_columns(pick, &pick->granted[number], answer);
+	else
+		refusal_columns(pick, answer->values, answer->nulls);
+}
+
+/*
+ * Looks for a candidate and charges it; counts the refusal when there is none. What was granted is not durable yet.
+ */
+bool
+llmq_pick_try(LlmqPick *pick)
 {
 	bool		granted = false;
 
@@ -312,27 +342,33 @@ run(LlmqPick *pick)
 	return granted;
 }
 
+/*
+ * What a call ends with, when its answers have been made: its first lease expires then; DT_NOEND: it has none. The
+ * configuration is not in use any more.
+ */
+void
+llmq_pick_end(const LlmqPick *pick, int64 expires_at)
+{
+	llmq_cell_make_durable(pick->lsn);
+	if (pick->demand.tentative)
+		llmq_config_note_change();
+	llmq_worker_look(expires_at);
+	llmq_lease_end_noted();
+}
+
 /* Runs a pick whose request has been read, and makes its answer. */
 Datum
 llmq_pick_run(FunctionCallInfo fcinfo, LlmqPick *pick)
 {
-	Datum		values[NCOLUMNS];
-	bool		nulls[NCOLUMNS];
-	pg_uuid_t	uuid;
-	Datum		answer;
+	LlmqAnswer	answer;
+	Datum		row;
 
-	last_call.granted = run(pick);
-	last_call.lease = pick->lease;
-	if (pick->demand.tentative)
-		llmq_config_note_change();
-	if (last_call.granted)
-		grant_columns(pick, &uuid, values, nulls);
-	else
-		refusal_columns(pick, values, nulls);
-	llmq_worker_look(last_call.granted ? pick->expires_at : DT_NOEND);
-	answer = llmq_result_row(fcinfo, values, nulls, NCOLUMNS);
-	llmq_lease_end_noted();
-	return answer;
+	last_call.granted = llmq_pick_try(pick);
+	last_call.lease = pick->granted[0].lease;
+	llmq_pick_answer(pick, 0, &answer);
+	row = llmq_result_row(fcinfo, answer.values, answer.nulls, NCOLUMNS);
+	llmq_pick_end(pick, last_call.granted ? pick->expires_at : DT_NOEND);
+	return row;
 }
 
 /*

@@ -112,7 +112,44 @@ typedef struct LlmqDowngrade
 	const LlmqModel *tried[LLMQ_MAX_DOWNGRADES];
 } LlmqDowngrade;
 
-/* One call of llmquota_pick. */
+/* What calls of one batch may differ in. */
+typedef struct LlmqCall
+{
+	int32		input_tokens;	/* LLMQ_NOT_GIVEN, as the next */
+	int32		output_tokens;
+	LlmqTextFeatures prompt;
+	bool		max_cost_given;
+	int64		max_cost;
+	const char *session;
+} LlmqCall;
+
+/* A lease that was granted. */
+typedef struct LlmqGranted
+{
+	LlmqLeaseId lease;
+	int32		output_tokens;	/* reserved */
+} LlmqGranted;
+
+/* Arguments of llmquota_pick(), only ever appended: SQL of the version before gives fewer. */
+enum
+{
+	LLMQ_PICK_ROUTE, LLMQ_PICK_ORG, LLMQ_PICK_INPUT_TOKENS, LLMQ_PICK_MAX_OUTPUT_TOKENS, LLMQ_PICK_PRIORITY,
+	LLMQ_PICK_EXCLUDE, LLMQ_PICK_SESSION, LLMQ_PICK_REQUEST_ID, LLMQ_PICK_TTL_MS, LLMQ_PICK_PROMPT,
+	LLMQ_PICK_RETRY_OF, LLMQ_PICK_MAX_COST
+};
+
+/* Columns of llmquota.pick_result. */
+#define LLMQ_PICK_COLUMNS 17
+
+/* An answer, as its columns. */
+typedef struct LlmqAnswer
+{
+	Datum		values[LLMQ_PICK_COLUMNS];
+	bool		nulls[LLMQ_PICK_COLUMNS];
+	pg_uuid_t	lease;
+} LlmqAnswer;
+
+/* One call of llmquota_pick; or several that are asked for together. */
 typedef struct LlmqPick
 {
 	/* the request */
@@ -131,6 +168,8 @@ typedef struct LlmqPick
 	int			nexclude;
 	char	  **exclude;
 	LlmqRetry  *retry;			/* NULL: a first attempt */
+	int			nbatch;			/* calls that are asked for together */
+	const LlmqCall *batch;		/* the pick's own first; NULL: it alone */
 	/* the work */
 	LlmqLive	live;
 	uint64		number;			/* of the pick, in this backend */
@@ -154,9 +193,12 @@ typedef struct LlmqPick
 	/* the answer */
 	LlmqKey    *key;			/* NULL when refused */
 	const LlmqPace *pace;		/* of the model at the key's account */
-	LlmqLeaseId lease;
+	int			ngranted;
+	LlmqGranted granted[LLMQ_MAX_BATCH];
 	int64		granted_at;
 	int64		expires_at;
+	int64		room;			/* of a batch: for so many more, by the limits that orgs share */
+	XLogRecPtr	lsn;			/* end of the grant's last record */
 } LlmqPick;
 
 /* Subjects whose limits hold for a call whatever the key. */
@@ -174,7 +216,12 @@ typedef enum LlmqGrant
 /* pick.c */
 extern void llmq_pick_begin(LlmqPick *pick);
 extern void llmq_pick_read(FunctionCallInfo fcinfo, LlmqPick *pick);
+extern void llmq_pick_read_request(FunctionCallInfo fcinfo, LlmqPick *pick);
+extern void llmq_pick_take_call(LlmqPick *pick, const LlmqCall *call);
 extern void llmq_pick_refuse_expansion(FunctionCallInfo fcinfo, const char *function);
+extern bool llmq_pick_try(LlmqPick *pick);
+extern void llmq_pick_answer(const LlmqPick *pick, int number, LlmqAnswer *answer);
+extern void llmq_pick_end(const LlmqPick *pick, int64 expires_at);
 extern Datum llmq_pick_run(FunctionCallInfo fcinfo, LlmqPick *pick);
 
 /* pool.c */
@@ -228,7 +275,7 @@ extern LlmqRetry *llmq_retry_find(const pg_uuid_t *lease);
 extern void llmq_retry_check_org(const LlmqRetry *retry, const LlmqPick *pick);
 
 /* grant.c */
-extern LlmqGrant llmq_grant(LlmqPick *pick, LlmqKey *key, LlmqVerdict *verdict);
+extern LlmqGrant llmq_grant(LlmqPick *pick, LlmqKey *key, int wanted, LlmqVerdict *verdict);
 extern int	llmq_common_subjects(const LlmqPick *pick, const LlmqModel *model, LlmqSubject **subjects);
 extern bool llmq_look(LlmqPick *pick, LlmqMeters *meters, LlmqVerdict *verdict);
 
