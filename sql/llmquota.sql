@@ -51,6 +51,46 @@ COMMENT ON COLUMN llmquota.pick_result.refusal IS 'the limit that refused: scope
 COMMENT ON COLUMN llmquota.pick_result.timeout_ms IS 'milliseconds to wait for the provider''s answer before the call is given up, by the attempt and by how long calls of the model at the account take, within the route''s deadline; NULL unless granted';
 COMMENT ON COLUMN llmquota.pick_result.downgraded IS 'true: a budget has this model answer in place of the one asked for; NULL unless granted';
 
+CREATE TYPE llmquota.pick_set_result AS (
+	place int,
+	status text,
+	lease uuid,
+	key text,
+	secret_ref text,
+	account text,
+	provider text,
+	base_url text,
+	model text,
+	provider_model text,
+	attempt int,
+	max_output_tokens int,
+	granted_at timestamptz,
+	expires_at timestamptz,
+	retry_after_ms int,
+	refusal jsonb,
+	timeout_ms int,
+	downgraded boolean
+);
+COMMENT ON TYPE llmquota.pick_set_result IS 'the answer of llmquota_pick_set to one of its calls';
+COMMENT ON COLUMN llmquota.pick_set_result.place IS 'which call: its place in orgs, from 1';
+COMMENT ON COLUMN llmquota.pick_set_result.status IS 'granted, or why not, as llmquota.pick_result has it';
+COMMENT ON COLUMN llmquota.pick_set_result.lease IS 'the lease, to be given to llmquota_record or llmquota_release; NULL unless granted';
+COMMENT ON COLUMN llmquota.pick_set_result.key IS 'name of the chosen key; NULL unless granted';
+COMMENT ON COLUMN llmquota.pick_set_result.secret_ref IS 'where the application finds the secret of the key, as configured; NULL unless granted, or when none is configured';
+COMMENT ON COLUMN llmquota.pick_set_result.account IS 'account of the chosen key; NULL unless granted';
+COMMENT ON COLUMN llmquota.pick_set_result.provider IS 'provider of the chosen key; NULL unless granted';
+COMMENT ON COLUMN llmquota.pick_set_result.base_url IS 'base URL of the account, else of its provider; NULL unless granted, or when none is configured';
+COMMENT ON COLUMN llmquota.pick_set_result.model IS 'the chosen model, by its name here; NULL unless granted';
+COMMENT ON COLUMN llmquota.pick_set_result.provider_model IS 'the chosen model, by its name at the provider; NULL unless granted';
+COMMENT ON COLUMN llmquota.pick_set_result.attempt IS 'number of this attempt at the request, from 1; NULL unless granted';
+COMMENT ON COLUMN llmquota.pick_set_result.max_output_tokens IS 'output tokens reserved: to be sent as the maximum of the provider request; NULL unless granted';
+COMMENT ON COLUMN llmquota.pick_set_result.granted_at IS 'the time of the pick; NULL unless granted';
+COMMENT ON COLUMN llmquota.pick_set_result.expires_at IS 'when the lease expires unless it is recorded, released or renewed before; NULL unless granted';
+COMMENT ON COLUMN llmquota.pick_set_result.retry_after_ms IS 'milliseconds to wait before asking again; NULL when granted, and when asking again cannot help';
+COMMENT ON COLUMN llmquota.pick_set_result.refusal IS 'what refused, as llmquota.pick_result has it: the same for all calls of an org from the first refused one on; NULL when granted';
+COMMENT ON COLUMN llmquota.pick_set_result.timeout_ms IS 'milliseconds to wait for the provider''s answer before the call is given up, by the attempt and by how long calls of the model at the account take, within the route''s deadline; NULL unless granted';
+COMMENT ON COLUMN llmquota.pick_set_result.downgraded IS 'true: a budget has this model answer in place of the one asked for; NULL unless granted';
+
 CREATE TYPE llmquota.record_result AS (
 	status text,
 	usage_source text,
@@ -1202,6 +1242,40 @@ LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'llmquota_claim';
 COMMENT ON FUNCTION @extschema@.llmquota_claim(uuid, int) IS
 'Shows the ticket that llmquota_pick answered with the status queued: answers with the lease when it is its turn, which has the uuid of the ticket, else with queued, the position in the line and when to come again. Waits for up to wait_ms milliseconds when the ticket is near the head of the line; NULL: not at all. Claimed again after it was granted it answers with the lease again. unknown_lease: nobody knows the ticket any more, or its lease has ended';
+CREATE FUNCTION @extschema@.llmquota_pick_many(
+	route text,
+	org text,
+	n int,
+	input_tokens bigint DEFAULT NULL,
+	max_output_tokens bigint DEFAULT NULL,
+	priority text DEFAULT NULL,
+	exclude text[] DEFAULT NULL,
+	session text DEFAULT NULL,
+	ttl_ms int DEFAULT NULL,
+	prompt text DEFAULT NULL,
+	max_cost numeric DEFAULT NULL)
+RETURNS SETOF llmquota.pick_result
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'llmquota_pick_many';
+COMMENT ON FUNCTION @extschema@.llmquota_pick_many(text, text, int, bigint, bigint, text, text[], text, int, text, numeric) IS
+'Asks for the right to make n calls of a model that are alike, each as llmquota_pick with the same arguments: a row for each one that is granted, and, when not all are, a last one with the refusal. Leases that are granted together share their WAL records. NULL for any argument but route, org and n means: not given';
+
+CREATE FUNCTION @extschema@.llmquota_pick_set(
+	route text,
+	orgs text[],
+	input_tokens bigint[] DEFAULT NULL,
+	max_output_tokens bigint[] DEFAULT NULL,
+	priority text DEFAULT NULL,
+	exclude text[] DEFAULT NULL,
+	sessions text[] DEFAULT NULL,
+	ttl_ms int DEFAULT NULL,
+	prompts text[] DEFAULT NULL,
+	max_costs numeric[] DEFAULT NULL)
+RETURNS SETOF llmquota.pick_set_result
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'llmquota_pick_set';
+COMMENT ON FUNCTION @extschema@.llmquota_pick_set(text, text[], bigint[], bigint[], text, text[], text[], int, text[], numeric[]) IS
+'Asks for the right to make a set of calls, each for the org at its place in orgs and with what the other arrays have there, as llmquota_pick: a row for every call, granted or refused. Fairly: next is the org with the fewest calls in flight, as far as a quota counts them, and those of this set; then that whose call comes first. An org''s first refusal is that of all its calls behind it, except too_large. No rows for orgs that are NULL or empty';
 
 -- Takes what llmquota_pick takes, by its definition.
 DO $$
@@ -2166,6 +2240,8 @@ DECLARE
 		'@extschema@.llmquota_claim(pg_catalog.uuid, int), '
 		'@extschema@.llmquota_record(pg_catalog.uuid, bigint, bigint, bigint, bigint, bigint, int, pg_catalog.text, int, pg_catalog.jsonb, pg_catalog.jsonb, pg_catalog.jsonb, pg_catalog.numeric), '
 		'@extschema@.llmquota_retry(pg_catalog.uuid, bigint, bigint, bigint, bigint, bigint, int, pg_catalog.text, int, pg_catalog.jsonb, pg_catalog.jsonb, pg_catalog.jsonb, pg_catalog.numeric), '
+		'@extschema@.llmquota_pick_many(pg_catalog.text, pg_catalog.text, int, bigint, bigint, pg_catalog.text, pg_catalog.text[], pg_catalog.text, int, pg_catalog.text, pg_catalog.numeric), '
+		'@extschema@.llmquota_pick_set(pg_catalog.text, pg_catalog.text[], bigint[], bigint[], pg_catalog.text, pg_catalog.text[], pg_catalog.text[], int, pg_catalog.text[], pg_catalog.numeric[]), '
 		'@extschema@.llmquota_explain, '
 		'@extschema@.llmquota_release(pg_catalog.uuid), '
 		'@extschema@.llmquota_renew(pg_catalog.uuid, int), '
@@ -4160,10 +4236,13 @@ $$;
 REVOKE ALL ON SCHEMA llmquota FROM PUBLIC;
 REVOKE ALL ON ALL TABLES IN SCHEMA llmquota FROM PUBLIC;
 REVOKE ALL ON ALL SEQUENCES IN SCHEMA llmquota FROM PUBLIC;
-REVOKE ALL ON TYPE llmquota.pick_result, llmquota.explain_result, llmquota.record_result, llmquota.statement_result,
+REVOKE ALL ON TYPE llmquota.pick_result, llmquota.pick_set_result, llmquota.explain_result, llmquota.record_result, llmquota.statement_result,
 	llmquota.reconcile_result, llmquota.capacity_result FROM PUBLIC;
 REVOKE ALL ON FUNCTION
 	@extschema@.llmquota_pick(text, text, bigint, bigint, text, text[], text, text, int, text, uuid, numeric, int, boolean),
+	@extschema@.llmquota_pick(text, text, bigint, bigint, text, text[], text, text, int, text, uuid, numeric),
+	@extschema@.llmquota_pick_many(text, text, int, bigint, bigint, text, text[], text, int, text, numeric),
+	@extschema@.llmquota_pick_set(text, text[], bigint[], bigint[], text, text[], text[], int, text[], numeric[]),
 	@extschema@.llmquota_estimate_tokens(text, text),
 	@extschema@.llmquota_record(uuid, bigint, bigint, bigint, bigint, bigint, int, text, int, jsonb, jsonb, jsonb, numeric),
 	@extschema@.llmquota_retry(uuid, bigint, bigint, bigint, bigint, bigint, int, text, int, jsonb, jsonb, jsonb, numeric),

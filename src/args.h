@@ -18,6 +18,9 @@ extern int32 llmq_arg_int(FunctionCallInfo fcinfo, int number, const char *what,
 
 #define LLMQ_NOT_GIVEN (-1)
 
+/* The number of an argument that a function does not have. */
+#define LLMQ_NO_ARG FUNC_MAX_ARGS
+
 extern Datum llmq_result_row(FunctionCallInfo fcinfo, const Datum *values, const bool *nulls, int ncolumns);
 
 #endif							/* LLMQ_ARGS_H */

@@ -145,6 +145,7 @@ llmq_set_init(LlmqCellSet *set, LlmqLive *live)
 {
 	memset(set, 0, offsetof(LlmqCellSet, cell));
 	set->live = live;
+	set->lease_pages = 1;
 }
 
 /* Adds a cell and returns its number in the set; a cell that is there already keeps its number. */
@@ -163,6 +164,13 @@ llmq_set_add(LlmqCellSet *set, LlmqLiveTable table, int32 id)
 	set->cell[set->ncells].table = table;
 	set->cell[set->ncells].id = id;
 	return set->ncells++;
+}
+
+/* Says that so many lease pages are changed together with each meter; without it, one. Before the set is locked. */
+void
+llmq_set_carry(LlmqCellSet *set, int lease_pages)
+{
+	set->lease_pages = lease_pages;
 }
 
 /* The one order in which pages are locked: meters before leases, then the highest block first. */
@@ -230,6 +238,7 @@ find_pages(LlmqCellSet *set)
 static void
 prepare(LlmqCellSet *set)
 {
+	int			per_record = LLMQ_METERS_PER_RECORD(set->lease_pages);
 	int			meters = 0;
 
 	for (int i = 0; i < set->npages; i++)
@@ -238,7 +247,7 @@ prepare(LlmqCellSet *set)
 		if (set->page[i].table == LLMQ_LIVE_METER)
 			meters++;
 	}
-	set->nrecords = Max(1, (meters + LLMQ_METERS_PER_RECORD - 1) / LLMQ_METERS_PER_RECORD);
+	set->nrecords = Max(1, (meters + per_record - 1) / per_record);
 	set->lsn = InvalidXLogRecPtr;
 	llmq_cell_write_prepare();
 }
@@ -363,14 +372,14 @@ llmq_set_change(LlmqCellSet *set, int cell)
 	return use->copy;
 }
 
-/* Which of the records a meter goes into: as many pages of meters to each as it can hold beside a lease page. */
+/* Which of the records a meter goes into: as many pages of meters to each as it can hold beside the lease pages. */
 int
 llmq_set_record_of(const LlmqCellSet *set, int cell)
 {
-	return set->cell[cell].page / LLMQ_METERS_PER_RECORD;
+	return set->cell[cell].page / LLMQ_METERS_PER_RECORD(set->lease_pages);
 }
 
-/* Writes one record: the changed meters that go into it, and the lease page, which goes into each. */
+/* Writes one record: the changed meters that go into it, and the lease pages, which go into each. */
 void
 llmq_set_log(LlmqCellSet *set, int record)
 {

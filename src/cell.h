@@ -32,8 +32,11 @@ typedef enum LlmqLiveTable
 /* Eleven meters, a lease page, and that of the attempt that failed: design.md bounds what one pick may touch. */
 #define LLMQ_MAX_CELLS 13
 
-/* A record holds four pages (MAX_GENERIC_XLOG_PAGES): three of meters and the lease page, which is in every one. */
-#define LLMQ_METERS_PER_RECORD (MAX_GENERIC_XLOG_PAGES - 1)
+/*
+ * A record holds four pages (MAX_GENERIC_XLOG_PAGES): those of leases, which are in every one, and as many of meters as
+ * there is room for.
+ */
+#define LLMQ_METERS_PER_RECORD(lease_pages) (MAX_GENERIC_XLOG_PAGES - (lease_pages))
 
 /* A page of 8 kB less its header, a line pointer, the tuple's header and the id; rounded down. */
 #define LLMQ_MAX_STATE (BLCKSZ - 128)
@@ -124,6 +127,7 @@ typedef struct LlmqCellSet
 	int			ncells;
 	int			npages;
 	int			nlocked;
+	int			lease_pages;	/* that go into each record */
 	int			nrecords;		/* that a change of every cell takes */
 	XLogRecPtr	lsn;			/* end of the last record */
 	LlmqCellUse cell[LLMQ_MAX_CELLS];
@@ -136,6 +140,7 @@ extern void llmq_live_open(LlmqLive *live, int ntables, LOCKMODE lockmode);
 extern void llmq_live_close(LlmqLive *live);
 extern void llmq_set_init(LlmqCellSet *set, LlmqLive *live);
 extern int	llmq_set_add(LlmqCellSet *set, LlmqLiveTable table, int32 id);
+extern void llmq_set_carry(LlmqCellSet *set, int lease_pages);
 extern LlmqLockResult llmq_set_lock(LlmqCellSet *set);
 extern const void *llmq_set_state(const LlmqCellSet *set, int cell);
 extern void *llmq_set_change(LlmqCellSet *set, int cell);

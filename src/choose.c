@@ -232,7 +232,8 @@ grant(LlmqPick *pick, LlmqKey *key)
 		return LLMQ_GRANT_REFUSED;
 	}
 	pick->pace = llmq_pace(&pick->live, key->account, pick->model, pick->now, PACE_AGE);
-	done = llmq_grant(pick, key, &verdict);
+	/* a probe is one call */
+	done = llmq_grant(pick, key, avoid.nprobes > 0 ? 1 : Max(pick->nbatch, 1), &verdict);
 	if (done == LLMQ_GRANT_REFUSED)
 		note_second_refusal(pick, key, &verdict);
 	if (done != LLMQ_GRANT_DONE)

@@ -7,6 +7,11 @@
  * all locks held across them; each record charges some meters and sets their bits in the slot. A refusal or a change
  * on the second look releases everything first. A retry also counts itself in the slot of the attempt that failed, so
  * that however many come at once no request has more attempts than it may.
+ *
+ * Calls of one batch that go to the same candidate are granted together: as many as there are free slots in the lease
+ * pages that a record has room for. Each is asked and charged by itself, all or none, on the copies that those before
+ * it were charged to; where one is refused the batch ends. Then the records are written, as many as one call would
+ * take, each with all of the slots. One call is a batch of one.
  */
 #include "postgres.h"
 
@@ -21,18 +26,29 @@
 /* How often the set of cells may turn out to have changed. Each time is somebody's progress. */
 #define MAX_LOCK_ATTEMPTS 1000
 
-/* One grant being made. */
+/* A lease that is asked for. */
+typedef struct NewLease
+{
+	LlmqDemand	demand;
+	LlmqLease	lease;
+	int			cell;			/* its page */
+} NewLease;
+
+/* One grant being made: of one lease, or those of a batch. */
 typedef struct Granting
 {
 	LlmqPick   *pick;
+	LlmqKey    *key;
 	LlmqCellSet set;
 	int			nmeters;
 	LlmqMeter  *meter[LLMQ_MAX_METERS];
 	int			meter_cell[LLMQ_MAX_METERS];
-	int			lease_cell;
 	int			failed_cell;	/* the page of the attempt that failed; -1: this is the first */
-	LlmqLease	lease;			/* the new one */
-	LlmqSlot	seen;			/* what is in its place */
+	int			wanted;
+	int			nfree;			/* places that were found for the first of them */
+	int			ngranted;
+	NewLease	new[LLMQ_MAX_BATCH];
+	LlmqFreeSlot free[LLMQ_MAX_BATCH];
 } Granting;
 
 /*
@@ -87,11 +103,12 @@ llmq_common_subjects(const LlmqPick *pick, const LlmqModel *model, LlmqSubject *
 	return n;
 }
 
-/* Every meter that the call is charged to. The look that chose the key has told the account's what is learned. */
+/* Every meter that the calls are charged to. The look that chose the key has told the account's what is learned. */
 static void
-collect_meters(Granting *granting, LlmqKey *key)
+collect_meters(Granting *granting)
 {
 	LlmqPick   *pick = granting->pick;
+	LlmqKey    *key = granting->key;
 	LlmqSubject *subjects[LLMQ_COMMON_SUBJECTS + 2];
 	int			n = llmq_common_subjects(pick, pick->model, subjects);
 
@@ -99,17 +116,15 @@ collect_meters(Granting *granting, LlmqKey *key)
 	subjects[n++] = &key->subject;
 	for (int i = 0; i < n; i++)
 		add_meters(granting, llmq_plan_meters(pick->catalog, subjects[i], pick->model));
-	if (pick->catalog->budgets != NULL)
-		llmq_refuse_unpriced(pick, granting->meter, granting->nmeters);
 }
 
 /* The ids of everything the lease will name; new names are created here, before any lock. */
 static void
-fill_names(Granting *granting, LlmqKey *key)
+fill_names(const Granting *granting, LlmqSlot *slot)
 {
 	LlmqPick   *pick = granting->pick;
+	LlmqKey    *key = granting->key;
 	LlmqCatalog *catalog = pick->catalog;
-	LlmqSlot   *slot = &granting->lease.slot;
 	int32		max_names = catalog->settings.max_subjects;
 
 	slot->org = llmq_subject_id(catalog, &pick->org->subject);
@@ -130,18 +145,19 @@ copy_label(char *label, const char *text)
 	return length;
 }
 
-/* What budgets are charged, and what they have made of the request. */
+/* What budgets are charged, and what they have made of the request. Raises when they cannot know what it costs. */
 static void
-fill_money(Granting *granting)
+fill_money(const Granting *granting, LlmqLease *lease)
 {
 	LlmqPick   *pick = granting->pick;
-	LlmqSlotMoney *money = &granting->lease.money;
+	LlmqSlotMoney *money = &lease->money;
 	LlmqModel  *requested = pick->downgrade.requested;
 	const LlmqCosts *costs = &pick->demand.use.costs;
 
 	if (pick->catalog->budgets == NULL)
 		return;
-	money->secret = granting->lease.slot.secret;
+	llmq_refuse_unpriced(pick, granting->meter, granting->nmeters);
+	money->secret = lease->slot.secret;
 	money->counted = true;
 	money->priced = pick->cost.known;
 	money->told = pick->max_cost_given;
@@ -154,17 +170,18 @@ fill_money(Granting *granting)
 	}
 }
 
-/* All of the new slot that is known before the locks. */
+/* All of a new lease that is known before the locks. */
 static void
-fill_slot(Granting *granting, LlmqKey *key)
+fill_lease(const Granting *granting, NewLease *new)
 {
 	LlmqPick   *pick = granting->pick;
-	LlmqSlot   *slot = &granting->lease.slot;
+	LlmqSlot   *slot = &new->lease.slot;
 
-	memset(&granting->lease, 0, sizeof(LlmqLease));
-	fill_names(granting, key);
+	new->demand = pick->demand;
+	memset(&new->lease, 0, sizeof(LlmqLease));
+	fill_names(granting, slot);
 	slot->state = LLMQ_SLOT_GRANTED;
-	slot->secret = pick->ticket == NULL ? llmq_lease_secret() : pick->ticket->id.secret;
+	slot->secret = pick->ticket == NULL ? llmq_lease_secret() : pick->ticket->at.place.secret;
 	slot->reserved_input = pick->demand.use.input;
 	slot->reserved_output = pick->demand.use.output;
 	slot->prompt = pick->prompt;
@@ -172,7 +189,26 @@ fill_slot(Granting *granting, LlmqKey *key)
 	slot->session_length = copy_label(slot->session, pick->session);
 	slot->request_id_length = copy_label(slot->request_id, pick->request_id);
 	slot->nmeters = granting->nmeters;
-	fill_money(granting);
+	fill_money(granting, &new->lease);
+}
+
+/* All leases that are asked for; the pick has the first call in the end, as it had in the beginning. */
+static void
+fill_leases(Granting *granting)
+{
+	LlmqPick   *pick = granting->pick;
+
+	fill_lease(granting, &granting->new[0]);
+	for (int i = 1; i < granting->wanted; i++)
+	{
+		llmq_pick_take_call(pick, &pick->batch[i]);
+		llmq_set_demand(pick);
+		fill_lease(granting, &granting->new[i]);
+	}
+	if (granting->wanted == 1)
+		return;
+	llmq_pick_take_call(pick, &pick->batch[0]);
+	llmq_set_demand(pick);
 }
 
 /* Puts the set of cells together; meters that do not exist yet are created. */
@@ -180,17 +216,24 @@ static void
 prepare_set(Granting *granting)
 {
 	LlmqPick   *pick = granting->pick;
+	LlmqCellSet *set = &granting->set;
 
-	llmq_set_init(&granting->set, &pick->live);
+	llmq_set_init(set, &pick->live);
 	for (int i = 0; i < granting->nmeters; i++)
 	{
 		llmq_meter_ensure(&pick->live, pick->catalog, granting->meter[i]);
-		granting->meter_cell[i] = llmq_set_add(&granting->set, LLMQ_LIVE_METER, granting->meter[i]->id);
-		granting->lease.slot.meter[i].meter = granting->meter[i]->id;
+		granting->meter_cell[i] = llmq_set_add(set, LLMQ_LIVE_METER, granting->meter[i]->id);
 	}
-	granting->lease_cell = llmq_set_add(&granting->set, LLMQ_LIVE_LEASE, pick->lease.page);
-	granting->failed_cell = pick->retry == NULL ? -1 :
-		llmq_set_add(&granting->set, LLMQ_LIVE_LEASE, pick->retry->id.page);
+	for (int i = 0; i < granting->nfree; i++)
+	{
+		NewLease   *new = &granting->new[i];
+
+		new->cell = llmq_set_add(set, LLMQ_LIVE_LEASE, granting->free[i].place.page);
+		for (int j = 0; j < granting->nmeters; j++)
+			new->lease.slot.meter[j].meter = granting->meter[j]->id;
+	}
+	llmq_set_carry(set, granting->new[granting->nfree - 1].cell - granting->new[0].cell + 1);
+	granting->failed_cell = pick->retry == NULL ? -1 : llmq_set_add(set, LLMQ_LIVE_LEASE, pick->retry->id.page);
 }
 
 /* After a set could not be locked: which of the meters are gone? They will be created anew. */
@@ -210,42 +253,60 @@ forget_lost_meters(Granting *granting)
 typedef enum Obstacle
 {
 	OBSTACLE_NONE,
-	OBSTACLE_SLOT,				/* somebody took the slot */
-	OBSTACLE_NARROW,			/* the lease page has no room for money */
+	OBSTACLE_SLOT,				/* somebody took a slot */
+	OBSTACLE_NARROW,			/* a lease page has no room for money */
 	OBSTACLE_COSTS,				/* a call costs something else since we asked */
 	OBSTACLE_PERIOD,			/* a calendar period that the plan does not know has begun */
 	OBSTACLE_ROOM				/* a meter has too little room */
 } Obstacle;
 
-/* A meter that has too little room, and how much it needs. */
-typedef struct SmallMeter
+/* Where an obstacle is: a lease page, or a meter that has too little room, and how much it needs. */
+typedef struct Hindrance
 {
+	int32		page;
 	LlmqMeter  *meter;
 	int			bytes;
-} SmallMeter;
+} Hindrance;
+
+/* Obstacles in the lease pages. */
+static Obstacle
+find_obstacle_in_pages(const Granting *granting, Hindrance *where)
+{
+	for (int i = 0; i < granting->nfree; i++)
+	{
+		const NewLease *new = &granting->new[i];
+		const LlmqFreeSlot *free = &granting->free[i];
+		const LlmqLeasePage *page = llmq_set_state(&granting->set, new->cell);
+
+		where->page = free->place.page;
+		if (!llmq_slot_unchanged(&page->slot[free->place.slot], &free->seen))
+			return OBSTACLE_SLOT;
+		if (new->lease.money.secret != 0 && !llmq_lease_page_has_money(page))
+			return OBSTACLE_NARROW;
+	}
+	return OBSTACLE_NONE;
+}
 
 static Obstacle
-find_obstacle(Granting *granting, SmallMeter *small)
+find_obstacle(const Granting *granting, Hindrance *where)
 {
-	const LlmqLeasePage *page = llmq_set_state(&granting->set, granting->lease_cell);
+	LlmqPick   *pick = granting->pick;
+	Obstacle	obstacle = find_obstacle_in_pages(granting, where);
 
-	if (!llmq_slot_unchanged(&page->slot[granting->pick->lease.slot], &granting->seen))
-		return OBSTACLE_SLOT;
-	if (granting->lease.money.secret != 0 && !llmq_lease_page_has_money(page))
-		return OBSTACLE_NARROW;
-	if (granting->lease.money.secret != 0 && granting->pick->now >= granting->pick->costs_until)
+	if (obstacle != OBSTACLE_NONE)
+		return obstacle;
+	if (granting->new[0].lease.money.secret != 0 && pick->now >= pick->costs_until)
 		return OBSTACLE_COSTS;
 	for (int i = 0; i < granting->nmeters; i++)
 	{
 		const LlmqMeterState *state;
 
-		if (llmq_meter_stale(granting->meter[i], granting->pick->now))
+		if (llmq_meter_stale(granting->meter[i], pick->now))
 			return OBSTACLE_PERIOD;
 		state = llmq_set_state(&granting->set, granting->meter_cell[i]);
-		small->meter = granting->meter[i];
-		small->bytes = llmq_meter_bytes_needed(granting->meter[i], state, &granting->pick->demand,
-											   granting->pick->now);
-		if (small->bytes > state->room)
+		where->meter = granting->meter[i];
+		where->bytes = llmq_meter_bytes_needed(granting->meter[i], state, &pick->demand, pick->now);
+		if (where->bytes > state->room)
 			return OBSTACLE_ROOM;
 	}
 	return OBSTACLE_NONE;
@@ -253,7 +314,7 @@ find_obstacle(Granting *granting, SmallMeter *small)
 
 /* Without locks: gets an obstacle out of the way. */
 static void
-clear_obstacle(Granting *granting, Obstacle obstacle, const SmallMeter *small)
+clear_obstacle(Granting *granting, Obstacle obstacle, const Hindrance *where)
 {
 	LlmqPick   *pick = granting->pick;
 
@@ -262,35 +323,34 @@ clear_obstacle(Granting *granting, Obstacle obstacle, const SmallMeter *small)
 		case OBSTACLE_NONE:
 			break;
 		case OBSTACLE_SLOT:
-			llmq_lease_avoid(pick->lease.page);
+			llmq_lease_avoid(where->page);
 			break;
 		case OBSTACLE_NARROW:
-			llmq_lease_page_widen(&pick->live, pick->lease.page);
+			llmq_lease_page_widen(&pick->live, where->page);
 			break;
 		case OBSTACLE_COSTS:
 			llmq_set_costs(pick);
-			llmq_refuse_unpriced(pick, granting->meter, granting->nmeters);
-			fill_money(granting);
+			fill_leases(granting);
 			break;
 		case OBSTACLE_PERIOD:
 			for (int i = 0; i < granting->nmeters; i++)
 				llmq_plan_refresh(granting->meter[i], pick->now);
 			break;
 		case OBSTACLE_ROOM:
-			llmq_meter_grow(&pick->live, pick->catalog, small->meter, small->bytes);
+			llmq_meter_grow(&pick->live, pick->catalog, where->meter, where->bytes);
 			break;
 	}
 }
 
-/* Finds a place for the new lease: any that is free, or that of the ticket. False when there is none. */
-static bool
-find_place(Granting *granting)
+/* Finds places for new leases: any that are free, or that of the ticket. How many. */
+static int
+find_places(Granting *granting)
 {
 	LlmqPick   *pick = granting->pick;
 
 	if (pick->ticket != NULL)
-		return llmq_ticket_place(pick, &pick->lease, &granting->seen);
-	return llmq_lease_find_free(&pick->live, pick->catalog->settings.max_leases, &pick->lease, &granting->seen);
+		return llmq_ticket_place(pick, &granting->free[0]) ? 1 : 0;
+	return llmq_lease_find_free(&pick->live, pick->catalog->settings.max_leases, granting->wanted, granting->free);
 }
 
 /* Locks the set and gets to a state that can be decided on. False when no slot is free; then nothing is held. */
@@ -302,10 +362,11 @@ lock(Granting *granting)
 	for (int attempt = 0; attempt < MAX_LOCK_ATTEMPTS; attempt++)
 	{
 		Obstacle	obstacle;
-		SmallMeter	small;
+		Hindrance	where = {0};
 
 		CHECK_FOR_INTERRUPTS();
-		if (!find_place(granting))
+		granting->nfree = find_places(granting);
+		if (granting->nfree == 0)
 			return false;
 		prepare_set(granting);
 		if (llmq_set_lock(&granting->set) != LLMQ_LOCKED)
@@ -314,27 +375,26 @@ lock(Granting *granting)
 			continue;
 		}
 		pick->now = GetCurrentTimestamp();
-		obstacle = find_obstacle(granting, &small);
+		obstacle = find_obstacle(granting, &where);
 		if (obstacle == OBSTACLE_NONE)
 			return true;
 		llmq_set_unlock(&granting->set);
-		clear_obstacle(granting, obstacle, &small);
+		clear_obstacle(granting, obstacle, &where);
 	}
 	elog(ERROR, "live state keeps moving");
 }
 
 /*
- * Under the locks: does everything still admit the request? The copies that are asked are those that are charged
- * then.
+ * Under the locks: does everything still admit a call? The copies that are asked are those that are charged then.
  */
 static bool
-check_again(Granting *granting, LlmqVerdict *verdict)
+check_again(Granting *granting, const LlmqDemand *demand, LlmqVerdict *verdict)
 {
 	llmq_verdict_init(verdict);
 	for (int i = 0; i < granting->nmeters; i++)
-		llmq_meter_check(granting->meter[i], llmq_set_change(&granting->set, granting->meter_cell[i]),
-						 &granting->pick->demand, granting->pick->now, verdict);
-	return verdict->admitted;
+		llmq_meter_check(granting->meter[i], llmq_set_change(&granting->set, granting->meter_cell[i]), demand,
+						 granting->pick->now, verdict);
+	return verdict->admitted && !verdict->outdated;
 }
 
 /* Under the locks: the slot of the attempt that failed; NULL when there was none, or it has another lease by now. */
@@ -362,7 +422,8 @@ count_attempt(Granting *granting)
 
 	if (failed != NULL)
 		pick->attempt = failed->attempt + 1 + failed->retries;
-	granting->lease.slot.attempt = pick->attempt;
+	for (int i = 0; i < granting->wanted; i++)
+		granting->new[i].lease.slot.attempt = pick->attempt;
 	pick->exhausted = pick->retry != NULL && (failed == NULL || pick->attempt > llmq_attempts_most(pick->route));
 	return !pick->exhausted;
 }
@@ -386,13 +447,11 @@ note_retry(Granting *granting)
 	llmq_set_log(&granting->set, granting->set.nrecords);
 }
 
-/* Under the locks: what is known of the new lease only now. */
+/* Under the locks: what is known of a new lease only now. */
 static void
-date_slot(Granting *granting)
+date_slot(const LlmqPick *pick, const LlmqLeaseId *place, LlmqSlot *slot)
 {
-	LlmqPick   *pick = granting->pick;
-	LlmqSlot   *slot = &granting->lease.slot;
-	LlmqLeaseId id = {.page = pick->lease.page,.slot = pick->lease.slot,.secret = slot->secret};
+	LlmqLeaseId id = {.page = place->page,.slot = place->slot,.secret = slot->secret};
 
 	slot->granted_at = pick->now;
 	if (pick->waiting_since != 0)
@@ -404,31 +463,79 @@ date_slot(Granting *granting)
 		llmq_lease_uuid(&id, &slot->history.first_lease);
 }
 
-/* Under the locks: charges the meters of each record, and says so in the slot, in the same record. */
+/* Under the locks: charges a call to the copies of its meters. */
 static void
-charge(Granting *granting)
+charge(Granting *granting, NewLease *new)
+{
+	for (int i = 0; i < granting->nmeters; i++)
+		new->lease.slot.meter[i].generation =
+			llmq_meter_charge(granting->meter[i], llmq_set_change(&granting->set, granting->meter_cell[i]),
+							  &new->demand, granting->pick->now);
+}
+
+/* Under the locks: how many more calls like the last one the limits admit that other orgs share. */
+static void
+count_room(Granting *granting)
 {
 	LlmqPick   *pick = granting->pick;
+
+	pick->room = PG_INT64_MAX;
+	for (int i = 0; i < granting->nmeters; i++)
+		if (granting->meter[i]->subject->scope != LLMQ_SCOPE_ORG)
+			pick->room = Min(pick->room,
+							 llmq_meter_room(granting->meter[i],
+											 llmq_set_change(&granting->set, granting->meter_cell[i]),
+											 &granting->new[granting->ngranted - 1].demand, pick->now));
+}
+
+/*
+ * Under the locks: asks and charges one call after the other, until one is refused. The verdict is the first one's:
+ * false, when that is refused.
+ */
+static bool
+charge_all(Granting *granting, LlmqVerdict *verdict)
+{
+	LlmqVerdict later;
+
+	granting->ngranted = 0;
+	for (int i = 0; i < granting->nfree; i++)
+	{
+		if (!check_again(granting, &granting->new[i].demand, i == 0 ? verdict : &later))
+			break;
+		date_slot(granting->pick, &granting->free[i].place, &granting->new[i].lease.slot);
+		charge(granting, &granting->new[i]);
+		granting->ngranted++;
+	}
+	if (granting->ngranted > 0 && granting->pick->batch != NULL)
+		count_room(granting);
+	return granting->ngranted > 0;
+}
+
+/* Under the locks: puts a new lease into its page, for a record which charges these meters. */
+static void
+put_lease(Granting *granting, int number, int record)
+{
+	NewLease   *new = &granting->new[number];
+	LlmqLeasePage *page = llmq_set_change(&granting->set, new->cell);
+
+	for (int i = 0; i < granting->nmeters; i++)
+		if (llmq_set_record_of(&granting->set, granting->meter_cell[i]) == record)
+			new->lease.slot.charged |= 1 << i;
+	llmq_lease_put(page, granting->free[number].place.slot, &new->lease);
+	page->granted += record == 0;
+}
+
+/* Under the locks: writes the records, each with its meters and slots which say that these are charged. */
+static void
+write_records(Granting *granting)
+{
 	LlmqCellSet *set = &granting->set;
-	LlmqSlot   *slot = &granting->lease.slot;
 	int			nrecords = set->nrecords;
 
-	date_slot(granting);
 	for (int record = 0; record < nrecords; record++)
 	{
-		LlmqLeasePage *page = llmq_set_change(set, granting->lease_cell);
-
-		for (int i = 0; i < granting->nmeters; i++)
-		{
-			if (llmq_set_record_of(set, granting->meter_cell[i]) != record)
-				continue;
-			slot->meter[i].generation = llmq_meter_charge(granting->meter[i],
-														  llmq_set_change(set, granting->meter_cell[i]),
-														  &pick->demand, pick->now);
-			slot->charged |= 1 << i;
-		}
-		llmq_lease_put(page, pick->lease.slot, &granting->lease);
-		page->granted += record == 0;
+		for (int i = 0; i < granting->ngranted; i++)
+			put_lease(granting, i, record);
 		llmq_set_log(set, record);
 		LLMQ_INJECT_CRASH("grant-record", set->lsn);
 	}
@@ -445,42 +552,63 @@ note_full(Granting *granting)
 			pick->full[pick->nfull++] = granting->meter[i]->id;
 }
 
+/* Tells the pick what it was granted. */
+static void
+tell(Granting *granting)
+{
+	LlmqPick   *pick = granting->pick;
+	const LlmqSlot *first = &granting->new[0].lease.slot;
+
+	for (int i = 0; i < granting->nmeters; i++)
+		llmq_refusal_note_grant(granting->meter[i]->id);
+	if (llmq_line_exists())
+	{
+		note_full(granting);
+		llmq_line_granted(first->org, granting->ngranted);
+	}
+	pick->key = granting->key;
+	pick->granted_at = first->granted_at;
+	pick->expires_at = first->expires_at;
+	pick->lsn = granting->set.lsn;
+	pick->ngranted = granting->ngranted;
+	for (int i = 0; i < granting->ngranted; i++)
+	{
+		LlmqGranted *granted = &pick->granted[i];
+
+		granted->lease = granting->free[i].place;
+		granted->lease.secret = granting->new[i].lease.slot.secret;
+		granted->lease.day = llmq_lease_day(first->granted_at);
+		granted->output_tokens = (int32) granting->new[i].demand.use.output;
+	}
+}
+
 /*
- * Grants the request on this key, if all its limits admit it now; else says in `verdict` which refuses. Durable when it
- * returns, as synchronous_commit asks.
+ * Grants the request on this key, if all its limits admit it now; else says in `verdict` which refuses. Of a batch at
+ * most so many calls from its first on, as far as they are admitted and there are places. The caller makes it durable.
  */
 LlmqGrant
-llmq_grant(LlmqPick *pick, LlmqKey *key, LlmqVerdict *verdict)
+llmq_grant(LlmqPick *pick, LlmqKey *key, int wanted, LlmqVerdict *verdict)
 {
-	Granting	granting = {.pick = pick};
+	Granting	granting;
 
-	collect_meters(&granting, key);
-	fill_slot(&granting, key);
+	granting.pick = pick;
+	granting.key = key;
+	granting.nmeters = 0;
+	granting.wanted = Min(wanted, LLMQ_MAX_BATCH);
+	collect_meters(&granting);
+	fill_leases(&granting);
 	LLMQ_INJECT_GATE("grant");
 	if (!lock(&granting))
 		return LLMQ_GRANT_NO_SLOT;
-	if (!count_attempt(&granting) || !check_again(&granting, verdict) || verdict->outdated)
+	if (!count_attempt(&granting) || !charge_all(&granting, verdict))
 	{
 		llmq_set_unlock(&granting.set);
 		return pick->exhausted ? LLMQ_GRANT_EXHAUSTED :
 			verdict->outdated ? LLMQ_GRANT_DOWNGRADE : LLMQ_GRANT_REFUSED;
 	}
-	charge(&granting);
+	write_records(&granting);
 	note_retry(&granting);
 	llmq_set_unlock(&granting.set);
-	llmq_cell_make_durable(granting.set.lsn);
-
-	for (int i = 0; i < granting.nmeters; i++)
-		llmq_refusal_note_grant(granting.meter[i]->id);
-	if (llmq_line_exists())
-	{
-		note_full(&granting);
-		llmq_line_granted(granting.lease.slot.org);
-	}
-	pick->key = key;
-	pick->lease.secret = granting.lease.slot.secret;
-	pick->lease.day = llmq_lease_day(granting.lease.slot.granted_at);
-	pick->granted_at = granting.lease.slot.granted_at;
-	pick->expires_at = granting.lease.slot.expires_at;
+	tell(&granting);
 	return LLMQ_GRANT_DONE;
 }

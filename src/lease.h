@@ -240,8 +240,21 @@ extern bool llmq_slot_unfinished(const LlmqSlot *slot);
 extern bool llmq_slot_awaits_retry(const LlmqSlot *slot);
 extern bool llmq_slot_unchanged(const LlmqSlot *now, const LlmqSlot *seen);
 
+/* So many leases can be granted at once: those of two pages, which are what a record has room for beside meters. */
+#define LLMQ_BATCH_PAGES 2
+#define LLMQ_MAX_BATCH (LLMQ_BATCH_PAGES * LLMQ_SLOTS)
+
+StaticAssertDecl(LLMQ_MAX_METERS + LLMQ_BATCH_PAGES <= LLMQ_MAX_CELLS, "a batch fits a set of cells");
+
+/* A slot that can take a new lease, and how it looked. */
+typedef struct LlmqFreeSlot
+{
+	LlmqLeaseId place;
+	LlmqSlot	seen;
+} LlmqFreeSlot;
+
 /* lease_find.c */
-extern bool llmq_lease_find_free(LlmqLive *live, int32 max_leases, LlmqLeaseId *place, LlmqSlot *seen);
+extern int	llmq_lease_find_free(LlmqLive *live, int32 max_leases, int wanted, LlmqFreeSlot *found);
 extern void llmq_lease_page_widen(LlmqLive *live, int32 id);
 extern void llmq_lease_avoid(int32 page);
 extern void llmq_lease_ended(int32 page);

@@ -16,6 +16,8 @@
  * of the bound, which are looked at only when all others are taken. (A lease there does not keep others from the slots
  * of the bound, so that for a while more may be in flight than the setting says, at most twice as many.)
  *
+ * A batch takes all that is free in the page it finds, and, when that is too little, in one more.
+ *
  * When nothing was found at all, the backend remembers for a tenth of a second that the pool is full, and then takes no
  * more than the few looks of any pick. It forgets that at once when it ends a lease itself.
  */
@@ -73,8 +75,9 @@ typedef struct Search
 	bool		at_bound;
 	bool		take_waiting;	/* slots that stay for the next attempt, too */
 	TimestampTz now;
-	LlmqLeaseId *place;			/* what was found */
-	LlmqSlot   *seen;
+	int			wanted;
+	int			nfound;
+	LlmqFreeSlot *found;
 	int64		in_flight;		/* leases seen, once all pages are looked at */
 } Search;
 
@@ -143,13 +146,14 @@ is_free(const Search *search, const LlmqSlot *slot)
 	return llmq_slot_reusable(slot) && (search->take_waiting || !llmq_slot_awaits_retry(slot));
 }
 
-/* Looks for a free slot in one page; false when it has none. */
+/* Looks for free slots in one page; false when it has none, or they have been found. */
 static bool
 find_in_page(Search *search, int32 page)
 {
+	int			before = search->nfound;
 	Look		look;
 
-	if (!look_at_page(search, page, &look))
+	if ((before > 0 && search->found[0].place.page == page) || !look_at_page(search, page, &look))
 		return false;
 	for (int i = 0; i < look.n; i++)
 	{
@@ -158,17 +162,19 @@ find_in_page(Search *search, int32 page)
 			.page = page,.slot = look.number[i],.day = llmq_lease_day(slot->granted_at),.secret = slot->secret
 		};
 
-		if (is_free(search, slot))
+		if (!is_free(search, slot))
 		{
-			*search->place = id;
-			*search->seen = *slot;
-			current_page = page;
-			current_has_room = i + 1 < look.n;
-			return true;
+			note_overdue(search, &id, slot);
+			continue;
 		}
-		note_overdue(search, &id, slot);
+		search->found[search->nfound].place = id;
+		search->found[search->nfound++].seen = *slot;
+		current_page = page;
+		current_has_room = i + 1 < look.n;
+		if (search->nfound == search->wanted)
+			break;
 	}
-	return false;
+	return search->nfound > before;
 }
 
 /* Looks where this backend has ended leases; each such page once. */
@@ -375,36 +381,47 @@ llmq_lease_avoid(int32 page)
 		current_page = 0;
 }
 
-/*
- * Finds a slot for a new lease and says how it looked. False when `max_leases` are in use. The slot is not taken yet.
- * The pick ends with llmq_lease_end_noted().
- */
-bool
-llmq_lease_find_free(LlmqLive *live, int32 max_leases, LlmqLeaseId *place, LlmqSlot *seen)
+/* Looks for a page with a free slot, wherever there may be one. */
+static bool
+find(Search *search)
 {
-	Search		search = {.live = live,.place = place,.seen = seen};
 	int32		pages;
 
-	search.bound = (max_leases + LLMQ_SLOTS - 1) / LLMQ_SLOTS;
-	if (find_in_some(&search, Min(known_pages, search.bound)))
+	if (find_in_some(search, Min(known_pages, search->bound)))
 		return true;
-	search.now = GetCurrentTimestamp();
-	if (was_full(&search))
+	search->now = GetCurrentTimestamp();
+	if (was_full(search))
 		return false;
 	pages = known_pages;
-	known_pages = llmq_cell_last_id(live, LLMQ_LIVE_LEASE);
-	if (known_pages != pages && find_in_some(&search, Min(known_pages, search.bound)))
+	known_pages = llmq_cell_last_id(search->live, LLMQ_LIVE_LEASE);
+	if (known_pages != pages && find_in_some(search, Min(known_pages, search->bound)))
 		return true;
 	/* others may have filled the new page before we look */
-	while (known_pages < search.bound && add_page(&search, search.bound))
-		if (find_in_page(&search, known_pages))
+	while (known_pages < search->bound && add_page(search, search->bound))
+		if (find_in_page(search, known_pages))
 			return true;
-	known_pages = llmq_cell_last_id(live, LLMQ_LIVE_LEASE);
-	if (find_at_bound(&search))
+	known_pages = llmq_cell_last_id(search->live, LLMQ_LIVE_LEASE);
+	if (find_at_bound(search))
 		return true;
-	full_since = search.now;
-	full_bound = search.bound;
+	full_since = search->now;
+	full_bound = search->bound;
 	return false;
+}
+
+/*
+ * Finds slots for so many new leases, at most those of LLMQ_BATCH_PAGES pages, and says how they looked; how many, 0
+ * when `max_leases` are in use. They are not taken yet, and those of a page stand together. The pick ends with
+ * llmq_lease_end_noted().
+ */
+int
+llmq_lease_find_free(LlmqLive *live, int32 max_leases, int wanted, LlmqFreeSlot *found)
+{
+	Search		search = {.live = live,.wanted = wanted,.found = found};
+
+	search.bound = (max_leases + LLMQ_SLOTS - 1) / LLMQ_SLOTS;
+	if (find(&search) && search.nfound < wanted && !search.at_bound)
+		(void) find_in_some(&search, Min(known_pages, search.bound));
+	return search.nfound;
 }
 
 /*

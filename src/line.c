@@ -166,9 +166,9 @@ llmq_line_call_next(const int32 *want, int n)
 	unlock();
 }
 
-/* A call has been granted to an org. */
+/* So many calls have been granted to an org. */
 void
-llmq_line_granted(int32 org)
+llmq_line_granted(int32 org, int calls)
 {
 	LlmqLineOrg *known;
 
@@ -177,7 +177,7 @@ llmq_line_granted(int32 org)
 	lock();
 	known = llmq_line_org(llmq_line, org);
 	if (known != NULL)
-		known->in_flight++;
+		known->in_flight += calls;
 	unlock();
 }
 

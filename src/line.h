@@ -81,6 +81,7 @@ typedef struct LlmqLineOrg
 	int32		waiting[LLMQ_PRIORITIES];	/* those who are called included */
 	uint64		filling;		/* of the line in which it waits, or has waited; another's: a free place */
 	uint64		walk;			/* the last one that has seen it */
+	TimestampTz called_at;		/* the last of its places; when it came, until one is */
 } LlmqLineOrg;
 
 /* What is known of a meter that is waited for. */
@@ -149,7 +150,7 @@ llmq_line_meter(LlmqLine *line, int32 meter)
 
 /* line.c */
 extern void llmq_line_call_next(const int32 *want, int n);
-extern void llmq_line_granted(int32 org);
+extern void llmq_line_granted(int32 org, int calls);
 extern void llmq_line_ended(const LlmqSlot *slot);
 
 /* Does anybody wait at all? Without the lock: as of a moment ago. */

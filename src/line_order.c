@@ -3,9 +3,10 @@
  *	  Who is next in the line, and what changes when somebody comes or goes. On the memory alone: no server calls.
  *
  * Of those who wait for a meter the next is one of the highest priority; among these, of the org with the fewest calls
- * in flight relative to its weight; among these, he who has waited longest. So within an org and a priority first come
- * is first served, and an org that floods the line delays itself. A call counts as in flight from when somebody is
- * called for it: else several calls in a row would go to the same org.
+ * in flight relative to its weight; of several such, that which has waited longest since one of it was called; in an org,
+ * he who has waited longest. So within an org and a priority first come is first served, and an org that floods the line
+ * delays itself. A call counts as in flight from when somebody is called for it: else several calls in a row would go to
+ * the same org.
  *
  * Lower priorities have a floor: whenever one is passed over it is owed a part of a call, and gets it when that is a
  * whole one.
@@ -82,6 +83,7 @@ make_org(LlmqLine *line, const LlmqJoining *joining)
 		org->org = joining->org;
 		org->filling = line->filling;
 		org->in_flight = joining->in_flight;
+		org->called_at = joining->place.since;
 	}
 	org->weight = joining->weight;
 	return org;
@@ -133,6 +135,8 @@ is_before(const LlmqLine *line, const LlmqPlace *a, const LlmqPlace *b)
 
 	if (load_a != load_b)
 		return load_a < load_b;
+	if (org_a->called_at != org_b->called_at)
+		return org_a->called_at < org_b->called_at;
 	return came_before(a, b);
 }
 
@@ -319,6 +323,7 @@ llmq_line_call(LlmqLine *line, int number, TimestampTz now)
 
 	place->state = LLMQ_PLACE_CALLED;
 	place->called_at = now;
+	line->org[place->org].called_at = now;
 	line->org[place->org].called++;
 }
 

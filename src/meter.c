@@ -315,6 +315,26 @@ llmq_meter_check(LlmqMeter *meter, LlmqMeterState *copy, const LlmqDemand *deman
 	add_verdict(verdict, &own);
 }
 
+/* How many more such calls the limits of a meter admit, by a copy of its state that has been brought to the clock. */
+int64
+llmq_meter_room(LlmqMeter *meter, LlmqMeterState *copy, const LlmqDemand *demand, int64 now)
+{
+	int64		room = PG_INT64_MAX;
+
+	for (int i = 0; i < meter->nlimits; i++)
+	{
+		const LlmqLimit *limit = &meter->limit[i];
+		int64		requested = requested_of(limit, &demand->use);
+		LlmqWindow	empty;
+		const LlmqWindow *window = window_now(copy, limit, now, &empty);
+		int64		amount = usable_amount(limit, llmq_limit_amount(limit, now), demand->high_priority);
+
+		if (refuses(limit, requested) && llmq_window_begun(window) && requested > 0)
+			room = Min(room, Max(llmq_window_left(window, amount), 0) / requested);
+	}
+	return room;
+}
+
 /*
  * Is a look at the meter worth while before its lock, because it may refuse? A meter that had much left a moment ago is
  * only asked under the lock: reading it would get in the way of those who change it.

@@ -127,6 +127,7 @@ extern bool llmq_meter_limit(const LlmqLimit *limit, LlmqMeterState *copy, const
 							 LlmqLimitState *stand);
 extern bool llmq_limit_advance(const LlmqLimit *limit, LlmqWindow *window, int64 now, uint32 generation);
 extern int	llmq_limit_steps(const LlmqLimit *limit, int64 now);
+extern int64 llmq_meter_room(LlmqMeter *meter, LlmqMeterState *copy, const LlmqDemand *demand, int64 now);
 extern bool llmq_meter_stale(const LlmqMeter *meter, int64 now);
 extern uint32 llmq_meter_charge(LlmqMeter *meter, LlmqMeterState *state, const LlmqDemand *demand, int64 now);
 

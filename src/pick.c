@@ -34,13 +34,6 @@ PG_FUNCTION_INFO_V1(llmquota_pick);
 /* More names than this to exclude is a mistake. */
 #define MAX_EXCLUDE 1000
 
-/* Arguments of llmquota_pick(), only ever appended: SQL of the version before gives fewer. */
-enum
-{
-	ARG_ROUTE, ARG_ORG, ARG_INPUT_TOKENS, ARG_MAX_OUTPUT_TOKENS, ARG_PRIORITY, ARG_EXCLUDE, ARG_SESSION, ARG_REQUEST_ID,
-	ARG_TTL_MS, ARG_PROMPT, ARG_RETRY_OF, ARG_MAX_COST, ARG_WAIT_MS, ARG_QUEUE
-};
-
 /* Columns of llmquota.pick_result, in their order. */
 enum
 {
@@ -49,6 +42,8 @@ enum
 	COL_TIMEOUT, COL_DOWNGRADED,
 	NCOLUMNS
 };
+
+StaticAssertDecl(NCOLUMNS == LLMQ_PICK_COLUMNS, "an answer has all columns");
 
 /*
  * The last call from an expression, until the memory in which the expression is evaluated is reset: what two columns
@@ -122,7 +117,7 @@ llmq_pick_refuse_expansion(FunctionCallInfo fcinfo, const char *function)
 static LlmqPriority
 read_priority(FunctionCallInfo fcinfo, const LlmqOrg *org)
 {
-	char	   *word = llmq_arg_text(fcinfo, ARG_PRIORITY);
+	char	   *word = llmq_arg_text(fcinfo, LLMQ_PICK_PRIORITY);
 	LlmqPriority priority = org->priority;
 
 	if (word != NULL && !llmq_priority_named(word, &priority))
@@ -140,9 +135,10 @@ read_exclude(FunctionCallInfo fcinfo, LlmqPick *pick)
 	bool	   *nulls;
 	int			count;
 
-	if (!llmq_arg_given(fcinfo, ARG_EXCLUDE))
+	if (!llmq_arg_given(fcinfo, LLMQ_PICK_EXCLUDE))
 		return;
-	deconstruct_array(PG_GETARG_ARRAYTYPE_P(ARG_EXCLUDE), TEXTOID, -1, false, TYPALIGN_INT, &elements, &nulls, &count);
+	deconstruct_array(PG_GETARG_ARRAYTYPE_P(LLMQ_PICK_EXCLUDE), TEXTOID, -1, false, TYPALIGN_INT, &elements, &nulls,
+					  &count);
 	if (count > MAX_EXCLUDE)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
@@ -158,16 +154,16 @@ read_exclude(FunctionCallInfo fcinfo, LlmqPick *pick)
 static void
 read_max_cost(FunctionCallInfo fcinfo, LlmqPick *pick)
 {
-	pick->max_cost_given = llmq_arg_given(fcinfo, ARG_MAX_COST);
+	pick->max_cost_given = llmq_arg_given(fcinfo, LLMQ_PICK_MAX_COST);
 	if (pick->max_cost_given)
-		pick->max_cost = llmq_arg_money(fcinfo, ARG_MAX_COST, "max_cost");
+		pick->max_cost = llmq_arg_money(fcinfo, LLMQ_PICK_MAX_COST, "max_cost");
 }
 
 /* Whose request it is. Raises when the role may not ask for that org, or the org is not known and must be. */
 static void
 read_org(FunctionCallInfo fcinfo, LlmqPick *pick)
 {
-	char	   *name = llmq_arg_name(fcinfo, ARG_ORG, "org");
+	char	   *name = llmq_arg_name(fcinfo, LLMQ_PICK_ORG, "org");
 
 	pick->org = llmq_catalog_org(pick->catalog, name);
 	if (!llmq_role_may_use(pick->catalog, pick->org->subject.name))
@@ -185,7 +181,7 @@ read_org(FunctionCallInfo fcinfo, LlmqPick *pick)
 static void
 read_route(FunctionCallInfo fcinfo, LlmqPick *pick)
 {
-	char	   *name = llmq_arg_name(fcinfo, ARG_ROUTE, "route");
+	char	   *name = llmq_arg_name(fcinfo, LLMQ_PICK_ROUTE, "route");
 
 	pick->route = llmq_catalog_route(pick->catalog, name, pick->org->subject.name);
 	if (pick->route == NULL)
@@ -193,6 +189,19 @@ read_route(FunctionCallInfo fcinfo, LlmqPick *pick)
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("route \"%s\" does not exist", name),
 				 errhint("A route is a name in llmquota.route, or that of a model in llmquota.model.")));
+}
+
+/* Has a batch's pick ask for one of its calls. Its demand is to be set anew. */
+void
+llmq_pick_take_call(LlmqPick *pick, const LlmqCall *call)
+{
+	pick->input_tokens = call->input_tokens;
+	pick->output_tokens = call->output_tokens;
+	pick->prompt = call->prompt;
+	pick->max_cost_given = call->max_cost_given;
+	pick->max_cost = call->max_cost;
+	pick->session = call->session;
+	llmq_history_begin(pick);
 }
 
 /* What follows from a request that has been read. */
@@ -204,33 +213,40 @@ llmq_pick_begin(LlmqPick *pick)
 	llmq_history_begin(pick);
 }
 
-/* Takes the request out of the arguments. Raises for what is wrong; nothing has been changed then. */
+/* Takes the request out of the arguments; its catalog is there. Raises for what is wrong. */
 void
-llmq_pick_read(FunctionCallInfo fcinfo, LlmqPick *pick)
+llmq_pick_read_request(FunctionCallInfo fcinfo, LlmqPick *pick)
 {
-	memset(pick, 0, sizeof(LlmqPick));
-	if (llmq_arg_given(fcinfo, ARG_RETRY_OF))
-		pick->retry = llmq_retry_find(PG_GETARG_UUID_P(ARG_RETRY_OF));
-	pick->catalog = llmq_catalog();
 	read_org(fcinfo, pick);
 	if (pick->retry != NULL)
 		llmq_retry_check_org(pick->retry, pick);
 	read_route(fcinfo, pick);
-	pick->input_tokens = llmq_arg_tokens(fcinfo, ARG_INPUT_TOKENS, "input_tokens");
-	pick->output_tokens = llmq_arg_tokens(fcinfo, ARG_MAX_OUTPUT_TOKENS, "max_output_tokens");
+	pick->input_tokens = llmq_arg_tokens(fcinfo, LLMQ_PICK_INPUT_TOKENS, "input_tokens");
+	pick->output_tokens = llmq_arg_tokens(fcinfo, LLMQ_PICK_MAX_OUTPUT_TOKENS, "max_output_tokens");
 	if (pick->input_tokens == LLMQ_NOT_GIVEN)
-		llmq_prompt_read(fcinfo, ARG_PROMPT, "prompt", &pick->prompt);
+		llmq_prompt_read(fcinfo, LLMQ_PICK_PROMPT, "prompt", &pick->prompt);
 	pick->priority = read_priority(fcinfo, pick->org);
 	read_exclude(fcinfo, pick);
 	read_max_cost(fcinfo, pick);
-	pick->session = llmq_arg_label(fcinfo, ARG_SESSION, "session");
-	pick->request_id = llmq_arg_label(fcinfo, ARG_REQUEST_ID, "request_id");
-	pick->ttl_ms = llmq_arg_int(fcinfo, ARG_TTL_MS, "ttl_ms", 1, LLMQ_MAX_TTL_MS);
+	pick->session = llmq_arg_label(fcinfo, LLMQ_PICK_SESSION, "session");
+	pick->request_id = llmq_arg_label(fcinfo, LLMQ_PICK_REQUEST_ID, "request_id");
+	pick->ttl_ms = llmq_arg_int(fcinfo, LLMQ_PICK_TTL_MS, "ttl_ms", 1, LLMQ_MAX_TTL_MS);
 	if (pick->ttl_ms == LLMQ_NOT_GIVEN)
 		pick->ttl_ms = Max(pick->catalog->settings.lease_ttl_ms, pick->route->option->deadline_ms);
-	pick->wait_ms = llmq_arg_int(fcinfo, ARG_WAIT_MS, "wait_ms", 0, LLMQ_MAX_WAIT_MS);
-	pick->queue = llmq_arg_given(fcinfo, ARG_QUEUE) && PG_GETARG_BOOL(ARG_QUEUE);
+	pick->wait_ms = llmq_arg_int(fcinfo, LLMQ_PICK_WAIT_MS, "wait_ms", 0, LLMQ_MAX_WAIT_MS);
+	pick->queue = llmq_arg_given(fcinfo, LLMQ_PICK_QUEUE) && PG_GETARG_BOOL(LLMQ_PICK_QUEUE);
 	llmq_pick_begin(pick);
+}
+
+/* Takes the request out of the arguments of llmquota_pick(). Nothing has been changed when this raises. */
+void
+llmq_pick_read(FunctionCallInfo fcinfo, LlmqPick *pick)
+{
+	memset(pick, 0, sizeof(LlmqPick));
+	if (llmq_arg_given(fcinfo, LLMQ_PICK_RETRY_OF))
+		pick->retry = llmq_retry_find(PG_GETARG_UUID_P(LLMQ_PICK_RETRY_OF));
+	pick->catalog = llmq_catalog();
+	llmq_pick_read_request(fcinfo, pick);
 }
 
 /*
@@ -249,16 +265,18 @@ timeout_ms(const LlmqPick *pick)
 	return (int32) Max(timeout / 1000, 1);
 }
 
-/* The row of a grant. The uuid must live as long as the values. */
+/* The row of one of the leases that were granted. */
 static void
-grant_columns(const LlmqPick *pick, pg_uuid_t *uuid, Datum *values, bool *nulls)
+grant_columns(const LlmqPick *pick, const LlmqGranted *granted, LlmqAnswer *answer)
 {
 	const LlmqKey *key = pick->key;
+	Datum	   *values = answer->values;
+	bool	   *nulls = answer->nulls;
 
 	memset(nulls, false, sizeof(bool) * NCOLUMNS);
-	llmq_lease_uuid(&pick->lease, uuid);
+	llmq_lease_uuid(&granted->lease, &answer->lease);
 	llmq_put_text(values, nulls, COL_STATUS, "granted");
-	values[COL_LEASE] = UUIDPGetDatum(uuid);
+	values[COL_LEASE] = UUIDPGetDatum(&answer->lease);
 	llmq_put_text(values, nulls, COL_KEY, key->subject.name);
 	llmq_put_text(values, nulls, COL_SECRET_REF, key->secret_ref);
 	llmq_put_text(values, nulls, COL_ACCOUNT, key->account->subject.name);
@@ -267,7 +285,7 @@ grant_columns(const LlmqPick *pick, pg_uuid_t *uuid, Datum *values, bool *nulls)
 	llmq_put_text(values, nulls, COL_MODEL, pick->model->name);
 	llmq_put_text(values, nulls, COL_PROVIDER_MODEL, pick->model->provider_model);
 	values[COL_ATTEMPT] = Int32GetDatum(pick->attempt);
-	values[COL_MAX_OUTPUT] = Int32GetDatum((int32) pick->demand.use.output);
+	values[COL_MAX_OUTPUT] = Int32GetDatum(granted->output_tokens);
 	values[COL_GRANTED_AT] = TimestampTzGetDatum(pick->granted_at);
 	values[COL_EXPIRES_AT] = TimestampTzGetDatum(pick->expires_at);
 	values[COL_TIMEOUT] = Int32GetDatum(timeout_ms(pick));
@@ -289,14 +307,17 @@ refusal_columns(const LlmqPick *pick, Datum *values, bool *nulls)
 	nulls[COL_REFUSAL] = false;
 }
 
-/* The row of a ticket. The uuid must live as long as the values. */
+/* The row of a ticket. */
 static void
-ticket_columns(const LlmqPick *pick, pg_uuid_t *uuid, Datum *values, bool *nulls)
+ticket_columns(const LlmqPick *pick, LlmqAnswer *answer)
 {
+	Datum	   *values = answer->values;
+	bool	   *nulls = answer->nulls;
+
 	refusal_columns(pick, values, nulls);
-	llmq_lease_uuid(&pick->lease, uuid);
+	llmq_lease_uuid(&pick->granted[0].lease, &answer->lease);
 	llmq_put_text(values, nulls, COL_STATUS, "queued");
-	values[COL_LEASE] = UUIDPGetDatum(uuid);
+	values[COL_LEASE] = UUIDPGetDatum(&answer->lease);
 	nulls[COL_LEASE] = false;
 	values[COL_EXPIRES_AT] = TimestampTzGetDatum(pick->expires_at);
 	nulls[COL_EXPIRES_AT] = false;
@@ -304,7 +325,19 @@ ticket_columns(const LlmqPick *pick, pg_uuid_t *uuid, Datum *values, bool *nulls
 	nulls[COL_RETRY_AFTER] = false;
 }
 
-/* Counts the refusal in the window that refused; the live tables are open. */
+/* The row of one of the leases, or when there are none of the ticket or the refusal. */
+void
+llmq_pick_answer(const LlmqPick *pick, int number, LlmqAnswer *answer)
+{
+	if (pick->ngranted > 0)
+		grant_columns(pick, &pick->granted[number], answer);
+	else if (pick->queued)
+		ticket_columns(pick, answer);
+	else
+		refusal_columns(pick, answer->values, answer->nulls);
+}
+
+/* Counts in the window that refused, if one did; the live tables are open. */
 static void
 count_in_window(LlmqPick *pick)
 {
@@ -313,9 +346,9 @@ count_in_window(LlmqPick *pick)
 	pick->counted = true;
 }
 
-/* Looks for a candidate and charges it. Is there one? With `counts` it counts in the window that there is none. */
+/* Looks for a candidate and charges it. Is there one? With `counts` it counts in the window when there is none. */
 static bool
-run(LlmqPick *pick, bool counts)
+look_for(LlmqPick *pick, bool counts)
 {
 	bool		granted = false;
 
@@ -336,14 +369,27 @@ run(LlmqPick *pick, bool counts)
 	return granted;
 }
 
-/* Tries a pick that may wait: it is counted when it is answered. */
+/*
+ * Looks for a candidate and charges it; counts the refusal when there is none. What was granted is not durable yet.
+ */
 bool
 llmq_pick_try(LlmqPick *pick)
 {
-	return run(pick, false);
+	bool		granted = look_for(pick, true);
+
+	if (!granted)
+		llmq_refusal_count(pick);
+	return granted;
 }
 
-/* Counts the refusal with which a pick is answered. */
+/* The same of a pick that may wait: its refusal is counted when it is answered. */
+bool
+llmq_pick_attempt(LlmqPick *pick)
+{
+	return look_for(pick, false);
+}
+
+/* Counts the refusal of a pick that could wait. */
 static void
 count_refusal(LlmqPick *pick)
 {
@@ -356,31 +402,42 @@ count_refusal(LlmqPick *pick)
 	llmq_refusal_count(pick);
 }
 
-/* The answer of a pick. A refusal is counted. */
-Datum
-llmq_pick_answer(FunctionCallInfo fcinfo, LlmqPick *pick, bool granted)
+/*
+ * What a call ends with, when its answers have been made: its first lease expires then; DT_NOEND: it has none. The
+ * configuration is not in use any more.
+ */
+void
+llmq_pick_end(const LlmqPick *pick, int64 expires_at)
 {
-	Datum		values[NCOLUMNS];
-	bool		nulls[NCOLUMNS];
-	pg_uuid_t	uuid;
-	Datum		answer;
-
-	last_call.granted = granted;
-	last_call.lease = pick->lease;
+	llmq_cell_make_durable(pick->lsn);
 	if (pick->demand.tentative)
 		llmq_config_note_change();
-	if (!granted && !pick->queued)
-		count_refusal(pick);
-	if (granted)
-		grant_columns(pick, &uuid, values, nulls);
-	else if (pick->queued)
-		ticket_columns(pick, &uuid, values, nulls);
-	else
-		refusal_columns(pick, values, nulls);
-	llmq_worker_look(granted ? pick->expires_at : DT_NOEND);
-	answer = llmq_result_row(fcinfo, values, nulls, NCOLUMNS);
+	llmq_worker_look(expires_at);
 	llmq_lease_end_noted();
-	return answer;
+}
+
+/* Answers a call. What it was refused has been counted. */
+static Datum
+answer_call(FunctionCallInfo fcinfo, LlmqPick *pick)
+{
+	LlmqAnswer	answer;
+	Datum		row;
+
+	last_call.granted = pick->ngranted > 0;
+	last_call.lease = pick->granted[0].lease;
+	llmq_pick_answer(pick, 0, &answer);
+	row = llmq_result_row(fcinfo, answer.values, answer.nulls, NCOLUMNS);
+	llmq_pick_end(pick, last_call.granted ? pick->expires_at : DT_NOEND);
+	return row;
+}
+
+/* Answers a call that could wait. */
+Datum
+llmq_pick_finish(FunctionCallInfo fcinfo, LlmqPick *pick)
+{
+	if (pick->ngranted == 0 && !pick->queued)
+		count_refusal(pick);
+	return answer_call(fcinfo, pick);
 }
 
 /* The answer about a ticket that nobody knows. */
@@ -399,7 +456,8 @@ llmq_pick_answer_unknown(FunctionCallInfo fcinfo)
 Datum
 llmq_pick_run(FunctionCallInfo fcinfo, LlmqPick *pick)
 {
-	return llmq_pick_answer(fcinfo, pick, run(pick, true));
+	(void) llmq_pick_try(pick);
+	return answer_call(fcinfo, pick);
 }
 
 /* For a pick that waits: its arguments once more. */
@@ -417,15 +475,13 @@ Datum
 llmquota_pick(PG_FUNCTION_ARGS)
 {
 	LlmqPick	pick;
-	bool		waits;
-	bool		granted;
 
 	llmq_cell_refuse_if_read_only("llmquota_pick()");
 	llmq_pick_refuse_expansion(fcinfo, "llmquota_pick");
 	llmq_pick_read(fcinfo, &pick);
-	waits = pick.wait_ms > 0 || pick.queue;
-	granted = run(&pick, !waits);
-	if (!granted && waits && llmq_may_wait(&pick))
-		granted = llmq_wait_in_call(&pick, read_again, fcinfo);
-	return llmq_pick_answer(fcinfo, &pick, granted);
+	if (pick.wait_ms <= 0 && !pick.queue)
+		return llmq_pick_run(fcinfo, &pick);
+	if (!llmq_pick_attempt(&pick) && llmq_may_wait(&pick))
+		llmq_wait_in_call(&pick, read_again, fcinfo);
+	return llmq_pick_finish(fcinfo, &pick);
 }

@@ -115,12 +115,48 @@ typedef struct LlmqDowngrade
 /* A place in the line that needs no connection: see ticket.c. */
 typedef struct LlmqTicket
 {
-	LlmqLeaseId id;				/* where it is, and of its lease */
-	LlmqSlot	seen;			/* what is in its place */
+	LlmqFreeSlot at;			/* where it is, and what is there */
 	int64		seen_until;		/* it leaves the line then */
 } LlmqTicket;
 
-/* One call of llmquota_pick. */
+/* What calls of one batch may differ in. */
+typedef struct LlmqCall
+{
+	int32		input_tokens;	/* LLMQ_NOT_GIVEN, as the next */
+	int32		output_tokens;
+	LlmqTextFeatures prompt;
+	bool		max_cost_given;
+	int64		max_cost;
+	const char *session;
+} LlmqCall;
+
+/* A lease that was granted. */
+typedef struct LlmqGranted
+{
+	LlmqLeaseId lease;
+	int32		output_tokens;	/* reserved */
+} LlmqGranted;
+
+/* Arguments of llmquota_pick(), only ever appended: SQL of the version before gives fewer. */
+enum
+{
+	LLMQ_PICK_ROUTE, LLMQ_PICK_ORG, LLMQ_PICK_INPUT_TOKENS, LLMQ_PICK_MAX_OUTPUT_TOKENS, LLMQ_PICK_PRIORITY,
+	LLMQ_PICK_EXCLUDE, LLMQ_PICK_SESSION, LLMQ_PICK_REQUEST_ID, LLMQ_PICK_TTL_MS, LLMQ_PICK_PROMPT,
+	LLMQ_PICK_RETRY_OF, LLMQ_PICK_MAX_COST, LLMQ_PICK_WAIT_MS, LLMQ_PICK_QUEUE
+};
+
+/* Columns of llmquota.pick_result. */
+#define LLMQ_PICK_COLUMNS 17
+
+/* An answer, as its columns. */
+typedef struct LlmqAnswer
+{
+	Datum		values[LLMQ_PICK_COLUMNS];
+	bool		nulls[LLMQ_PICK_COLUMNS];
+	pg_uuid_t	lease;
+} LlmqAnswer;
+
+/* One call of llmquota_pick; or several that are asked for together. */
 typedef struct LlmqPick
 {
 	/* the request */
@@ -141,6 +177,8 @@ typedef struct LlmqPick
 	int			nexclude;
 	char	  **exclude;
 	LlmqRetry  *retry;			/* NULL: a first attempt */
+	int			nbatch;			/* calls that are asked for together */
+	const LlmqCall *batch;		/* the pick's own first; NULL: it alone */
 	/* the work */
 	LlmqLive	live;
 	uint64		number;			/* of the pick, in this backend */
@@ -171,15 +209,18 @@ typedef struct LlmqPick
 	int			nfull;			/* of the meters that were charged, these have no room for another */
 	int32		full[LLMQ_MAX_METERS];
 	bool		counted;		/* that it was refused */
-	bool		queued;			/* it has a ticket: `lease`, until `expires_at` */
+	bool		queued;			/* it has a ticket: that of `granted[0]`, until `expires_at` */
 	int			position;		/* in the line; 0: it was not in it */
 	int32		return_ms;		/* when the ticket is to be shown */
 	/* the answer */
 	LlmqKey    *key;			/* NULL when refused */
 	const LlmqPace *pace;		/* of the model at the key's account */
-	LlmqLeaseId lease;
+	int			ngranted;
+	LlmqGranted granted[LLMQ_MAX_BATCH];
 	int64		granted_at;
 	int64		expires_at;
+	int64		room;			/* of a batch: for so many more, by the limits that orgs share */
+	XLogRecPtr	lsn;			/* end of the grant's last record */
 } LlmqPick;
 
 /* Subjects whose limits hold for a call whatever the key. */
@@ -197,10 +238,15 @@ typedef enum LlmqGrant
 /* pick.c */
 extern void llmq_pick_begin(LlmqPick *pick);
 extern void llmq_pick_read(FunctionCallInfo fcinfo, LlmqPick *pick);
+extern void llmq_pick_read_request(FunctionCallInfo fcinfo, LlmqPick *pick);
+extern void llmq_pick_take_call(LlmqPick *pick, const LlmqCall *call);
 extern void llmq_pick_refuse_expansion(FunctionCallInfo fcinfo, const char *function);
 extern bool llmq_pick_try(LlmqPick *pick);
+extern bool llmq_pick_attempt(LlmqPick *pick);
+extern void llmq_pick_answer(const LlmqPick *pick, int number, LlmqAnswer *answer);
+extern void llmq_pick_end(const LlmqPick *pick, int64 expires_at);
+extern Datum llmq_pick_finish(FunctionCallInfo fcinfo, LlmqPick *pick);
 extern Datum llmq_pick_run(FunctionCallInfo fcinfo, LlmqPick *pick);
-extern Datum llmq_pick_answer(FunctionCallInfo fcinfo, LlmqPick *pick, bool granted);
 extern Datum llmq_pick_answer_unknown(FunctionCallInfo fcinfo);
 
 /* pool.c */
@@ -256,7 +302,7 @@ extern void llmq_request_take(LlmqPick *pick, const LlmqLease *lease);
 extern void llmq_retry_check_org(const LlmqRetry *retry, const LlmqPick *pick);
 
 /* grant.c */
-extern LlmqGrant llmq_grant(LlmqPick *pick, LlmqKey *key, LlmqVerdict *verdict);
+extern LlmqGrant llmq_grant(LlmqPick *pick, LlmqKey *key, int wanted, LlmqVerdict *verdict);
 extern int	llmq_common_subjects(const LlmqPick *pick, const LlmqModel *model, LlmqSubject **subjects);
 extern bool llmq_look(LlmqPick *pick, LlmqMeters *meters, LlmqVerdict *verdict);
 

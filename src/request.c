@@ -60,12 +60,13 @@ llmq_request_granted(const LlmqLease *lease, const LlmqLeaseId *id, LlmqPick *pi
 	pick->model = llmq_catalog_model(pick->catalog, llmq_alias_now(pick->catalog, LLMQ_NAME_MODEL, model));
 	if (pick->key == NULL || pick->model == NULL)
 		return false;
-	pick->lease = *id;
-	pick->lease.day = llmq_lease_day(slot->granted_at);
+	pick->ngranted = 1;
+	pick->granted[0].lease = *id;
+	pick->granted[0].lease.day = llmq_lease_day(slot->granted_at);
+	pick->granted[0].output_tokens = slot->reserved_output;
 	pick->granted_at = slot->granted_at;
 	pick->expires_at = slot->expires_at;
 	pick->attempt = slot->attempt;
-	pick->demand.use.output = slot->reserved_output;
 	if (lease->money.requested_model != 0)
 		pick->downgrade.requested = pick->model;
 	llmq_live_open(&live, LLMQ_LIVE_LEASE + 1, AccessShareLock);

@@ -79,35 +79,34 @@ write_ticket(LlmqPick *pick, LlmqLive *live, LlmqLease *lease, LlmqTicket *ticke
 	{
 		LlmqCellSet set;
 		LlmqLeasePage *page;
-		LlmqSlot	seen;
 		bool		narrow;
 		bool		same;
 
 		CHECK_FOR_INTERRUPTS();
-		if (!llmq_lease_find_free(live, pick->catalog->settings.max_leases, &ticket->id, &seen))
+		if (llmq_lease_find_free(live, pick->catalog->settings.max_leases, 1, &ticket->at) == 0)
 			return false;
 		llmq_set_init(&set, live);
-		(void) llmq_set_add(&set, LLMQ_LIVE_LEASE, ticket->id.page);
+		(void) llmq_set_add(&set, LLMQ_LIVE_LEASE, ticket->at.place.page);
 		if (llmq_set_lock(&set) != LLMQ_LOCKED)
 			continue;
 		page = unconstify(LlmqLeasePage *, (const LlmqLeasePage *) llmq_set_state(&set, 0));
 		narrow = lease->money.secret != 0 && !llmq_lease_page_has_money(page);
-		same = llmq_slot_unchanged(&page->slot[ticket->id.slot], &seen);
+		same = llmq_slot_unchanged(&page->slot[ticket->at.place.slot], &ticket->at.seen);
 		if (same && !narrow)
 		{
 			lease->slot.granted_at = GetCurrentTimestamp();
 			lease->slot.expires_at = lease->slot.granted_at + 2 * ticket_ttl(pick);
-			llmq_lease_put(llmq_set_change(&set, 0), ticket->id.slot, lease);
+			llmq_lease_put(llmq_set_change(&set, 0), ticket->at.place.slot, lease);
 			llmq_set_log(&set, 0);
 		}
 		llmq_set_unlock(&set);
 		if (narrow)
-			llmq_lease_page_widen(live, ticket->id.page);
+			llmq_lease_page_widen(live, ticket->at.place.page);
 		if (!same || narrow)
 			continue;
-		ticket->id.secret = lease->slot.secret;
-		ticket->id.day = llmq_lease_day(lease->slot.granted_at);
-		ticket->seen = lease->slot;
+		ticket->at.place.secret = lease->slot.secret;
+		ticket->at.place.day = llmq_lease_day(lease->slot.granted_at);
+		ticket->at.seen = lease->slot;
 		llmq_cell_make_durable(set.lsn);
 		return true;
 	}
@@ -119,8 +118,8 @@ static int
 join(LlmqPick *pick, LlmqTicket *ticket, Latch *latch)
 {
 	LlmqPlace	place = {
-		.secret = ticket->id.secret,.page = ticket->id.page,.slot = ticket->id.slot,.since = ticket->seen.granted_at,
-		.seen_until = ticket->seen_until,.latch = latch,.priority = pick->priority,.route = ticket->seen.route
+		.secret = ticket->at.place.secret,.page = ticket->at.place.page,.slot = ticket->at.place.slot,.since = ticket->at.seen.granted_at,
+		.seen_until = ticket->seen_until,.latch = latch,.priority = pick->priority,.route = ticket->at.seen.route
 	};
 
 	return llmq_line_join(pick, &place);
@@ -145,11 +144,11 @@ llmq_ticket_make(LlmqPick *pick)
 	ticket.seen_until = lease.slot.granted_at + ticket_ttl(pick);
 	number = written ? join(pick, &ticket, NULL) : -1;
 	if (written && number < 0)
-		(void) llmq_lease_free(&live, &ticket.id, &ticket.seen);
+		(void) llmq_lease_free(&live, &ticket.at.place, &ticket.at.seen);
 	llmq_live_close(&live);
 	if (number < 0)
 		return false;
-	pick->lease = ticket.id;
+	pick->granted[0].lease = ticket.at.place;
 	pick->expires_at = ticket.seen_until;
 	llmq_wait_tell(pick, number, llmq_max_held(&pick->catalog->settings));
 	return true;
@@ -157,16 +156,15 @@ llmq_ticket_make(LlmqPick *pick)
 
 /* The slot into which a ticket is granted, as it is now. False when it is not that ticket any more. */
 bool
-llmq_ticket_place(LlmqPick *pick, LlmqLeaseId *place, LlmqSlot *seen)
+llmq_ticket_place(LlmqPick *pick, LlmqFreeSlot *place)
 {
 	LlmqLeasePage page;
 
-	if (!llmq_cell_copy(&pick->live, LLMQ_LIVE_LEASE, pick->ticket->id.page, &page, sizeof(page)))
+	*place = pick->ticket->at;
+	if (!llmq_cell_copy(&pick->live, LLMQ_LIVE_LEASE, place->place.page, &page, sizeof(page)))
 		return false;
-	*seen = page.slot[pick->ticket->id.slot];
-	place->page = pick->ticket->id.page;
-	place->slot = pick->ticket->id.slot;
-	return seen->state == LLMQ_SLOT_WAITING && seen->secret == pick->ticket->id.secret;
+	place->seen = page.slot[place->place.slot];
+	return place->seen.state == LLMQ_SLOT_WAITING && place->seen.secret == place->place.secret;
 }
 
 /* One call of llmquota_claim. */
@@ -197,13 +195,13 @@ look(Claim *claim)
 
 	llmq_live_open(&live, LLMQ_LIVE_LEASE + 1, AccessShareLock);
 	llmq_health_look(&live);
-	found = llmq_cell_copy(&live, LLMQ_LIVE_LEASE, claim->ticket.id.page, &page, sizeof(page));
+	found = llmq_cell_copy(&live, LLMQ_LIVE_LEASE, claim->ticket.at.place.page, &page, sizeof(page));
 	llmq_live_close(&live);
 	if (!found)
 		return STANDING_UNKNOWN;
-	llmq_lease_copy(&page, claim->ticket.id.slot, &claim->lease);
-	claim->ticket.seen = *slot;
-	if (slot->secret != claim->ticket.id.secret || !llmq_role_may_use(catalog, llmq_name_text(slot->org)))
+	llmq_lease_copy(&page, claim->ticket.at.place.slot, &claim->lease);
+	claim->ticket.at.seen = *slot;
+	if (slot->secret != claim->ticket.at.place.secret || !llmq_role_may_use(catalog, llmq_name_text(slot->org)))
 		return STANDING_UNKNOWN;
 	if (slot->state == LLMQ_SLOT_WAITING)
 		return STANDING_WAITING;
@@ -229,10 +227,10 @@ extend(Claim *claim, const LlmqPick *pick)
 	TimestampTz now = GetCurrentTimestamp();
 
 	claim->ticket.seen_until = now + ticket_ttl(pick);
-	if (claim->ticket.seen.expires_at >= now + ticket_ttl(pick))
+	if (claim->ticket.at.seen.expires_at >= now + ticket_ttl(pick))
 		return;
 	llmq_live_open(&live, LLMQ_LIVE_LEASE + 1, RowExclusiveLock);
-	(void) llmq_lease_extend(&live, &claim->ticket.id, 2 * ticket_ttl(pick), &claim->ticket.seen);
+	(void) llmq_lease_extend(&live, &claim->ticket.at.place, 2 * ticket_ttl(pick), &claim->ticket.at.seen);
 	llmq_live_close(&live);
 }
 
@@ -243,11 +241,11 @@ extend(Claim *claim, const LlmqPick *pick)
 static int
 appear(Claim *claim, LlmqPick *pick, Latch *latch)
 {
-	int			number = llmq_line_find(&claim->ticket.id);
+	int			number = llmq_line_find(&claim->ticket.at.place);
 
-	if (number >= 0 && llmq_line_appear(number, claim->ticket.id.secret, claim->ticket.seen_until, latch))
+	if (number >= 0 && llmq_line_appear(number, claim->ticket.at.place.secret, claim->ticket.seen_until, latch))
 		return number;
-	if (llmq_pick_try(pick))
+	if (llmq_pick_attempt(pick))
 		return -1;
 	return llmq_may_wait(pick) ? join(pick, &claim->ticket, latch) : -1;
 }
@@ -259,14 +257,14 @@ wait_with_ticket(Claim *claim, LlmqPick *pick, int32 wait_ms)
 	int			most_held = llmq_max_held(&pick->catalog->settings);
 	TimestampTz now = GetCurrentTimestamp();
 	LlmqWaiting waiting = {
-		.read = read_request,.argument = claim,.since = claim->ticket.seen.granted_at,.deadline = now,
+		.read = read_request,.argument = claim,.since = claim->ticket.at.seen.granted_at,.deadline = now,
 		.ticket = &claim->ticket
 	};
 	bool		granted;
 
 	waiting.number = appear(claim, pick, MyLatch);
 	if (waiting.number < 0)
-		return pick->key != NULL;
+		return pick->ngranted > 0;
 	if (llmq_line_position_of(waiting.number) <= most_held && llmq_line_held() <= most_held)
 		waiting.deadline = now + wait_ms * INT64CONST(1000);
 	llmq_line_show(waiting.number);
@@ -274,7 +272,7 @@ wait_with_ticket(Claim *claim, LlmqPick *pick, int32 wait_ms)
 	pick->queued = !granted && waiting.number >= 0;
 	if (pick->queued)
 	{
-		pick->lease = claim->ticket.id;
+		pick->granted[0].lease = claim->ticket.at.place;
 		pick->expires_at = claim->ticket.seen_until;
 		llmq_wait_tell(pick, waiting.number, most_held);
 	}
@@ -297,7 +295,7 @@ llmquota_claim(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("ticket must not be NULL"),
 				 errhint("Pass the uuid in the column lease of the row with the status queued.")));
-	standing = llmq_lease_parse(PG_GETARG_UUID_P(0), &claim.ticket.id) ? look(&claim) : STANDING_UNKNOWN;
+	standing = llmq_lease_parse(PG_GETARG_UUID_P(0), &claim.ticket.at.place) ? look(&claim) : STANDING_UNKNOWN;
 	if (standing == STANDING_WAITING)
 	{
 		bool		granted;
@@ -308,10 +306,10 @@ llmquota_claim(PG_FUNCTION_ARGS)
 		/* another claim of the same ticket may have been first */
 		standing = granted || pick.queued || !pick.no_slot ? STANDING_WAITING : look(&claim);
 		if (standing == STANDING_WAITING)
-			return llmq_pick_answer(fcinfo, &pick, granted);
+			return llmq_pick_finish(fcinfo, &pick);
 	}
-	if (standing == STANDING_GRANTED && llmq_request_granted(&claim.lease, &claim.ticket.id, &pick))
-		return llmq_pick_answer(fcinfo, &pick, true);
+	if (standing == STANDING_GRANTED && llmq_request_granted(&claim.lease, &claim.ticket.at.place, &pick))
+		return llmq_pick_finish(fcinfo, &pick);
 	return llmq_pick_answer_unknown(fcinfo);
 }
 
@@ -319,7 +317,7 @@ llmquota_claim(PG_FUNCTION_ARGS)
 bool
 llmq_ticket_release(const LlmqLeaseId *id)
 {
-	Claim		claim = {.ticket.id = *id};
+	Claim		claim = {.ticket.at.place = *id};
 	LlmqLive	live;
 	bool		freed = false;
 	int			number;
@@ -332,7 +330,7 @@ llmq_ticket_release(const LlmqLeaseId *id)
 		if (number >= 0)
 			llmq_line_leave(number);
 		llmq_live_open(&live, LLMQ_LIVE_LEASE + 1, RowExclusiveLock);
-		freed = llmq_lease_free(&live, id, &claim.ticket.seen);
+		freed = llmq_lease_free(&live, id, &claim.ticket.at.seen);
 		llmq_live_close(&live);
 	}
 	return freed;

@@ -79,7 +79,7 @@ try_again(LlmqWaiting *waiting, LlmqPick *pick, const LlmqPick *called)
 	pick->waiting_since = waiting->since;
 	pick->nown = called->nown;
 	memcpy(pick->own_want, called->own_want, sizeof(pick->own_want));
-	if (llmq_pick_try(pick))
+	if (llmq_pick_attempt(pick))
 	{
 		llmq_line_served(waiting->number, pick);
 		waiting->number = -1;
@@ -136,7 +136,7 @@ end_waiting(int code, Datum argument)
 	if (waiting->ticket == NULL)
 		llmq_line_leave(waiting->number);
 	else
-		(void) llmq_line_appear(waiting->number, waiting->ticket->id.secret, waiting->ticket->seen_until, NULL);
+		(void) llmq_line_appear(waiting->number, waiting->ticket->at.place.secret, waiting->ticket->seen_until, NULL);
 }
 
 /*
@@ -183,19 +183,18 @@ wait_held(LlmqPick *pick, LlmqRequestReader read, void *argument)
 
 /*
  * What a pick does that was refused and may wait: it waits in the call; where that is not wanted, or as many do so as
- * may, or it was in vain and a ticket is wanted, it gets a ticket. Is it granted?
+ * may, or it was in vain and a ticket is wanted, it gets a ticket.
  */
-bool
+void
 llmq_wait_in_call(LlmqPick *pick, LlmqRequestReader read, void *argument)
 {
 	bool		hold = pick->wait_ms > 0 && llmq_line_held() < llmq_max_held(&pick->catalog->settings);
 	bool		queue = pick->queue || (pick->wait_ms > 0 && !hold);
 
 	if (hold && wait_held(pick, read, argument))
-		return true;
+		return;
 	if (queue && llmq_may_wait(pick))
 		pick->queued = llmq_ticket_make(pick);
-	return false;
 }
 
 /* What a ticket's holder is told: his position, and when he is to come again. */

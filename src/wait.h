@@ -24,7 +24,7 @@ typedef struct LlmqWaiting
 
 /* wait.c */
 extern bool llmq_may_wait(const LlmqPick *pick);
-extern bool llmq_wait_in_call(LlmqPick *pick, LlmqRequestReader read, void *argument);
+extern void llmq_wait_in_call(LlmqPick *pick, LlmqRequestReader read, void *argument);
 extern bool llmq_wait_stay(LlmqWaiting *waiting, LlmqPick *pick);
 extern void llmq_wait_tell(LlmqPick *pick, int number, int most_held);
 extern int	llmq_max_held(const LlmqSettings *settings);
@@ -34,7 +34,7 @@ extern bool llmq_ticket_make(LlmqPick *pick);
 extern bool llmq_ticket_release(const LlmqLeaseId *id);
 extern void llmq_request_resume(const LlmqLease *lease, LlmqPick *pick);
 extern bool llmq_request_granted(const LlmqLease *lease, const LlmqLeaseId *id, LlmqPick *pick);
-extern bool llmq_ticket_place(LlmqPick *pick, LlmqLeaseId *place, LlmqSlot *seen);
+extern bool llmq_ticket_place(LlmqPick *pick, LlmqFreeSlot *place);
 
 /* line.c */
 extern int	llmq_line_join(const LlmqPick *pick, const LlmqPlace *place);
