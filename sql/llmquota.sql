@@ -4240,7 +4240,6 @@ REVOKE ALL ON TYPE llmquota.pick_result, llmquota.pick_set_result, llmquota.expl
 	llmquota.reconcile_result, llmquota.capacity_result FROM PUBLIC;
 REVOKE ALL ON FUNCTION
 	@extschema@.llmquota_pick(text, text, bigint, bigint, text, text[], text, text, int, text, uuid, numeric, int, boolean),
-	@extschema@.llmquota_pick(text, text, bigint, bigint, text, text[], text, text, int, text, uuid, numeric),
 	@extschema@.llmquota_pick_many(text, text, int, bigint, bigint, text, text[], text, int, text, numeric),
 	@extschema@.llmquota_pick_set(text, text[], bigint[], bigint[], text, text[], text[], int, text[], numeric[]),
 	@extschema@.llmquota_estimate_tokens(text, text),
