@@ -4,7 +4,8 @@
  *
  * Who is next is the org with the fewest calls in flight, those of this set included; of several, that whose next call
  * was given first. Within an org the order is that of the set, and its first refusal is that of all its calls behind
- * it, except that a call which can never fit keeps none of the others.
+ * it, except that a call which can never fit keeps none of the others. When as many were granted as the caller wants,
+ * nobody asks for the others, and they are not answered.
  *
  * To ask for every call by itself would be fair, and slow. So calls are asked for in turns. In one turn as many calls
  * are shared out among the orgs, by the order above, as the last grant has seen to fit the limits that orgs share; then
@@ -30,7 +31,7 @@ PG_FUNCTION_INFO_V1(llmquota_pick_set);
 enum
 {
 	ARG_ROUTE, ARG_ORGS, ARG_INPUT_TOKENS, ARG_MAX_OUTPUT_TOKENS, ARG_PRIORITY, ARG_EXCLUDE, ARG_SESSIONS, ARG_TTL_MS,
-	ARG_PROMPTS, ARG_MAX_COSTS, NARGS
+	ARG_PROMPTS, ARG_MAX_COSTS, ARG_AT_MOST, NARGS
 };
 
 /* Where an argument of llmquota_pick() comes from: an argument of the set, or the call's element of one. */
@@ -91,6 +92,7 @@ typedef struct Set
 	Caller	  **caller;			/* by their first calls */
 	binaryheap *line;			/* whose turn it is: first the fewest calls in flight */
 	int			left;			/* calls that nobody has asked for */
+	int			wanted;			/* so many more are to be granted at most */
 	int64		room;			/* for so many, as far as is known */
 	LlmqPick	pick;			/* the last one */
 } Set;
@@ -140,6 +142,15 @@ read_arrays(FunctionCallInfo fcinfo, Set *set)
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 				 errmsg("orgs has %d elements", set->ncalls),
 				 errhint("Pick for at most %d calls at once.", LLMQ_MOST_PICKS)));
+}
+
+/* How many calls are to be granted at most. */
+static int
+read_at_most(FunctionCallInfo fcinfo)
+{
+	int			at_most = llmq_arg_int(fcinfo, ARG_AT_MOST, "at_most", 0, PG_INT32_MAX);
+
+	return at_most == LLMQ_NOT_GIVEN ? PG_INT32_MAX : at_most;
 }
 
 /* The request for one call, as llmquota_pick() would be asked; the configuration is there already. */
@@ -344,13 +355,14 @@ ask(Set *set, Caller *caller)
 		}
 		set->room = pick->room;
 		caller->in_flight += pick->ngranted;
+		set->wanted -= pick->ngranted;
 		answer(set, caller, pick->ngranted);
 	}
 }
 
 /*
  * llmquota_pick_set(route, orgs, input_tokens, max_output_tokens, priority, exclude, sessions, ttl_ms, prompts,
- * max_costs)
+ * max_costs, at_most)
  */
 Datum
 llmquota_pick_set(PG_FUNCTION_ARGS)
@@ -361,6 +373,7 @@ llmquota_pick_set(PG_FUNCTION_ARGS)
 	llmq_batch_begin(fcinfo, "llmquota_pick_set", &set.batch);
 	set.batch.placed = true;
 	read_arrays(fcinfo, &set);
+	set.wanted = read_at_most(fcinfo);
 	if (set.ncalls == 0)
 		return (Datum) 0;
 	read_set(fcinfo, &set);
@@ -368,9 +381,9 @@ llmquota_pick_set(PG_FUNCTION_ARGS)
 		look_at_orgs(&set);
 	set.line = binaryheap_allocate(set.ncallers, compare_callers, NULL);
 	set.room = 1;
-	while (set.left > 0)
+	while (set.left > 0 && set.wanted > 0)
 	{
-		share_out(&set, set.ncallers > 1 ? Max(set.room, 1) : set.left);
+		share_out(&set, Min(set.ncallers > 1 ? Max(set.room, 1) : set.left, set.wanted));
 		for (int i = 0; i < set.ncallers; i++)
 			ask(&set, set.caller[i]);
 	}

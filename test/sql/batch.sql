@@ -162,6 +162,11 @@ WITH s AS (SELECT array_agg('s' || n % 7 ORDER BY n) AS s FROM generate_series(1
 	p AS (SELECT s.s[place] AS session, key FROM s, llmquota_pick_set('sticky', array_fill('x'::text, ARRAY[70]), sessions => s.s))
 SELECT count(DISTINCT session) AS sessions, count(DISTINCT (session, key)) AS homes, count(DISTINCT key) > 1 AS spread FROM p;
 CALL clear();
+-- no more than the caller can use: what an org cannot have goes to the others, and nobody asks for the rest
+INSERT INTO llmquota.quota (scope, subject, metric, amount) VALUES ('org', 'x', 'concurrency', 2);
+SELECT orgs[place] AS org, status, count(*) FROM orgs('x 10', 'y 10', 'z 3') orgs, llmquota_pick_set('m', orgs, at_most => 11) GROUP BY 1, 2 ORDER BY 1, 2;
+SELECT count(*) FROM llmquota_pick_set('m', '{x,y}', at_most => 0);
+CALL clear();
 -- nothing to do
 SELECT count(*) FROM llmquota_pick_set('m', NULL);
 SELECT count(*) FROM llmquota_pick_set('m', '{}', '{}');
@@ -185,6 +190,7 @@ SELECT * FROM llmquota_pick_set('m', '{x,y}', '{1,-1}');
 SELECT * FROM llmquota_pick_set('m', NULL, '{1}');
 SELECT * FROM llmquota_pick_set('m', array_fill('x'::text, ARRAY[10001]));
 SELECT * FROM llmquota_pick_set('m', '{x,y}', sessions => ARRAY['s', repeat('s', 65)]);
+SELECT * FROM llmquota_pick_set('m', '{x,y}', at_most => -1);
 BEGIN READ ONLY;
 SELECT * FROM llmquota_pick_many('m', 'x', 2);
 ROLLBACK;
