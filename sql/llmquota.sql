@@ -1276,7 +1276,7 @@ RETURNS SETOF llmquota.pick_set_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'llmquota_pick_set';
 COMMENT ON FUNCTION @extschema@.llmquota_pick_set(text, text[], bigint[], bigint[], text, text[], text[], int, text[], numeric[], int) IS
-'Asks for the right to make a set of calls, each for the org at its place in orgs and with what the other arrays have there, as llmquota_pick: a row for every call, granted or refused, until at_most were granted. Fairly: next is the org with the fewest calls in flight, as far as a quota counts them, and those of this set; then that whose call comes first. An org''s first refusal is that of all its calls behind it, except too_large. No rows for orgs that are NULL or empty';
+'Asks for the right to make a set of calls, each for the org at its place in orgs and with what the other arrays have there, as llmquota_pick: a row for every call, granted or refused, until at_most were granted. Fairly: next is the org with the fewest calls in flight relative to its weight, as far as a quota counts them, and those of this set; then that whose call comes first. An org''s first refusal is that of all its calls behind it, except too_large. No rows for orgs that are NULL or empty';
 
 -- Takes what llmquota_pick takes, by its definition.
 DO $$

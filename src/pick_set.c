@@ -2,8 +2,8 @@
  * pick_set.c
  *	  llmquota_pick_set: picks for a set of calls of several orgs, fairly, in one statement.
  *
- * Who is next is the org with the fewest calls in flight, those of this set included; of several, that whose next call
- * was given first. Within an org the order is that of the set, and its first refusal is that of all its calls behind
+ * Who is next is the org with the fewest calls in flight relative to its weight, those of this set included; of several,
+ * that whose next call was given first. Within an org the order is that of the set, and its first refusal is that of all its calls behind
  * it, except that a call which can never fit keeps none of the others. When as many were granted as the caller wants,
  * nobody asks for the others, and they are not answered.
  *
@@ -90,7 +90,7 @@ typedef struct Set
 	struct names_hash *by_org;
 	int			ncallers;
 	Caller	  **caller;			/* by their first calls */
-	binaryheap *line;			/* whose turn it is: first the fewest calls in flight */
+	binaryheap *line;			/* whose turn it is */
 	int			left;			/* calls that nobody has asked for */
 	int			wanted;			/* so many more are to be granted at most */
 	int64		room;			/* for so many, as far as is known */
@@ -253,8 +253,8 @@ compare_callers(Datum a, Datum b, void *arg)
 {
 	const Caller *left = (const Caller *) DatumGetPointer(a);
 	const Caller *right = (const Caller *) DatumGetPointer(b);
-	int64		of_left = left->in_flight + left->share;
-	int64		of_right = right->in_flight + right->share;
+	int64		of_left = (left->in_flight + left->share) * right->request.org->weight;
+	int64		of_right = (right->in_flight + right->share) * left->request.org->weight;
 
 	if (of_left != of_right)
 		return of_left < of_right ? 1 : -1;

@@ -135,6 +135,11 @@ INSERT INTO llmquota.quota (scope, subject, metric, amount, mode) VALUES ('org',
 SELECT count(*) FROM llmquota_pick_many('m', 'x', 4);
 SELECT * FROM served(orgs('x 10', 'y 10'));
 CALL clear();
+-- relative to weights
+INSERT INTO llmquota.org (org, weight) VALUES ('heavy', 3);
+INSERT INTO llmquota.quota (scope, subject, metric, amount) VALUES ('global', '', 'concurrency', 8);
+SELECT * FROM served(orgs('x 10', 'heavy 10'));
+CALL clear();
 -- budgets, each its own
 INSERT INTO llmquota.budget (subject, amount) VALUES ('x', 100), ('y', 50);
 SELECT orgs[place] AS org, status, model, count(*) FROM orgs('x 30', 'y 30', 'z 2') orgs,

@@ -9,7 +9,7 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $node = new_node('batch', conf => ['max_connections = 60']);
+my $node = new_node('batch', conf => [ 'max_connections = 60', 'wal_writer_delay = 10s' ]);
 my $release_all = 'SELECT count(llmquota_release(lease)) FROM llmquota.lease';
 
 # Runs a statement, twice: names, meters and lease pages are there the second time. How many records of live state that
