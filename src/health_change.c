@@ -15,6 +15,7 @@
 #include "alert_mark.h"
 #include "health.h"
 #include "health_board.h"
+#include "line.h"
 
 /* How often a change may be overtaken by others. Each time is somebody's progress. */
 #define MAX_ATTEMPTS 1000
@@ -145,6 +146,8 @@ llmq_health_change(LlmqLive *live, const LlmqPatient *who, LlmqTroubleKind kind,
 			llmq_set_unlock(&changing.set);
 			llmq_health_log(&changing.event);
 			llmq_alert_event(&changing.event);
+			if (changed)
+				llmq_line_trouble_changed();
 			return changed;
 		}
 	}

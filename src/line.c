@@ -166,6 +166,15 @@ llmq_line_call_next(const int32 *want, int n)
 	unlock();
 }
 
+/* A trouble has begun, changed or ended: who waits for its end may try. */
+void
+llmq_line_trouble_changed(void)
+{
+	int32		want = LLMQ_WANT_OTHER;
+
+	llmq_line_call_next(&want, 1);
+}
+
 /* So many calls have been granted to an org. */
 void
 llmq_line_granted(int32 org, int calls)
@@ -181,13 +190,18 @@ llmq_line_granted(int32 org, int calls)
 	unlock();
 }
 
-/* A lease has ended, which is what its slot was. */
+/*
+ * A lease has been settled; its slot is as it was before. A backend that has not picked yet does not know of the line:
+ * it looks, after the change of the pages, so that nobody who has joined before that is missed.
+ */
 void
-llmq_line_ended(const LlmqSlot *slot)
+llmq_line_ended(LlmqLive *live, const LlmqSlot *slot)
 {
 	int32		meter[LLMQ_MAX_METERS];
 	LlmqLineOrg *known;
 
+	if (llmq_line == NULL)
+		llmq_health_look(live);
 	if (!llmq_line_exists())
 		return;
 	for (int i = 0; i < slot->nmeters; i++)
@@ -465,23 +479,24 @@ llmq_line_find(const LlmqLeaseId *ticket)
 }
 
 /*
- * The holder of a ticket is there, and stays for a while if he brings a latch. False when the ticket has left the line
+ * The holder of a ticket is there, and stays for a while if he brings a latch, else goes. False when the ticket has left the line
  * meanwhile.
  */
 bool
-llmq_line_appear(int number, uint64 secret, TimestampTz seen_until, Latch *latch)
+llmq_line_appear(int number, const LlmqTicket *ticket, Latch *latch)
 {
 	LlmqPlace  *place = &llmq_line->place[number];
+	TimestampTz now = GetCurrentTimestamp();
 	bool		there;
 
 	lock();
-	there = place->state != LLMQ_PLACE_FREE && place->secret == secret;
+	there = place->state != LLMQ_PLACE_FREE && place->secret == ticket->at.place.secret;
 	if (there)
 	{
 		llmq_line->held += (latch != NULL) - (place->latch != NULL);
 		place->latch = latch;
 		place->absent = false;
-		place->seen_until = seen_until;
+		place->seen_until = now + ticket->ttl;
 	}
 	unlock();
 	return there;

@@ -150,8 +150,9 @@ llmq_line_meter(LlmqLine *line, int32 meter)
 
 /* line.c */
 extern void llmq_line_call_next(const int32 *want, int n);
+extern void llmq_line_trouble_changed(void);
 extern void llmq_line_granted(int32 org, int calls);
-extern void llmq_line_ended(const LlmqSlot *slot);
+extern void llmq_line_ended(LlmqLive *live, const LlmqSlot *slot);
 
 /* Does anybody wait at all? Without the lock: as of a moment ago. */
 static inline bool

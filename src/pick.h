@@ -116,7 +116,7 @@ typedef struct LlmqDowngrade
 typedef struct LlmqTicket
 {
 	LlmqFreeSlot at;			/* where it is, and what is there */
-	int64		seen_until;		/* it leaves the line then */
+	int64		ttl;			/* it leaves the line when nobody has shown it for so long: microseconds */
 } LlmqTicket;
 
 /* What calls of one batch may differ in. */

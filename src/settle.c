@@ -478,7 +478,7 @@ llmq_lease_settle(LlmqLive *live, const LlmqLeaseId *id, const LlmqSettlement *s
 	if (!change_slot(live, id, &settling, lease))
 		return false;
 	llmq_lease_ended(id->page);
-	llmq_line_ended(&settling.seen.slot);
+	llmq_line_ended(live, &settling.seen.slot);
 	return true;
 }
 

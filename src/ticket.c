@@ -7,8 +7,8 @@
  * slot (grant.c). It is charged to no meter. When nobody has shown it for the setting ticket_ttl it leaves the line, and
  * maintenance frees its slot.
  *
- * In the slot it says until when that is, generously: it is written anew only when half a ttl of it is left, so that
- * showing a ticket mostly changes no page.
+ * In the slot it says until when that is, and generously: so much that a ticket which is shown for as long as may be,
+ * and then not for a ttl, still has its slot; and one ttl more, so that showing a ticket mostly changes no page.
  */
 #include "postgres.h"
 
@@ -30,12 +30,6 @@ PG_FUNCTION_INFO_V1(llmquota_claim);
 /* How often a page may move, or another be faster, before the call gives up. */
 #define MAX_ATTEMPTS 1000
 
-static int64
-ticket_ttl(const LlmqPick *pick)
-{
-	return pick->catalog->settings.ticket_ttl;
-}
-
 static int
 copy_label(char *label, const char *text)
 {
@@ -45,6 +39,10 @@ copy_label(char *label, const char *text)
 		memcpy(label, text, length);
 	return length;
 }
+
+/* What is written into the slot when a ticket is shown, and what has to be left of it then: times its ttl. */
+#define TTLS_WRITTEN 3
+#define TTLS_LEFT 2
 
 /* What a ticket remembers of the request. */
 static void
@@ -95,7 +93,7 @@ write_ticket(LlmqPick *pick, LlmqLive *live, LlmqLease *lease, LlmqTicket *ticke
 		if (same && !narrow)
 		{
 			lease->slot.granted_at = GetCurrentTimestamp();
-			lease->slot.expires_at = lease->slot.granted_at + 2 * ticket_ttl(pick);
+			lease->slot.expires_at = lease->slot.granted_at + TTLS_WRITTEN * ticket->ttl;
 			llmq_lease_put(llmq_set_change(&set, 0), ticket->at.place.slot, lease);
 			llmq_set_log(&set, 0);
 		}
@@ -119,7 +117,7 @@ join(LlmqPick *pick, LlmqTicket *ticket, Latch *latch)
 {
 	LlmqPlace	place = {
 		.secret = ticket->at.place.secret,.page = ticket->at.place.page,.slot = ticket->at.place.slot,.since = ticket->at.seen.granted_at,
-		.seen_until = ticket->seen_until,.latch = latch,.priority = pick->priority,.route = ticket->at.seen.route
+		.seen_until = GetCurrentTimestamp() + ticket->ttl,.latch = latch,.priority = pick->priority,.route = ticket->at.seen.route
 	};
 
 	return llmq_line_join(pick, &place);
@@ -132,7 +130,7 @@ join(LlmqPick *pick, LlmqTicket *ticket, Latch *latch)
 bool
 llmq_ticket_make(LlmqPick *pick)
 {
-	LlmqTicket	ticket = {0};
+	LlmqTicket	ticket = {.ttl = pick->catalog->settings.ticket_ttl};
 	LlmqLive	live;
 	LlmqLease	lease;
 	bool		written;
@@ -141,7 +139,6 @@ llmq_ticket_make(LlmqPick *pick)
 	fill(pick, &lease);
 	llmq_live_open(&live, LLMQ_LIVE_LEASE + 1, RowExclusiveLock);
 	written = write_ticket(pick, &live, &lease, &ticket);
-	ticket.seen_until = lease.slot.granted_at + ticket_ttl(pick);
 	number = written ? join(pick, &ticket, NULL) : -1;
 	if (written && number < 0)
 		(void) llmq_lease_free(&live, &ticket.at.place, &ticket.at.seen);
@@ -149,7 +146,7 @@ llmq_ticket_make(LlmqPick *pick)
 	if (number < 0)
 		return false;
 	pick->granted[0].lease = ticket.at.place;
-	pick->expires_at = ticket.seen_until;
+	pick->expires_at = lease.slot.granted_at + ticket.ttl;
 	llmq_wait_tell(pick, number, llmq_max_held(&pick->catalog->settings));
 	return true;
 }
@@ -223,14 +220,14 @@ read_request(void *argument, LlmqPick *pick)
 static void
 extend(Claim *claim, const LlmqPick *pick)
 {
+	LlmqTicket *ticket = &claim->ticket;
 	LlmqLive	live;
-	TimestampTz now = GetCurrentTimestamp();
 
-	claim->ticket.seen_until = now + ticket_ttl(pick);
-	if (claim->ticket.at.seen.expires_at >= now + ticket_ttl(pick))
+	ticket->ttl = pick->catalog->settings.ticket_ttl;
+	if (ticket->at.seen.expires_at >= GetCurrentTimestamp() + TTLS_LEFT * ticket->ttl)
 		return;
 	llmq_live_open(&live, LLMQ_LIVE_LEASE + 1, RowExclusiveLock);
-	(void) llmq_lease_extend(&live, &claim->ticket.at.place, 2 * ticket_ttl(pick), &claim->ticket.at.seen);
+	(void) llmq_lease_extend(&live, &ticket->at.place, TTLS_WRITTEN * ticket->ttl, &ticket->at.seen);
 	llmq_live_close(&live);
 }
 
@@ -243,14 +240,17 @@ appear(Claim *claim, LlmqPick *pick, Latch *latch)
 {
 	int			number = llmq_line_find(&claim->ticket.at.place);
 
-	if (number >= 0 && llmq_line_appear(number, claim->ticket.at.place.secret, claim->ticket.seen_until, latch))
+	if (number >= 0 && llmq_line_appear(number, &claim->ticket, latch))
 		return number;
 	if (llmq_pick_attempt(pick))
 		return -1;
 	return llmq_may_wait(pick) ? join(pick, &claim->ticket, latch) : -1;
 }
 
-/* Waits for as long as the call may, if it is near the head of the line: others would only keep those from it. */
+/*
+ * Waits for as long as the call may, and no longer than a ticket is kept, if it is near the head of the line: others would
+ * only keep those from it.
+ */
 static bool
 wait_with_ticket(Claim *claim, LlmqPick *pick, int32 wait_ms)
 {
@@ -266,14 +266,14 @@ wait_with_ticket(Claim *claim, LlmqPick *pick, int32 wait_ms)
 	if (waiting.number < 0)
 		return pick->ngranted > 0;
 	if (llmq_line_position_of(waiting.number) <= most_held && llmq_line_held() <= most_held)
-		waiting.deadline = now + wait_ms * INT64CONST(1000);
+		waiting.deadline = now + Min(wait_ms * INT64CONST(1000), claim->ticket.ttl);
 	llmq_line_show(waiting.number);
 	granted = llmq_wait_stay(&waiting, pick);
 	pick->queued = !granted && waiting.number >= 0;
 	if (pick->queued)
 	{
 		pick->granted[0].lease = claim->ticket.at.place;
-		pick->expires_at = claim->ticket.seen_until;
+		pick->expires_at = GetCurrentTimestamp() + claim->ticket.ttl;
 		llmq_wait_tell(pick, waiting.number, most_held);
 	}
 	return granted;
@@ -305,6 +305,8 @@ llmquota_claim(PG_FUNCTION_ARGS)
 		granted = wait_with_ticket(&claim, &pick, Max(wait_ms, 0));
 		/* another claim of the same ticket may have been first */
 		standing = granted || pick.queued || !pick.no_slot ? STANDING_WAITING : look(&claim);
+		if (!granted && !pick.queued && standing == STANDING_WAITING)
+			(void) llmq_ticket_release(&claim.ticket.at.place);
 		if (standing == STANDING_WAITING)
 			return llmq_pick_finish(fcinfo, &pick);
 	}

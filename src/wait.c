@@ -136,7 +136,7 @@ end_waiting(int code, Datum argument)
 	if (waiting->ticket == NULL)
 		llmq_line_leave(waiting->number);
 	else
-		(void) llmq_line_appear(waiting->number, waiting->ticket->at.place.secret, waiting->ticket->seen_until, NULL);
+		(void) llmq_line_appear(waiting->number, waiting->ticket, NULL);
 }
 
 /*

@@ -47,7 +47,7 @@ extern bool llmq_line_bars(const LlmqPick *pick, int32 meter);
 extern void llmq_line_show(int number);
 extern int	llmq_line_position_of(int number);
 extern int	llmq_line_find(const LlmqLeaseId *ticket);
-extern bool llmq_line_appear(int number, uint64 secret, TimestampTz seen_until, Latch *latch);
+extern bool llmq_line_appear(int number, const LlmqTicket *ticket, Latch *latch);
 extern int	llmq_line_held(void);
 extern int64 llmq_line_return(int position, int near);
 
