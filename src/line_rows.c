@@ -39,6 +39,7 @@ typedef struct Copied
 static int
 copy_line(Copied **copied)
 {
+	TimestampTz now = GetCurrentTimestamp();
 	int			n = 0;
 
 	*copied = palloc(sizeof(Copied) * LLMQ_LINE_PLACES);
@@ -49,7 +50,7 @@ copy_line(Copied **copied)
 	{
 		const LlmqPlace *place = &llmq_line->place[i];
 
-		if (place->state == LLMQ_PLACE_FREE)
+		if (place->state == LLMQ_PLACE_FREE || (place->seen_until <= now && place->latch == NULL))
 			continue;
 		(*copied)[n].place = *place;
 		(*copied)[n].org = llmq_line->org[place->org].org;
