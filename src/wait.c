@@ -19,6 +19,20 @@
 #include "name.h"
 #include "wait.h"
 
+/*
+ * Does the limit that refuses come back only after anybody would wait for it, with its next day or month? Who waited for
+ * that would keep others from what is left for them. (Of a window that slides something may always come back.)
+ */
+static bool
+is_hopeless(const LlmqPick *pick)
+{
+	const LlmqLimit *limit = pick->refusal.limit;
+	int64		patience = pick->wait_ms > 0 && !pick->queue ? pick->wait_ms : LLMQ_MAX_WAIT_MS;
+
+	return limit != NULL && limit->shape.kind == LLMQ_WINDOW_CALENDAR &&
+		pick->refusal.when > GetCurrentTimestamp() + patience * 1000;
+}
+
 /* Is it refused by what comes back by itself, so that waiting may help? */
 bool
 llmq_may_wait(const LlmqPick *pick)
@@ -29,7 +43,7 @@ llmq_may_wait(const LlmqPick *pick)
 		case LLMQ_REFUSED_OVER_CAPACITY:
 		case LLMQ_REFUSED_UNAVAILABLE:
 		case LLMQ_REFUSED_BUDGET_EXCEEDED:
-			return pick->nwants > 0 && pick->refusal.when != LLMQ_WHEN_NEVER;
+			return pick->nwants > 0 && pick->refusal.when != LLMQ_WHEN_NEVER && !is_hopeless(pick);
 		default:
 			return false;
 	}
