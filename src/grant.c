@@ -135,16 +135,6 @@ fill_names(const Granting *granting, LlmqSlot *slot)
 	slot->key = llmq_subject_id(catalog, &key->subject);
 }
 
-static int
-copy_label(char *label, const char *text)
-{
-	int			length = text == NULL ? 0 : strlen(text);
-
-	if (length > 0)
-		memcpy(label, text, length);
-	return length;
-}
-
 /* What budgets are charged, and what they have made of the request. Raises when they cannot know what it costs. */
 static void
 fill_money(const Granting *granting, LlmqLease *lease)
@@ -186,8 +176,8 @@ fill_lease(const Granting *granting, NewLease *new)
 	slot->reserved_output = pick->demand.use.output;
 	slot->prompt = pick->prompt;
 	slot->history = pick->history;
-	slot->session_length = copy_label(slot->session, pick->session);
-	slot->request_id_length = copy_label(slot->request_id, pick->request_id);
+	slot->session_length = llmq_label_copy(slot->session, pick->session);
+	slot->request_id_length = llmq_label_copy(slot->request_id, pick->request_id);
 	slot->nmeters = granting->nmeters;
 	fill_money(granting, &new->lease);
 }

@@ -82,6 +82,17 @@ llmq_lease_secret(void)
 	return drawn[--left];
 }
 
+/* Writes a label into a slot; NULL is as good as the empty one. Its length. */
+int
+llmq_label_copy(char *label, const char *text)
+{
+	int			length = text == NULL ? 0 : strlen(text);
+
+	if (length > 0)
+		memcpy(label, text, length);
+	return length;
+}
+
 /* Copies a lease out of its page. */
 void
 llmq_lease_copy(const LlmqLeasePage *page, int slot, LlmqLease *lease)

@@ -232,6 +232,7 @@ extern bool llmq_lease_parse(const pg_uuid_t *uuid, LlmqLeaseId *id);
 extern int32 llmq_lease_day(TimestampTz at);
 extern uint64 llmq_lease_secret(void);
 
+extern int	llmq_label_copy(char *label, const char *text);
 extern void llmq_lease_copy(const LlmqLeasePage *page, int slot, LlmqLease *lease);
 extern void llmq_lease_put(LlmqLeasePage *page, int slot, const LlmqLease *lease);
 extern bool llmq_slot_has_lease(const LlmqSlot *slot);

@@ -2,8 +2,8 @@
  * ticket.c
  *	  Tickets: places in the line that need no connection.
  *
- * A ticket is a slot of a lease page that waits: it holds what the pick asked for, and has the uuid that the lease will
- * have. So a ticket is on disk, survives a restart, and cannot be guessed; and its grant is that of any pick, into this
+ * A ticket is a slot of a lease page that waits: it holds what the pick asked for, and has the uuid that the lease
+ * will have. So a ticket is on disk, survives a restart, and cannot be guessed; and its grant is that of any pick, into this
  * slot (grant.c). It is charged to no meter. When nobody has shown it for the setting ticket_ttl it leaves the line, and
  * maintenance frees its slot.
  *
@@ -30,16 +30,6 @@ PG_FUNCTION_INFO_V1(llmquota_claim);
 /* How often a page may move, or another be faster, before the call gives up. */
 #define MAX_ATTEMPTS 1000
 
-static int
-copy_label(char *label, const char *text)
-{
-	int			length = text == NULL ? 0 : strlen(text);
-
-	if (length > 0)
-		memcpy(label, text, length);
-	return length;
-}
-
 /* What is written into the slot when a ticket is shown, and what has to be left of it then: times its ttl. */
 #define TTLS_WRITTEN 3
 #define TTLS_LEFT 2
@@ -60,13 +50,45 @@ fill(LlmqPick *pick, LlmqLease *lease)
 	slot->reserved_output = Max(pick->output_tokens, 0);
 	slot->prompt = pick->prompt;
 	slot->history = pick->history;
-	slot->session_length = copy_label(slot->session, pick->session);
-	slot->request_id_length = copy_label(slot->request_id, pick->request_id);
+	slot->session_length = llmq_label_copy(slot->session, pick->session);
+	slot->request_id_length = llmq_label_copy(slot->request_id, pick->request_id);
 	if (!pick->max_cost_given)
 		return;
 	lease->money.secret = slot->secret;
 	lease->money.told = true;
 	lease->money.reserved[0] = pick->max_cost;
+}
+
+/* Writes the ticket into the slot that was found for it. False when that has changed, or has no room for money yet. */
+static bool
+write_there(LlmqLive *live, LlmqLease *lease, LlmqTicket *ticket)
+{
+	const LlmqLeaseId *place = &ticket->at.place;
+	const LlmqLeasePage *page;
+	LlmqCellSet set;
+	bool		narrow;
+	bool		fits;
+
+	llmq_set_init(&set, live);
+	(void) llmq_set_add(&set, LLMQ_LIVE_LEASE, place->page);
+	if (llmq_set_lock(&set) != LLMQ_LOCKED)
+		return false;
+	page = llmq_set_state(&set, 0);
+	narrow = lease->money.secret != 0 && !llmq_lease_page_has_money(page);
+	fits = !narrow && llmq_slot_unchanged(&page->slot[place->slot], &ticket->at.seen);
+	if (fits)
+	{
+		lease->slot.granted_at = GetCurrentTimestamp();
+		lease->slot.expires_at = lease->slot.granted_at + TTLS_WRITTEN * ticket->ttl;
+		llmq_lease_put(llmq_set_change(&set, 0), place->slot, lease);
+		llmq_set_log(&set, 0);
+	}
+	llmq_set_unlock(&set);
+	if (narrow)
+		llmq_lease_page_widen(live, place->page);
+	if (fits)
+		llmq_cell_make_durable(set.lsn);
+	return fits;
 }
 
 /* Writes the ticket into a free slot. False when there is none. */
@@ -75,37 +97,14 @@ write_ticket(LlmqPick *pick, LlmqLive *live, LlmqLease *lease, LlmqTicket *ticke
 {
 	for (int attempt = 0; attempt < MAX_ATTEMPTS; attempt++)
 	{
-		LlmqCellSet set;
-		LlmqLeasePage *page;
-		bool		narrow;
-		bool		same;
-
 		CHECK_FOR_INTERRUPTS();
 		if (llmq_lease_find_free(live, pick->catalog->settings.max_leases, 1, &ticket->at) == 0)
 			return false;
-		llmq_set_init(&set, live);
-		(void) llmq_set_add(&set, LLMQ_LIVE_LEASE, ticket->at.place.page);
-		if (llmq_set_lock(&set) != LLMQ_LOCKED)
-			continue;
-		page = unconstify(LlmqLeasePage *, (const LlmqLeasePage *) llmq_set_state(&set, 0));
-		narrow = lease->money.secret != 0 && !llmq_lease_page_has_money(page);
-		same = llmq_slot_unchanged(&page->slot[ticket->at.place.slot], &ticket->at.seen);
-		if (same && !narrow)
-		{
-			lease->slot.granted_at = GetCurrentTimestamp();
-			lease->slot.expires_at = lease->slot.granted_at + TTLS_WRITTEN * ticket->ttl;
-			llmq_lease_put(llmq_set_change(&set, 0), ticket->at.place.slot, lease);
-			llmq_set_log(&set, 0);
-		}
-		llmq_set_unlock(&set);
-		if (narrow)
-			llmq_lease_page_widen(live, ticket->at.place.page);
-		if (!same || narrow)
+		if (!write_there(live, lease, ticket))
 			continue;
 		ticket->at.place.secret = lease->slot.secret;
 		ticket->at.place.day = llmq_lease_day(lease->slot.granted_at);
 		ticket->at.seen = lease->slot;
-		llmq_cell_make_durable(set.lsn);
 		return true;
 	}
 	return false;
@@ -115,9 +114,11 @@ write_ticket(LlmqPick *pick, LlmqLive *live, LlmqLease *lease, LlmqTicket *ticke
 static int
 join(LlmqPick *pick, LlmqTicket *ticket, Latch *latch)
 {
+	const LlmqLeaseId *at = &ticket->at.place;
+	const LlmqSlot *slot = &ticket->at.seen;
 	LlmqPlace	place = {
-		.secret = ticket->at.place.secret,.page = ticket->at.place.page,.slot = ticket->at.place.slot,.since = ticket->at.seen.granted_at,
-		.seen_until = GetCurrentTimestamp() + ticket->ttl,.latch = latch,.priority = pick->priority,.route = ticket->at.seen.route
+		.secret = at->secret,.page = at->page,.slot = at->slot,.since = slot->granted_at,.route = slot->route,
+		.seen_until = GetCurrentTimestamp() + ticket->ttl,.latch = latch,.priority = pick->priority
 	};
 
 	return llmq_line_join(pick, &place);
@@ -248,8 +249,8 @@ appear(Claim *claim, LlmqPick *pick, Latch *latch)
 }
 
 /*
- * Waits for as long as the call may, and no longer than a ticket is kept, if it is near the head of the line: others would
- * only keep those from it.
+ * Waits for as long as the call may, and no longer than a ticket is kept, if it is near the head of the line: others
+ * would only keep those from it.
  */
 static bool
 wait_with_ticket(Claim *claim, LlmqPick *pick, int32 wait_ms)

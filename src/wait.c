@@ -20,8 +20,8 @@
 #include "wait.h"
 
 /*
- * Does the limit that refuses come back only after anybody would wait for it, with its next day or month? Who waited for
- * that would keep others from what is left for them. (Of a window that slides something may always come back.)
+ * Does the limit that refuses come back only after anybody would wait for it, with its next day or month? Who waited
+ * for that would keep others from what is left for them. (Of a window that slides something may always come back.)
  */
 static bool
 is_hopeless(const LlmqPick *pick)
@@ -69,7 +69,7 @@ wait_for_event(long milliseconds)
 	return event.events;
 }
 
-/* Sleeps until somebody wakes us up, or then. A client that has gone ends the session, as the server's own check does. */
+/* Sleeps until somebody wakes us up, or then. A client that has gone ends the session, as the server's check does. */
 static void
 sleep_until(TimestampTz until)
 {
