@@ -87,8 +87,8 @@ remember_full(const LlmqPick *pick, LlmqTier *tier, int index, const LlmqVerdict
 }
 
 /*
- * Brings back the candidates that are to be asked again; all of them when troubles have come or gone, and for who waits:
- * something has come back to one of them.
+ * Brings back the candidates that are to be asked again; all of them when troubles have come or gone, and for who
+ * waits: something has come back to one of them.
  */
 static void
 recall(const LlmqPick *pick, LlmqTier *tier)
@@ -290,6 +290,13 @@ try_pools(LlmqPick *pick, bool only_look)
 	return pick->org->shared_keys && !is_over(pick) && try_pool(pick, NULL, only_look);
 }
 
+/* May the meter refuse, because little is left, or because others wait for it? */
+static bool
+is_worth_a_look(const LlmqPick *pick, const LlmqMeter *meter)
+{
+	return llmq_meter_is_tight(meter, pick->now) || llmq_line_bars(pick, meter->id);
+}
+
 /*
  * Asks the limits that hold whatever the key: those of everybody, the provider and the org. They are the pages that
  * most picks change, and there is nothing to choose between, so they are only looked at when one may refuse.
@@ -307,7 +314,7 @@ common_limits_admit(LlmqPick *pick, LlmqVerdict *verdict)
 	{
 		meters[i] = llmq_plan_meters(pick->catalog, subjects[i], pick->model);
 		for (int j = 0; j < meters[i]->n; j++)
-			tight |= llmq_meter_is_tight(meters[i]->meter[j], pick->now) || llmq_line_bars(pick, meters[i]->meter[j]->id);
+			tight |= is_worth_a_look(pick, meters[i]->meter[j]);
 	}
 	for (int i = 0; tight && i < n; i++)
 		llmq_look(pick, meters[i], verdict);

@@ -230,7 +230,9 @@ llmq_line_bars(const LlmqPick *pick, int32 meter)
 {
 	bool		bars;
 
-	if (!llmq_line_exists() || meter == 0 || llmq_line_meter(llmq_line, meter)->waiting == 0 || is_own_want(pick, meter))
+	if (!llmq_line_exists() || meter == 0 || llmq_line_meter(llmq_line, meter)->waiting == 0)
+		return false;
+	if (is_own_want(pick, meter))
 		return false;
 	LWLockAcquire(&llmq_line->lock, LW_SHARED);
 	bars = llmq_line_is_wanted(llmq_line, &meter, 1);
@@ -311,8 +313,8 @@ llmq_line_join(const LlmqPick *pick, const LlmqPlace *place)
 {
 	const LlmqSettings *settings = &pick->catalog->settings;
 	LlmqJoining joining = {
-		.org = llmq_subject_id(pick->catalog, &pick->org->subject),.weight = pick->org->weight,.most = settings->max_waiting,
-		.most_of_org = settings->max_waiting_org,.place = *place
+		.org = llmq_subject_id(pick->catalog, &pick->org->subject),.weight = pick->org->weight,.place = *place,
+		.most = settings->max_waiting,.most_of_org = settings->max_waiting_org
 	};
 	TimestampTz now = GetCurrentTimestamp();
 	int			number;
@@ -479,8 +481,8 @@ llmq_line_find(const LlmqLeaseId *ticket)
 }
 
 /*
- * The holder of a ticket is there, and stays for a while if he brings a latch, else goes. False when the ticket has left the line
- * meanwhile.
+ * The holder of a ticket is there, and stays for a while if he brings a latch, else goes. False when the ticket has
+ * left the line meanwhile.
  */
 bool
 llmq_line_appear(int number, const LlmqTicket *ticket, Latch *latch)

@@ -4,9 +4,9 @@
  *
  * Of those who wait for a meter the next is one of the highest priority; among these, of the org with the fewest calls
  * in flight relative to its weight; of several such, that which has waited longest since one of it was called; in an
- * org, he who has waited longest. So within an org and a priority first come is first served, and an org that floods the
- * line delays itself. A call counts as in flight from when somebody is called for it: else several calls in a row would
- * go to the same org.
+ * org, he who has waited longest. So within an org and a priority first come is first served, and an org that floods
+ * the line delays itself. A call counts as in flight from when somebody is called for it: else several calls in a row
+ * would go to the same org.
  *
  * Lower priorities have a floor: whenever one is passed over it is owed a part of a call, and gets it when that is a
  * whole one.

@@ -93,6 +93,7 @@ llmq_retry_find(const pg_uuid_t *lease)
 	LlmqRetry  *retry = palloc0(sizeof(LlmqRetry));
 	LlmqLeaseStanding standing = LLMQ_LEASE_UNKNOWN;
 	const char *route;
+	uint8		outcome;
 
 	retry->uuid = *lease;
 	if (!llmq_lease_parse(lease, &retry->id))
@@ -105,7 +106,8 @@ llmq_retry_find(const pg_uuid_t *lease)
 		find_in_ledger(retry);
 		return retry;
 	}
-	if (retry->lease.slot.settlement.outcome != LLMQ_OUTCOME_ERROR && retry->lease.slot.settlement.outcome != LLMQ_OUTCOME_EXPIRED)
+	outcome = retry->lease.slot.settlement.outcome;
+	if (outcome != LLMQ_OUTCOME_ERROR && outcome != LLMQ_OUTCOME_EXPIRED)
 		refuse_not_failed(lease);
 	retry->org = pstrdup(llmq_name_text(retry->lease.slot.org));
 	route = llmq_name_text(retry->lease.slot.route);

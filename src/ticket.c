@@ -3,9 +3,9 @@
  *	  Tickets: places in the line that need no connection.
  *
  * A ticket is a slot of a lease page that waits: it holds what the pick asked for, and has the uuid that the lease
- * will have. So a ticket is on disk, survives a restart, and cannot be guessed; and its grant is that of any pick, into this
- * slot (grant.c). It is charged to no meter. When nobody has shown it for the setting ticket_ttl it leaves the line, and
- * maintenance frees its slot.
+ * will have. So a ticket is on disk, survives a restart, and cannot be guessed; and its grant is that of any pick, into
+ * this slot (grant.c). It is charged to no meter. When nobody has shown it for the setting ticket_ttl it leaves the
+ * line, and maintenance frees its slot.
  *
  * In the slot it says until when that is, and generously: so much that a ticket which is shown for as long as may be,
  * and then not for a ttl, still has its slot; and one ttl more, so that showing a ticket mostly changes no page.
