@@ -3881,7 +3881,7 @@ SELECT r.scope, r.subject,
 	   CASE WHEN r.part_kind OPERATOR(pg_catalog.=) 'model' THEN r.part END AS model,
 	   CASE WHEN r.part_kind OPERATOR(pg_catalog.=) 'family' THEN r.part END AS family,
 	   r.period, r.currency, m.used, m.amount,
-	   CASE WHEN m.amount IS NOT NULL THEN GREATEST(m.amount OPERATOR(pg_catalog.-) m.used, 0) END AS remaining,
+	   CASE WHEN m.amount IS NOT NULL THEN GREATEST(m.amount OPERATOR(pg_catalog.-) m.used, 0.000000000) END AS remaining,
 	   r.refused, r.would_refuse, r.period_start, r.resets_at, r.seeding, r.mode, r.budget
   FROM @extschema@.llmquota_budget_rows() r
  CROSS JOIN LATERAL (SELECT r.used::numeric OPERATOR(pg_catalog.*) 0.000000001 AS used,
@@ -3898,7 +3898,7 @@ COMMENT ON COLUMN llmquota.budget_window.amount IS 'what may be spent now, a rai
 COMMENT ON COLUMN llmquota.budget_window.remaining IS 'what is left of amount, not less than 0; NULL: no limit';
 COMMENT ON COLUMN llmquota.budget_window.refused IS 'picks this window has refused';
 COMMENT ON COLUMN llmquota.budget_window.would_refuse IS 'picks this window would have refused, had it not only observed';
-COMMENT ON COLUMN llmquota.budget_window.period_start IS 'when the calendar period began; NULL: a sliding window';
+COMMENT ON COLUMN llmquota.budget_window.period_start IS 'when the calendar period began; of a total starts_at of the budget, and later than now as long as nothing counts; NULL: a sliding window';
 COMMENT ON COLUMN llmquota.budget_window.resets_at IS 'when all that is used now is free again, if nothing is added; NULL: nothing is used';
 COMMENT ON COLUMN llmquota.budget_window.seeding IS 'true: the window is new and does not yet know of spend before it began to count';
 COMMENT ON COLUMN llmquota.budget_window.mode IS 'enforce, or observe: counts, and neither refuses nor downgrades';
