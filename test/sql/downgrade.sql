@@ -141,12 +141,20 @@ CALL clear();
 
 -- only to what can be called now: else the next in its chain, and if none can, the refusal says what was tried
 INSERT INTO llmquota.budget (subject, amount, downgrade_at) VALUES ('*', 1000, 0);
+CALL spend('two', 995);
 UPDATE llmquota.model SET enabled = false WHERE model = 'medium';
 SELECT * FROM answers('one', 'large');
 UPDATE llmquota.key SET models = '{large,medium,free}' WHERE key = 'k';
 SELECT * FROM answers('one', 'large');
+-- when no key serves any of them: the budget has others answer, and they are not there; it is spent; nothing is there
 UPDATE llmquota.key SET models = '{large,medium}' WHERE key = 'k';
+SELECT status, retry_after_ms, refusal - 'budget' AS refusal, refusal -> 'budget' = to_jsonb(b.id) AS by_budget FROM llmquota_pick('large', 'one', 1, 0), llmquota.budget b;
+SELECT status, refusal - '{retry_at,budget}'::text[] AS refusal, refusal ->> 'retry_at' IS NOT NULL AS opens FROM llmquota_pick('large', 'two', 1, 0);
+SELECT refused FROM llmquota.budget_window WHERE subject = 'two';
+SELECT status, refusal - 'budget' AS refusal FROM llmquota_pick('large', 'one', 1, 0, exclude => '{large}');
+UPDATE llmquota.key SET models = '{dear}' WHERE key = 'k';
 SELECT status, refusal FROM llmquota_pick('large', 'one', 1, 0);
+UPDATE llmquota.key SET models = '{large,medium}' WHERE key = 'k';
 UPDATE llmquota.model SET enabled = true WHERE model = 'medium';
 SELECT * FROM answers('one', 'large');
 UPDATE llmquota.key SET models = NULL;
@@ -167,7 +175,7 @@ UPDATE llmquota.model SET downgrade_to = NULL WHERE model = 'dear';
 UPDATE llmquota.model SET downgrade_to = 'dear' WHERE model = 'small';
 INSERT INTO llmquota.budget (subject, amount, downgrade_at) VALUES ('*', 1000, 0);
 UPDATE llmquota.key SET models = '{large,dear}' WHERE key = 'k';
-SELECT status, refusal FROM llmquota_pick('large', 'one', 1, 0);
+SELECT status, refusal - 'budget' AS refusal FROM llmquota_pick('large', 'one', 1, 0);
 SELECT * FROM answers('one', 'dear');
 UPDATE llmquota.key SET models = NULL;
 UPDATE llmquota.model SET downgrade_to = 'free' WHERE model = 'small';
