@@ -227,6 +227,22 @@ SELECT subject, round(used / 1000000000.0, 9) - (SELECT sum(cost) FROM llmquota.
   FROM llmquota_budget_rows() WHERE subject IN ('fresh', 'spender') ORDER BY subject;
 SELECT * FROM llmquota_verify();
 
+-- what a pick said that its call costs at most was told where nobody knew better: recorded without figures, never, or without a
+-- price. Who knows better now says so
+INSERT INTO llmquota.model (model, provider) VALUES ('later', 'p');
+CREATE FUNCTION at_most(org text, model text, input bigint) RETURNS numeric LANGUAGE sql AS $$
+	SELECT r.cost FROM llmquota_pick(model, org, 1000000, 0, max_cost => 5) p, llmquota_record(p.lease, input, 0 * input) r
+$$;
+SELECT at_most('most 1', 'later', 1000000), at_most('most 2', 'later', NULL), at_most('most 3', 'spent', 1000000), at_most('most 4', 'spent', NULL);
+INSERT INTO llmquota.price (model, input, output) VALUES ('later', 2, 0);
+UPDATE llmquota.price SET input = 0.75 WHERE model = 'spent';
+SELECT org, cost_before, cost_after FROM llmquota_reprice('-infinity') WHERE org ~ '^most';
+SELECT org, input_tokens, cost, cost_given FROM llmquota.usage WHERE org ~ '^most' ORDER BY org;
+UPDATE llmquota.usage SET cost_given = NULL WHERE org ~ '^most' AND input_tokens IS NOT NULL;
+SELECT org, cost_before, cost_after FROM llmquota_reprice('-infinity');
+SELECT work_left FROM llmquota_maintain();
+SELECT * FROM llmquota_verify();
+
 -- forgotten orgs are forgotten here, too; rows go when the ledger's would have gone
 SELECT count(*) > 0 AS known FROM llmquota.repricing WHERE org = '07 baht';
 SELECT ledger_rows FROM llmquota_forget('07 baht');
