@@ -44,6 +44,18 @@ BEGIN
 		RETURN NEXT;
 	END LOOP;
 END $$;
+-- Maintains until so many leases have expired.
+CREATE PROCEDURE expire(leases int) LANGUAGE plpgsql AS $$
+DECLARE
+	pause CONSTANT double precision := 0.001;
+BEGIN
+	WHILE leases > 0 LOOP
+		leases := leases - (SELECT expired FROM llmquota_maintain());
+		ASSERT clock_timestamp() < statement_timestamp() + interval '20 s', 'the leases do not expire';
+		PERFORM pg_sleep(pause);
+	END LOOP;
+	ASSERT leases = 0, 'more leases expired than were to';
+END $$;
 CREATE PROCEDURE clear() LANGUAGE plpgsql AS $$
 BEGIN
 	PERFORM llmquota_release(lease) FROM llmquota.lease;
@@ -78,7 +90,7 @@ BEGIN;
 SELECT status FROM llmquota_record(:'lease', 1, 0);
 ROLLBACK;
 SELECT lease FROM llmquota_pick('medium', 'ledger', 1, 0, ttl_ms => 1) \gset
-SELECT sum(expired) > 0 AS expired FROM (SELECT pg_sleep(0.01)) s, llmquota_maintain();
+CALL expire(1);
 SELECT u.route, u.requested_model, u.model, u.downgraded, u.budget = b.id AS by_the_budget, u.status, u.usage_source, u.cost
   FROM llmquota.usage u, llmquota.budget b WHERE u.org = 'ledger' ORDER BY u.picked_at;
 SELECT status FROM llmquota_record(:'lease', 2, 0);
