@@ -1691,7 +1691,7 @@ BEGIN
 		'		   COALESCE(pg_catalog.sum(c.sign OPERATOR(pg_catalog.*) c.output_tokens), 0)::pg_catalog.int8,'
 		'		   COALESCE(pg_catalog.sum(c.sign OPERATOR(pg_catalog.*) c.reasoning_tokens), 0)::pg_catalog.int8,'
 		'		   @extschema@.llmquota_histogram(c.latency_ms, c.sign),'
-		'		   COALESCE(pg_catalog.sum(c.sign::pg_catalog.numeric OPERATOR(pg_catalog.*) c.cost_base), 0)'
+		'		   COALESCE(pg_catalog.sum(c.sign::pg_catalog.numeric OPERATOR(pg_catalog.*) c.cost_base), 0.000000000)'
 		'	  FROM change c'
 		'	 GROUP BY c.org, c.model, c.key, pg_catalog.date_trunc(''hour'', c.picked_at, ''UTC'')'
 		')'
@@ -2964,7 +2964,8 @@ BEGIN
 		'	   r.account, r.key, r.requests_here, r.requests_there, r.requests_there OPERATOR(pg_catalog.-) r.requests_here,'
 		'	   r.input_tokens_here, r.input_tokens_there, r.input_tokens_there OPERATOR(pg_catalog.-) r.input_tokens_here,'
 		'	   r.output_tokens_here, r.output_tokens_there, r.output_tokens_there OPERATOR(pg_catalog.-) r.output_tokens_here,'
-		'	   $5, r.cost_here, r.cost_there, r.cost_there OPERATOR(pg_catalog.-) r.cost_here, r.expired, r.unpriced'
+		'	   $5, r.cost_here OPERATOR(pg_catalog.+) 0.000000000, r.cost_there OPERATOR(pg_catalog.+) 0.000000000,'
+		'	   r.cost_there OPERATOR(pg_catalog.-) r.cost_here OPERATOR(pg_catalog.+) 0.000000000, r.expired, r.unpriced'
 		'  FROM pair r ORDER BY r.day, r.name, r.account, r.key',
 		CASE WHEN by_account THEN 'u.account' ELSE 'NULL::pg_catalog.text' END, CASE WHEN by_key THEN 'u.key' ELSE 'NULL::pg_catalog.text' END,
 		sums, export, figures, differences)
@@ -3911,7 +3912,7 @@ CREATE VIEW llmquota.burn_rate WITH (security_invoker = true) AS
 SELECT r.org, r.key, r.model,
 	   pg_catalog.sum(r.calls_minute)::bigint AS calls_minute,
 	   pg_catalog.sum(r.tokens_minute)::bigint AS tokens_minute,
-	   pg_catalog.sum(r.cost_minute) AS cost_minute,
+	   pg_catalog.sum(r.cost_minute) OPERATOR(pg_catalog.+) 0.000000000 AS cost_minute,
 	   pg_catalog.round(pg_catalog.sum(r.hour_part OPERATOR(pg_catalog.*) r.calls))::bigint AS calls_hour,
 	   pg_catalog.round(pg_catalog.sum(r.hour_part OPERATOR(pg_catalog.*) r.tokens))::bigint AS tokens_hour,
 	   pg_catalog.round(pg_catalog.sum(r.hour_part OPERATOR(pg_catalog.*) r.cost), 9) AS cost_hour,
