@@ -205,3 +205,13 @@ SELECT (llmquota_pick('images', 'large', 1000000, 0)).status;
 SELECT (llmquota_pick('images', 'large', 1000000, 0)).status;
 SELECT used, remaining FROM llmquota.budget_window WHERE subject = 'large';
 SELECT * FROM llmquota_verify();
+-- one that refuses nothing holds no more than 64 bits do; it does not know then what its calls add up to, and nobody asks it
+UPDATE llmquota.budget SET hard_stop = false;
+SELECT r.cost FROM llmquota_pick('m', 'endless', 1, 0) p, llmquota_record(p.lease, cost => 9000000000) r;
+SELECT r.cost FROM llmquota_pick('m', 'endless', 1, 0) p, llmquota_record(p.lease, cost => 9000000000) r;
+SELECT used FROM llmquota.budget_window WHERE subject = 'endless';
+SELECT sum(cost) FROM llmquota.usage WHERE org = 'endless';
+SELECT * FROM llmquota_verify();
+SELECT llmquota_rebuild() > 0 AS rebuilt;
+SELECT used FROM llmquota.budget_window WHERE subject = 'endless';
+SELECT * FROM llmquota_verify();
