@@ -1780,7 +1780,7 @@ BEGIN
 		'		   COALESCE(pg_catalog.sum(c.sign OPERATOR(pg_catalog.*) c.output_tokens), 0)::pg_catalog.int8,'
 		'		   COALESCE(pg_catalog.sum(c.sign OPERATOR(pg_catalog.*) c.reasoning_tokens), 0)::pg_catalog.int8,'
 		'		   @extschema@.llmquota_histogram(c.latency_ms, c.sign),'
-		'		   COALESCE(pg_catalog.sum(c.sign::pg_catalog.numeric OPERATOR(pg_catalog.*) c.cost_base), 0)'
+		'		   COALESCE(pg_catalog.sum(c.sign::pg_catalog.numeric OPERATOR(pg_catalog.*) c.cost_base), 0.000000000)'
 		'	  FROM change c'
 		'	 GROUP BY c.org, c.model, c.key, pg_catalog.date_trunc(''hour'', c.picked_at, ''UTC'')'
 		')'
@@ -3057,7 +3057,8 @@ BEGIN
 		'	   r.account, r.key, r.requests_here, r.requests_there, r.requests_there OPERATOR(pg_catalog.-) r.requests_here,'
 		'	   r.input_tokens_here, r.input_tokens_there, r.input_tokens_there OPERATOR(pg_catalog.-) r.input_tokens_here,'
 		'	   r.output_tokens_here, r.output_tokens_there, r.output_tokens_there OPERATOR(pg_catalog.-) r.output_tokens_here,'
-		'	   $5, r.cost_here, r.cost_there, r.cost_there OPERATOR(pg_catalog.-) r.cost_here, r.expired, r.unpriced'
+		'	   $5, r.cost_here OPERATOR(pg_catalog.+) 0.000000000, r.cost_there OPERATOR(pg_catalog.+) 0.000000000,'
+		'	   r.cost_there OPERATOR(pg_catalog.-) r.cost_here OPERATOR(pg_catalog.+) 0.000000000, r.expired, r.unpriced'
 		'  FROM pair r ORDER BY r.day, r.name, r.account, r.key',
 		CASE WHEN by_account THEN 'u.account' ELSE 'NULL::pg_catalog.text' END, CASE WHEN by_key THEN 'u.key' ELSE 'NULL::pg_catalog.text' END,
 		sums, export, figures, differences)
@@ -4000,7 +4001,7 @@ SELECT r.scope, r.subject,
 	   CASE WHEN r.part_kind OPERATOR(pg_catalog.=) 'model' THEN r.part END AS model,
 	   CASE WHEN r.part_kind OPERATOR(pg_catalog.=) 'family' THEN r.part END AS family,
 	   r.period, r.currency, m.used, m.amount,
-	   CASE WHEN m.amount IS NOT NULL THEN GREATEST(m.amount OPERATOR(pg_catalog.-) m.used, 0) END AS remaining,
+	   CASE WHEN m.amount IS NOT NULL THEN GREATEST(m.amount OPERATOR(pg_catalog.-) m.used, 0.000000000) END AS remaining,
 	   r.refused, r.would_refuse, r.period_start, r.resets_at, r.seeding, r.mode, r.budget
   FROM @extschema@.llmquota_budget_rows() r
  CROSS JOIN LATERAL (SELECT r.used::numeric OPERATOR(pg_catalog.*) 0.000000001 AS used,
@@ -4017,7 +4018,7 @@ COMMENT ON COLUMN llmquota.budget_window.amount IS 'what may be spent now, a rai
 COMMENT ON COLUMN llmquota.budget_window.remaining IS 'what is left of amount, not less than 0; NULL: no limit';
 COMMENT ON COLUMN llmquota.budget_window.refused IS 'picks this window has refused';
 COMMENT ON COLUMN llmquota.budget_window.would_refuse IS 'picks this window would have refused, had it not only observed';
-COMMENT ON COLUMN llmquota.budget_window.period_start IS 'when the calendar period began; NULL: a sliding window';
+COMMENT ON COLUMN llmquota.budget_window.period_start IS 'when the calendar period began; of a total starts_at of the budget, and later than now as long as nothing counts; NULL: a sliding window';
 COMMENT ON COLUMN llmquota.budget_window.resets_at IS 'when all that is used now is free again, if nothing is added; NULL: nothing is used';
 COMMENT ON COLUMN llmquota.budget_window.seeding IS 'true: the window is new and does not yet know of spend before it began to count';
 COMMENT ON COLUMN llmquota.budget_window.mode IS 'enforce, or observe: counts, and neither refuses nor downgrades';
@@ -4030,7 +4031,7 @@ CREATE VIEW llmquota.burn_rate WITH (security_invoker = true) AS
 SELECT r.org, r.key, r.model,
 	   pg_catalog.sum(r.calls_minute)::bigint AS calls_minute,
 	   pg_catalog.sum(r.tokens_minute)::bigint AS tokens_minute,
-	   pg_catalog.sum(r.cost_minute) AS cost_minute,
+	   pg_catalog.sum(r.cost_minute) OPERATOR(pg_catalog.+) 0.000000000 AS cost_minute,
 	   pg_catalog.round(pg_catalog.sum(r.hour_part OPERATOR(pg_catalog.*) r.calls))::bigint AS calls_hour,
 	   pg_catalog.round(pg_catalog.sum(r.hour_part OPERATOR(pg_catalog.*) r.tokens))::bigint AS tokens_hour,
 	   pg_catalog.round(pg_catalog.sum(r.hour_part OPERATOR(pg_catalog.*) r.cost), 9) AS cost_hour,

@@ -60,8 +60,7 @@ llmq_alert_cause(LlmqAlertLook *look, const char *kind)
 
 	cause->kind = kind;
 	cause->watch = -1;
-	cause->period_start = DT_NOBEGIN;
-	cause->ends_at = cause->expected_at = DT_NOEND;
+	cause->period_start = cause->ends_at = cause->expected_at = DT_NOEND;
 	cause->used = -1;
 	look->causes = lappend(look->causes, cause);
 	return cause;
@@ -113,7 +112,7 @@ put_limit(Datum *values, bool *nulls, int64 limit)
 static void
 put_time(Datum *values, bool *nulls, int column, TimestampTz at)
 {
-	nulls[column] = TIMESTAMP_NOT_FINITE(at);
+	nulls[column] = TIMESTAMP_IS_NOEND(at);
 	values[column] = TimestampTzGetDatum(at);
 }
 

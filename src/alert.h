@@ -33,7 +33,7 @@ typedef struct LlmqAlertCause
 	const char *period;
 	int64		limit;			/* as its window has it: see llmq_budget_window(); 0: none, as the next */
 	int64		threshold;		/* a number of 1e-9 */
-	int64		period_start;	/* DT_NOBEGIN: it is about no calendar window */
+	int64		period_start;	/* DT_NOEND: it is about no calendar window */
 	int64		ends_at;		/* DT_NOEND: none, as the next */
 	int64		expected_at;
 	int64		used;			/* negative: it is about no limit */

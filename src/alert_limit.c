@@ -18,6 +18,7 @@
 #include "utils/timestamp.h"
 
 #include "alert.h"
+#include "budget.h"
 #include "forecast.h"
 #include "name.h"
 
@@ -112,7 +113,7 @@ add_cause(const Seen *seen, const char *kind)
 	cause->amount = seen->amount;
 	if (seen->window.kind == LLMQ_WINDOW_CALENDAR)
 	{
-		cause->period_start = seen->window.head;
+		cause->period_start = llmq_budget_period_start(quota, &seen->window);
 		cause->ends_at = seen->window.head + seen->window.span;
 	}
 	return cause;
@@ -236,7 +237,7 @@ bring_to_clock(LlmqWindow *window, uint32 generation, TimestampTz now)
 
 /*
  * Looks at one window. A period that has ended and that nobody has looked at since it was flagged is looked at as it
- * ended.
+ * ended. What is used before a total begins is used of no limit.
  */
 static void
 look_at_window(Seen *seen, const LlmqMeterState *state, const LlmqWindow *window)
@@ -244,7 +245,7 @@ look_at_window(Seen *seen, const LlmqMeterState *state, const LlmqWindow *window
 	TimestampTz now = seen->look->maintenance->now;
 	bool		current;
 
-	seen->limit = seen->meter == NULL ? NULL : limit_of(seen->meter, window);
+	seen->limit = seen->meter == NULL || !llmq_window_begun(window) ? NULL : limit_of(seen->meter, window);
 	seen->amount = seen->limit == NULL ? 0 : llmq_alert_amount(seen->limit, now);
 	memcpy(&seen->window, window, llmq_window_size(window->kind));
 	current = bring_to_clock(&seen->window, state->generation, now);

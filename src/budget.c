@@ -186,6 +186,18 @@ llmq_budget_held(const LlmqQuota *quota, const char *subject, int64 from, int64 
 	return amount;
 }
 
+/*
+ * When the period of a calendar window began, of a quota too. That of a total begins when its budget says: that may be
+ * later than now.
+ */
+int64
+llmq_budget_period_start(const LlmqQuota *quota, const LlmqWindow *window)
+{
+	if (quota->budget == NULL || llmq_unit_calendar(quota->unit) != LLMQ_CALENDAR_TOTAL)
+		return window->head;
+	return quota->budget->starts_at;
+}
+
 /* How many of the steps have been reached; those at 0 always are, and all of an amount of 0. */
 int
 llmq_budget_steps(const LlmqBudget *budget, int64 amount, int64 used)

@@ -325,11 +325,11 @@ common_limits_admit(LlmqPick *pick, LlmqVerdict *verdict)
 static uint64 last_number = 0;
 
 /*
- * Tries one model once. When a common limit refuses, the keys are only looked at: each of them would be refused until
- * the later of the common limit's and its own time.
+ * Tries one model once, or only looks whether it could be called. When a common limit refuses, the keys are only looked
+ * at: each of them would be refused until the later of the common limit's and its own time.
  */
 static bool
-try_model_once(LlmqPick *pick)
+try_model_once(LlmqPick *pick, bool only_look)
 {
 	LlmqVerdict common;
 
@@ -338,7 +338,7 @@ try_model_once(LlmqPick *pick)
 	pick->now = GetCurrentTimestamp();
 	pick->number = ++last_number;
 	if (common_limits_admit(pick, &common))
-		return try_pools(pick, false);
+		return try_pools(pick, only_look);
 	llmq_want_note(pick, &common);
 	pick->downgrade.outdated = common.outdated;
 	if (common.outdated)
@@ -360,8 +360,28 @@ try_model(LlmqPick *pick)
 	llmq_set_demand(pick);
 	pick->common_refused = true;
 	for (int attempt = 0; attempt < MAX_GRANT_ATTEMPTS && !granted && pick->common_refused; attempt++)
-		granted = try_model_once(pick);
+		granted = try_model_once(pick, false);
 	return granted;
+}
+
+/*
+ * Where no key serves any model that budgets have answer: finds out what there is to say of the model that was asked
+ * for. When only the budget keeps it from being called, nothing refuses.
+ */
+static void
+look_at_requested(LlmqPick *pick)
+{
+	pick->model = pick->downgrade.requested;
+	llmq_set_demand(pick);
+	(void) try_model_once(pick, true);
+}
+
+/* Of what has refused so far, the refusal that ends first is kept. */
+static void
+keep_soonest(const LlmqPick *pick, LlmqVerdict *soonest)
+{
+	if (!pick->refusal.admitted && (soonest->admitted || pick->refusal.when < soonest->when))
+		*soonest = pick->refusal;
 }
 
 /*
@@ -378,9 +398,13 @@ try_answers(LlmqPick *pick, LlmqModel *model, LlmqVerdict *soonest)
 	{
 		pick->model = answer;
 		granted = try_model(pick);
-		if (!pick->refusal.admitted && (soonest->admitted || pick->refusal.when < soonest->when))
-			*soonest = pick->refusal;
+		keep_soonest(pick, soonest);
 		answer = granted ? NULL : llmq_downgrade_next(pick);
+	}
+	if (!granted && !pick->any_key && !pick->downgrade.outdated && pick->downgrade.requested != NULL)
+	{
+		look_at_requested(pick);
+		keep_soonest(pick, soonest);
 	}
 	return granted;
 }

@@ -103,26 +103,43 @@ llmq_set_demand(LlmqPick *pick)
 		llmq_set_costs(pick);
 }
 
-/* Raises when a budget that refuses would have to count a cost that nobody knows. */
+static void
+refuse_too_large(const LlmqPick *pick, const char *currency)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
+			 errmsg("the most that a call of model \"%s\" may cost is more %s than can be counted",
+					pick->model->name, currency),
+			 errdetail("At most 9223372036.854775807 can."),
+			 errhint("Pass fewer tokens or a smaller max_cost, or see whether prices and exchange rates are right.")));
+}
+
+/* Raises when a budget that refuses would have to count a cost that nobody knows, or that is too large for it. */
 static void
 refuse_unpriced_by(const LlmqPick *pick, LlmqCurrency currency)
 {
 	LlmqCosts	costs = {.currency = {currency}};
+	TimestampTz now = GetCurrentTimestamp();
 	char		text[LLMQ_CURRENCY_SIZE];
 
 	llmq_currency_text(currency, text);
+	if (!pick->cost.known && llmq_model_is_priced(pick->model, now))
+		refuse_too_large(pick, pick->cost.currency);
 	if (!pick->cost.known)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("model \"%s\" has no price, and a budget of \"%s\" refuses what it cannot pay for",
 						pick->model->name, pick->org->subject.name),
 				 errhint("Insert its price into llmquota.price (0 when it is free), or pass max_cost.")));
-	if (!llmq_costs_convert(pick->catalog, &pick->cost, GetCurrentTimestamp(), &costs))
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("the price of model \"%s\" in %s cannot be converted into %s, the currency of a budget",
-						pick->model->name, pick->cost.currency, text),
-				 errhint("Insert exchange rates of both into llmquota.exchange_rate; the base currency needs none.")));
+	if (llmq_costs_convert(pick->catalog, &pick->cost, now, &costs))
+		return;
+	if (llmq_rates_are_known(pick->catalog, pick->cost.currency, text, now))
+		refuse_too_large(pick, text);
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("the price of model \"%s\" in %s cannot be converted into %s, the currency of a budget",
+					pick->model->name, pick->cost.currency, text),
+			 errhint("Insert exchange rates of both into llmquota.exchange_rate; the base currency needs none.")));
 }
 
 /* Raises when the model has no price in the currency of a budget that refuses. */

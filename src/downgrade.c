@@ -172,13 +172,13 @@ leave_aside_own_budgets(LlmqPick *pick, LlmqModel *model)
 	}
 }
 
-/* Is the model one that has been tried for the request, that nobody may call, or no cheaper than what was asked for? */
+/* Is the model one that has been tried for the request, or no cheaper than what was asked for? */
 static bool
 is_out(LlmqPick *pick, const LlmqModel *model)
 {
 	const LlmqDowngrade *downgrade = &pick->downgrade;
 
-	if (!model->enabled || model == downgrade->requested || !is_cheaper(pick, model, downgrade->requested))
+	if (model == downgrade->requested || !is_cheaper(pick, model, downgrade->requested))
 		return true;
 	for (int i = 0; i < downgrade->ntried; i++)
 		if (downgrade->tried[i] == model)
@@ -186,19 +186,26 @@ is_out(LlmqPick *pick, const LlmqModel *model)
 	return false;
 }
 
-/* The first of a chain of models that may be tried; NULL when there is none. */
+/* The first of a chain of models that may be tried; NULL when there is none. What is disabled counts as tried. */
 static LlmqModel *
 next_in_chain(LlmqPick *pick, LlmqModel *model)
 {
 	LlmqDowngrade *downgrade = &pick->downgrade;
 
-	for (int i = 0; model != NULL && is_out(pick, model); i++)
-		model = i < LLMQ_MAX_DOWNGRADES ? successor(pick, model) : NULL;
-	if (model == NULL || downgrade->ntried == LLMQ_MAX_DOWNGRADES)
-		return NULL;
-	downgrade->tried[downgrade->ntried++] = model;
-	leave_aside_own_budgets(pick, model);
-	return model;
+	for (int i = 0; model != NULL && i <= LLMQ_MAX_DOWNGRADES && downgrade->ntried < LLMQ_MAX_DOWNGRADES; i++)
+	{
+		bool		out = is_out(pick, model);
+
+		if (!out)
+			downgrade->tried[downgrade->ntried++] = model;
+		if (!out && model->enabled)
+		{
+			leave_aside_own_budgets(pick, model);
+			return model;
+		}
+		model = successor(pick, model);
+	}
+	return NULL;
 }
 
 /* The model to try for a request for this one; NULL when budgets have another answer, but none may be called. */

@@ -14,7 +14,10 @@
 #include "name.h"
 #include "zone.h"
 
-/* The window as it is at the clock: what has left it no longer counts, and a period that has ended counts nothing. */
+/*
+ * The window as it is at the clock: what has left it no longer counts, and a period that has ended counts nothing.
+ * Neither does what a total has seen before it begins.
+ */
 static void
 bring_to_clock(const LlmqMeterWalk *walk, LlmqWindow *window, const LlmqQuota *quota, uint32 generation)
 {
@@ -25,6 +28,8 @@ bring_to_clock(const LlmqMeterWalk *walk, LlmqWindow *window, const LlmqQuota *q
 		window->sum = walk->now >= limit.shape.period.end ? 0 : window->sum;
 	else
 		(void) llmq_limit_advance(&limit, window, walk->now, generation);
+	if (!llmq_window_begun(window))
+		window->sum = 0;
 }
 
 /* Shows the windows of one meter. */

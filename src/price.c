@@ -93,6 +93,13 @@ llmq_prices_load(LlmqCatalog *catalog, Snapshot snapshot)
 	llmq_catalog_read(catalog, LLMQ_REL_EXCHANGE_RATE, snapshot, read_rate);
 }
 
+/* Had the model a price at some time? */
+bool
+llmq_model_is_priced(const LlmqModel *model, int64 at)
+{
+	return dated_at(model->tariffs, at) != NULL;
+}
+
 /* What a currency was worth at some time. False when nobody has said. */
 static bool
 rate_at(const LlmqCatalog *catalog, const char *currency, int64 at, int64 *rate)
@@ -111,6 +118,15 @@ rate_at(const LlmqCatalog *catalog, const char *currency, int64 at, int64 *rate)
 		}
 	}
 	return false;
+}
+
+/* Had somebody said at some time what one currency is in another? */
+bool
+llmq_rates_are_known(const LlmqCatalog *catalog, const char *from, const char *to, int64 at)
+{
+	int64		rate;
+
+	return rate_at(catalog, from, at, &rate) && rate_at(catalog, to, at, &rate);
 }
 
 /* The cost of the tokens, as far as they are known, and of what was reserved for the others. */

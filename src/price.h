@@ -57,6 +57,8 @@ typedef struct LlmqPricedCall
 } LlmqPricedCall;
 
 extern void llmq_prices_load(LlmqCatalog *catalog, Snapshot snapshot);
+extern bool llmq_model_is_priced(const LlmqModel *model, int64 at);
+extern bool llmq_rates_are_known(const LlmqCatalog *catalog, const char *from, const char *to, int64 at);
 extern int64 llmq_costs_change_at(const LlmqCatalog *catalog, const LlmqModel *model, int64 after);
 extern bool llmq_costs_want(LlmqCosts *costs, LlmqCurrency currency);
 extern bool llmq_costs_convert(const LlmqCatalog *catalog, const LlmqCost *cost, int64 at, LlmqCosts *costs);

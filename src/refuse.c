@@ -373,7 +373,10 @@ push_circumstance(JsonbParseState **state, const LlmqPick *pick)
 			push_number(state, "amount", pick->catalog->settings.max_leases);
 			break;
 		case LLMQ_REFUSED_UNAVAILABLE:
-			push_number(state, "excluded", pick->nexclude);
+			if (pick->any_candidate && pick->downgrade.requested != NULL)
+				push_number(state, "budget", pick->downgrade.budget);
+			else
+				push_number(state, "excluded", pick->nexclude);
 			break;
 		default:
 			break;

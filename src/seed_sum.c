@@ -187,7 +187,10 @@ count_in_window(LlmqSeedWindow *window, const SeedLook *look)
 	else
 		counted = llmq_use_counted(&row->use, window->metric, window->flags, window->quota);
 	if (pg_add_s64_overflow(sums->bucket[window->bucket], counted, &sums->bucket[window->bucket]))
+	{
 		sums->bucket[window->bucket] = PG_INT64_MAX;
+		sums->loose = true;
+	}
 }
 
 /* Does a meter count calls of this model? */

@@ -120,8 +120,8 @@ llmq_bill_settled(const LlmqLease *lease)
 }
 
 /*
- * The costs that meters are charged with for a lease. One that was granted before budgets counted it is charged none: they
- * have been told what it reserved.
+ * The costs that meters are charged with for a lease. One that was granted before budgets counted it is charged none:
+ * they have been told what it reserved.
  */
 static LlmqCosts
 charged_costs(const LlmqLease *lease, const int64 *amounts)

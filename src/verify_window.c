@@ -20,6 +20,7 @@
  */
 #include "postgres.h"
 
+#include "common/int.h"
 #include "miscadmin.h"
 #include "utils/timestamp.h"
 
@@ -202,6 +203,14 @@ counted(const LlmqWindow *window, const LlmqTallied *lease, int number, bool cha
 	return use->request ? llmq_cost_in(lease->catalog, &lease->cost[number], lease->picked_at, currency) : 0;
 }
 
+/* Adds up as a window does: to no more than 64 bits have room for. */
+static void
+add(int64 *sum, int64 value)
+{
+	if (pg_add_s64_overflow(*sum, value, sum))
+		*sum = PG_INT64_MAX;
+}
+
 static void
 tally_window(const LlmqTallies *tallies, Tally *tally, const LlmqTallied *lease)
 {
@@ -219,18 +228,18 @@ tally_window(const LlmqTallies *tallies, Tally *tally, const LlmqTallied *lease)
 	switch (place_of(window, lease->picked_at))
 	{
 		case PLACE_WITHIN:
-			tally->most += most;
+			add(&tally->most, most);
 			if (certain)
-				tally->least += Min(one, other);
+				add(&tally->least, Min(one, other));
 			else if (was_told(tallies, tally, lease))
-				tally->least += Min(Min(one, other), reserved);
+				add(&tally->least, Min(Min(one, other), reserved));
 			break;
 		case PLACE_AFTER:
-			tally->most += most;
+			add(&tally->most, most);
 			break;
 		case PLACE_BEFORE:
 			if (place_of(window, lease->recorded_at) != PLACE_BEFORE)
-				tally->most += Max(most - reserved, 0);
+				add(&tally->most, Max(most - reserved, 0));
 			break;
 	}
 }

@@ -15,6 +15,7 @@
 #include "utils/numeric.h"
 #include "utils/timestamp.h"
 
+#include "budget.h"
 #include "lease.h"
 #include "meter_walk.h"
 #include "name.h"
@@ -112,7 +113,7 @@ put_window(const LlmqMeterWalk *walk, const LlmqWindow *window, const LlmqQuota 
 	llmq_put_text(values, nulls, METER_METRIC, llmq_metric_text(window->metric));
 	llmq_put_text(values, nulls, METER_PERIOD, llmq_meter_walk_period(walk, window, quota));
 	nulls[METER_PERIOD_START] = window->kind != LLMQ_WINDOW_CALENDAR;
-	values[METER_PERIOD_START] = TimestampTzGetDatum(window->head);
+	values[METER_PERIOD_START] = TimestampTzGetDatum(llmq_budget_period_start(quota, window));
 	values[METER_USED] = Int64GetDatum(window->sum);
 	nulls[METER_AMOUNT] = quota->amount == LLMQ_NO_LIMIT;
 	if (quota->budget != NULL)

@@ -405,13 +405,16 @@ llmq_window_held(const LlmqWindow *window, int64 number)
 
 /*
  * Add to the sum, and to one of the buckets if the window has any, as much as
- * 64 bits have room for.
+ * 64 bits have room for.  When that is less, the window no longer knows what
+ * its leases add up to.
  */
 static int64
 add_to_bucket(LlmqWindow *window, int64 number, int64 value)
 {
 	int64		applied = window->sum < 0 ? value : Min(value, PG_INT64_MAX - window->sum);
 
+	if (applied < value)
+		llmq_window_loosen(window);
 	window->sum += applied;
 	if (window->kind == LLMQ_WINDOW_SLIDING)
 		window->bucket[llmq_bucket_place(number)] += applied;

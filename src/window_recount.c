@@ -28,6 +28,8 @@ change(LlmqWindow *window, int64 number, int64 delta)
 	int64		most = PG_INT64_MAX - Max(window->sum, 0);
 	int64		applied = Min(Max(delta, least), most);
 
+	if (delta > most)
+		llmq_window_loosen(window);
 	window->sum += applied;
 	if (window->kind == LLMQ_WINDOW_SLIDING)
 		window->bucket[llmq_bucket_place(number)] += applied;

@@ -74,6 +74,19 @@ SELECT scope, subject, model, family, period ~ '^month' AS month, period, thresh
 UNION ALL
 SELECT scope, subject, model, family, period ~ '^month', '', threshold, used, amount, ends_at IS NULL, org FROM llmquota.alert WHERE subject = 'group' ORDER BY 1, 2, 6, 7, 9;
 
+-- a total has used nothing, and reaches nothing, before it begins; its period begins when it says
+INSERT INTO llmquota.budget (subject, amount, calendar, timezone, starts_at) VALUES
+	('study', 1, 'total', NULL, now() + '1 day'), ('trial', 1, 'total', NULL, '2020-01-01 00:00+00'), ('ever', 1, 'total', NULL, '-infinity');
+SELECT call('study', 300), call('study', 300), call('trial', 90), call('ever', 90);
+SELECT work_left FROM llmquota_maintain();
+SELECT * FROM maintain();
+SELECT w.subject, w.used, w.amount, w.remaining, w.period_start = b.starts_at AS starts, w.resets_at FROM llmquota.budget_window w JOIN llmquota.budget b ON b.id = w.budget
+ WHERE w.period = 'total' AND w.model IS NULL ORDER BY 1;
+SELECT subject, used, resets_at FROM llmquota.exhaustion WHERE period = 'total' AND model IS NULL ORDER BY 1;
+SELECT sum(value) FROM llmquota_metrics() WHERE name = 'llmquota_budget_used' AND labels ->> 'subject' = 'study';
+SELECT a.subject, a.threshold, a.period_start = b.starts_at AS starts, a.ends_at FROM llmquota.alert a JOIN llmquota.budget b ON b.id = a.budget
+ WHERE a.subject IN ('study', 'trial', 'ever') ORDER BY 1;
+
 -- a budget that is raised for a while, and what is spent of that
 INSERT INTO llmquota.budget (subject, amount) VALUES ('raised', 1);
 SELECT call('raised', 81);

@@ -51,6 +51,10 @@ SELECT fits('window') AS window, fits('longer') AS longer, fits('model') AS mode
 INSERT INTO llmquota.exchange_rate (currency, rate) VALUES ('EUR', 1);
 INSERT INTO llmquota.budget (subject, amount, currency) VALUES ('euros', 7, 'EUR');
 SELECT fits('euros') AS euros;
+-- of totals, whenever they begin: there is one for a subject
+INSERT INTO llmquota.budget (subject, amount, calendar, timezone, starts_at) VALUES ('*', 1, 'total', NULL, '-infinity'), ('big', 3, 'total', NULL, '2020-01-01 00:00+00');
+SELECT fits('late') AS late, fits('big') AS big;
+DELETE FROM llmquota.budget WHERE calendar = 'total';
 -- the common row changes for all that have none of their own
 UPDATE llmquota.budget SET amount = 4 WHERE subject = '*';
 SELECT fits('one') AS one_more, fits('more') AS more, fits('third') AS third;

@@ -69,7 +69,7 @@ SELECT w.name, c.name, attempt(format('INSERT INTO llmquota.budget (subject, amo
 	(4, 'carry_debt', 'true'), (5, 'carry_unspent', 'true')) AS c (n, name, value)
  ORDER BY i, c.n;
 SELECT * FROM attempt($$INSERT INTO llmquota.budget (subject, amount, currency, calendar, fiscal_month) VALUES ('y', 1, 'USD', 'year', %L)$$, NULL, '0', '13', '1', '12', '12');
-SELECT * FROM attempt($$INSERT INTO llmquota.budget (subject, amount, currency, calendar, starts_at) VALUES ('y', 1, 'USD', 'total', %L)$$, NULL, 'infinity', '-infinity');
+SELECT * FROM attempt($$INSERT INTO llmquota.budget (subject, amount, currency, calendar, starts_at) VALUES ('y', 1, 'USD', 'total', %L)$$, NULL, 'infinity', '-infinity', '2020-01-01');
 DELETE FROM llmquota.budget;
 
 --

@@ -192,11 +192,26 @@ SELECT used('again images');
 SELECT llmquota_release(lease) FROM llmquota.lease WHERE org LIKE 'again%';
 DELETE FROM llmquota.key WHERE key = 'l';
 
--- more than 64 bits hold has no price either; a full window refuses
+-- more than 64 bits hold is an error of its own, in the price's currency and in the budget's; a full window refuses
 INSERT INTO llmquota.price (model, input, output) VALUES ('images', 9000000000, 0);
 UPDATE llmquota.budget SET amount = 9000000000;
 SELECT * FROM error_of($$SELECT llmquota_pick('images', 'large', 2000000, 0)$$);
+INSERT INTO llmquota.exchange_rate (currency, rate) VALUES ('IDR', 0.00006);
+INSERT INTO llmquota.budget (subject, amount, currency) VALUES ('large', 9000000000, 'IDR');
+SELECT * FROM error_of($$SELECT llmquota_pick('m', 'large', max_cost => 600000)$$);
+SELECT used FROM llmquota.budget_window WHERE subject = 'large';
+DELETE FROM llmquota.budget WHERE currency = 'IDR';
 SELECT (llmquota_pick('images', 'large', 1000000, 0)).status;
 SELECT (llmquota_pick('images', 'large', 1000000, 0)).status;
 SELECT used, remaining FROM llmquota.budget_window WHERE subject = 'large';
+SELECT * FROM llmquota_verify();
+-- one that refuses nothing holds no more than 64 bits do; it does not know then what its calls add up to, and nobody asks it
+UPDATE llmquota.budget SET hard_stop = false;
+SELECT r.cost FROM llmquota_pick('m', 'endless', 1, 0) p, llmquota_record(p.lease, cost => 9000000000) r;
+SELECT r.cost FROM llmquota_pick('m', 'endless', 1, 0) p, llmquota_record(p.lease, cost => 9000000000) r;
+SELECT used FROM llmquota.budget_window WHERE subject = 'endless';
+SELECT sum(cost) FROM llmquota.usage WHERE org = 'endless';
+SELECT * FROM llmquota_verify();
+SELECT llmquota_rebuild() > 0 AS rebuilt;
+SELECT used FROM llmquota.budget_window WHERE subject = 'endless';
 SELECT * FROM llmquota_verify();

@@ -44,6 +44,18 @@ BEGIN
 		RETURN NEXT;
 	END LOOP;
 END $$;
+-- Maintains until so many leases have expired.
+CREATE PROCEDURE expire(leases int) LANGUAGE plpgsql AS $$
+DECLARE
+	pause CONSTANT double precision := 0.001;
+BEGIN
+	WHILE leases > 0 LOOP
+		leases := leases - (SELECT expired FROM llmquota_maintain());
+		ASSERT clock_timestamp() < statement_timestamp() + interval '20 s', 'the leases do not expire';
+		PERFORM pg_sleep(pause);
+	END LOOP;
+	ASSERT leases = 0, 'more leases expired than were to';
+END $$;
 CREATE PROCEDURE clear() LANGUAGE plpgsql AS $$
 BEGIN
 	PERFORM llmquota_release(lease) FROM llmquota.lease;
@@ -78,7 +90,7 @@ BEGIN;
 SELECT status FROM llmquota_record(:'lease', 1, 0);
 ROLLBACK;
 SELECT lease FROM llmquota_pick('medium', 'ledger', 1, 0, ttl_ms => 1) \gset
-SELECT sum(expired) > 0 AS expired FROM (SELECT pg_sleep(0.01)) s, llmquota_maintain();
+CALL expire(1);
 SELECT u.route, u.requested_model, u.model, u.downgraded, u.budget = b.id AS by_the_budget, u.status, u.usage_source, u.cost
   FROM llmquota.usage u, llmquota.budget b WHERE u.org = 'ledger' ORDER BY u.picked_at;
 SELECT status FROM llmquota_record(:'lease', 2, 0);
@@ -141,12 +153,20 @@ CALL clear();
 
 -- only to what can be called now: else the next in its chain, and if none can, the refusal says what was tried
 INSERT INTO llmquota.budget (subject, amount, downgrade_at) VALUES ('*', 1000, 0);
+CALL spend('two', 995);
 UPDATE llmquota.model SET enabled = false WHERE model = 'medium';
 SELECT * FROM answers('one', 'large');
 UPDATE llmquota.key SET models = '{large,medium,free}' WHERE key = 'k';
 SELECT * FROM answers('one', 'large');
+-- when no key serves any of them: the budget has others answer, and they are not there; it is spent; nothing is there
 UPDATE llmquota.key SET models = '{large,medium}' WHERE key = 'k';
+SELECT status, retry_after_ms, refusal - 'budget' AS refusal, refusal -> 'budget' = to_jsonb(b.id) AS by_budget FROM llmquota_pick('large', 'one', 1, 0), llmquota.budget b;
+SELECT status, refusal - '{retry_at,budget}'::text[] AS refusal, refusal ->> 'retry_at' IS NOT NULL AS opens FROM llmquota_pick('large', 'two', 1, 0);
+SELECT refused FROM llmquota.budget_window WHERE subject = 'two';
+SELECT status, refusal - 'budget' AS refusal FROM llmquota_pick('large', 'one', 1, 0, exclude => '{large}');
+UPDATE llmquota.key SET models = '{dear}' WHERE key = 'k';
 SELECT status, refusal FROM llmquota_pick('large', 'one', 1, 0);
+UPDATE llmquota.key SET models = '{large,medium}' WHERE key = 'k';
 UPDATE llmquota.model SET enabled = true WHERE model = 'medium';
 SELECT * FROM answers('one', 'large');
 UPDATE llmquota.key SET models = NULL;
@@ -167,7 +187,7 @@ UPDATE llmquota.model SET downgrade_to = NULL WHERE model = 'dear';
 UPDATE llmquota.model SET downgrade_to = 'dear' WHERE model = 'small';
 INSERT INTO llmquota.budget (subject, amount, downgrade_at) VALUES ('*', 1000, 0);
 UPDATE llmquota.key SET models = '{large,dear}' WHERE key = 'k';
-SELECT status, refusal FROM llmquota_pick('large', 'one', 1, 0);
+SELECT status, refusal - 'budget' AS refusal FROM llmquota_pick('large', 'one', 1, 0);
 SELECT * FROM answers('one', 'dear');
 UPDATE llmquota.key SET models = NULL;
 UPDATE llmquota.model SET downgrade_to = 'free' WHERE model = 'small';

@@ -29,6 +29,18 @@ EXCEPTION WHEN OTHERS THEN
 	GET STACKED DIAGNOSTICS advice = PG_EXCEPTION_HINT;
 	RETURN concat_ws(' / ', SQLSTATE, SQLERRM, nullif(advice, ''));
 END $$;
+-- Maintains until so many leases have expired.
+CREATE PROCEDURE expire(leases int) LANGUAGE plpgsql AS $$
+DECLARE
+	pause CONSTANT double precision := 0.001;
+BEGIN
+	WHILE leases > 0 LOOP
+		leases := leases - (SELECT expired FROM llmquota_maintain());
+		ASSERT clock_timestamp() < statement_timestamp() + interval '20 s', 'the leases do not expire';
+		PERFORM pg_sleep(pause);
+	END LOOP;
+	ASSERT leases = 0, 'more leases expired than were to';
+END $$;
 CREATE VIEW ledger AS
 SELECT org, model, status, cost, currency, cost_base, cost_given FROM llmquota.usage ORDER BY org COLLATE "C";
 
@@ -48,8 +60,7 @@ SELECT recorded('13 right', 'right', 1000000, 1000000);
 SELECT llmquota_release(lease) FROM llmquota_pick('m', '14 released', 1000, 500);
 SELECT lease FROM llmquota_pick('m', '15 expired', 1000, 500, ttl_ms => 1) \gset
 SELECT lease AS refused FROM llmquota_pick('plain', '16 refused late, no price', 1000, 500, ttl_ms => 1) \gset
-SELECT pg_sleep(0.01);
-SELECT expired FROM llmquota_maintain();
+CALL expire(2);
 SELECT status FROM llmquota_record(:'refused', http_status => 400);
 TABLE ledger;
 
@@ -182,8 +193,8 @@ CREATE VIEW spent AS SELECT scope, currency, period, round(used / 1000000000.0, 
 CREATE TABLE flight AS SELECT n.name, p.lease FROM unnest('{done,silent,told,flies,late,expires}'::text[]) n (name),
 	llmquota_pick('spent', 'spender', 2000000 + length(n.name) * 0, 0, ttl_ms => CASE WHEN n.name IN ('late', 'expires') THEN 1 ELSE 60000 END, max_cost => CASE n.name WHEN 'told' THEN 5 END) p;
 CREATE FUNCTION ends(which text, input bigint) RETURNS numeric LANGUAGE sql AS 'SELECT r.cost FROM flight f, llmquota_record(f.lease, input) r WHERE f.name = which';
-SELECT ends('done', 1000000), ends('silent', NULL), ends('told', NULL), pg_sleep(0.01);
-SELECT expired FROM llmquota_maintain();
+SELECT ends('done', 1000000), ends('silent', NULL), ends('told', NULL);
+CALL expire(2);
 -- 1 + 2 + 5, 2 in flight, 2 + 2 expired; all that the key was used for before
 TABLE spent;
 SELECT * FROM llmquota_reprice('-infinity');
@@ -225,6 +236,22 @@ SELECT * FROM llmquota_verify();
 SELECT work_left FROM llmquota_maintain();
 SELECT subject, round(used / 1000000000.0, 9) - (SELECT sum(cost) FROM llmquota.usage WHERE org = subject) AS difference
   FROM llmquota_budget_rows() WHERE subject IN ('fresh', 'spender') ORDER BY subject;
+SELECT * FROM llmquota_verify();
+
+-- what a pick said that its call costs at most was told where nobody knew better: recorded without figures, never, or without a
+-- price. Who knows better now says so
+INSERT INTO llmquota.model (model, provider) VALUES ('later', 'p');
+CREATE FUNCTION at_most(org text, model text, input bigint) RETURNS numeric LANGUAGE sql AS $$
+	SELECT r.cost FROM llmquota_pick(model, org, 1000000, 0, max_cost => 5) p, llmquota_record(p.lease, input, 0 * input) r
+$$;
+SELECT at_most('most 1', 'later', 1000000), at_most('most 2', 'later', NULL), at_most('most 3', 'spent', 1000000), at_most('most 4', 'spent', NULL);
+INSERT INTO llmquota.price (model, input, output) VALUES ('later', 2, 0);
+UPDATE llmquota.price SET input = 0.75 WHERE model = 'spent';
+SELECT org, cost_before, cost_after FROM llmquota_reprice('-infinity') WHERE org ~ '^most';
+SELECT org, input_tokens, cost, cost_given FROM llmquota.usage WHERE org ~ '^most' ORDER BY org;
+UPDATE llmquota.usage SET cost_given = NULL WHERE org ~ '^most' AND input_tokens IS NOT NULL;
+SELECT org, cost_before, cost_after FROM llmquota_reprice('-infinity');
+SELECT work_left FROM llmquota_maintain();
 SELECT * FROM llmquota_verify();
 
 -- forgotten orgs are forgotten here, too; rows go when the ledger's would have gone
