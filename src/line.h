@@ -154,6 +154,9 @@ extern void llmq_line_trouble_changed(void);
 extern void llmq_line_granted(int32 org, int calls);
 extern void llmq_line_ended(LlmqLive *live, const LlmqSlot *slot);
 
+/* line_rows.c */
+extern void llmq_line_count(int *held, int *tickets);
+
 /* Does anybody wait at all? Without the lock: as of a moment ago. */
 static inline bool
 llmq_line_exists(void)
