@@ -108,7 +108,8 @@ typedef struct LlmqLine
 	int32		norgs;
 	double		owed[LLMQ_PRIORITIES];	/* calls that lower priorities are owed, see line_order.c */
 	TimestampTz granted_at;		/* to the last one who waited */
-	double		interval;		/* microseconds between two of these; 0: not known */
+	double		grants;			/* to those who waited; those of long ago count less */
+	double		grants_took;	/* microseconds, likewise */
 	LlmqLineMeter meter[LLMQ_LINE_METERS];
 	LlmqLineOrg org[LLMQ_LINE_ORGS];
 	LlmqPlace	place[LLMQ_LINE_PLACES];
