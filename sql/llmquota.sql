@@ -3272,7 +3272,8 @@ RETURNS SETOF record
 LANGUAGE sql VOLATILE PARALLEL UNSAFE
 BEGIN ATOMIC
 	SELECT 'llmquota_' OPERATOR(pg_catalog.||) c.name,
-		   CASE WHEN c.status IS NULL THEN '{}'::jsonb ELSE pg_catalog.jsonb_build_object('status', c.status) END,
+		   CASE WHEN c.status IS NULL THEN '{}'::jsonb
+				ELSE pg_catalog.jsonb_build_object(CASE WHEN c.name OPERATOR(pg_catalog.=) 'waiting' THEN 'kind' ELSE 'status' END, c.status) END,
 		   c.value
 	  FROM @extschema@.llmquota_live_counts() c
 	UNION ALL

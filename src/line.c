@@ -38,12 +38,14 @@
 /* More lease pages than this are not looked through for the calls that an org has in flight: then it is none. */
 #define COUNTED_PAGES 4096
 
-/* Weight of the last grant in the mean time between grants. */
-#define INTERVAL_WEIGHT 0.1
+/* What was before counts half in the mean time between grants when so long has passed. Microseconds. */
+#define INTERVAL_MEMORY 1000000.0
+
+/* The time between two grants, before there were any. Microseconds. */
+#define INTERVAL_UNKNOWN 50000.0
 
 /* When a ticket is to be shown again: before what is expected, at least and at most after so long. Microseconds. */
 #define RETURN_EARLY 0.75
-#define RETURN_UNKNOWN 50000
 #define RETURN_LEAST 5000
 #define RETURN_MOST 2000000
 
@@ -328,6 +330,8 @@ llmq_line_join(const LlmqPick *pick, const LlmqPlace *place)
 		joining.in_flight = count_in_flight(joining.org);
 	lock();
 	lapse(now);
+	if (pg_atomic_read_u32(&llmq_line->waiting) == 0)
+		llmq_line->granted_at = now;	/* time in which nobody waited says nothing */
 	alone = !llmq_line_is_wanted(llmq_line, joining.place.want, joining.place.nwants);
 	number = llmq_line_put(llmq_line, &joining);
 	if (number >= 0 && alone)
@@ -354,6 +358,21 @@ llmq_line_leave(int number)
 	unlock();
 }
 
+/*
+ * Under the lock: somebody who waited has been granted something. The mean is one of times, so that it is the same when
+ * many are granted at once, and then nobody for a while.
+ */
+static void
+note_grant(TimestampTz now)
+{
+	double		passed = Max(now - llmq_line->granted_at, 0);
+	double		kept = INTERVAL_MEMORY / (INTERVAL_MEMORY + passed);
+
+	llmq_line->grants = llmq_line->grants * kept + 1;
+	llmq_line->grants_took = llmq_line->grants_took * kept + passed;
+	llmq_line->granted_at = now;
+}
+
 /* Who was called has been granted a lease; those of its meters that are full now are `pick->full`. */
 void
 llmq_line_served(int number, const LlmqPick *pick)
@@ -361,16 +380,11 @@ llmq_line_served(int number, const LlmqPick *pick)
 	LlmqPlace  *place = &llmq_line->place[number];
 	LlmqPlace	served;
 	TimestampTz now = GetCurrentTimestamp();
-	double		interval;
 
 	lock();
 	served = *place;
 	take_out(number);
-	interval = Max(now - llmq_line->granted_at, 0);
-	if (llmq_line->granted_at == 0 || interval > KEEPER_PATIENCE)
-		interval = llmq_line->interval;
-	llmq_line->interval += (interval - llmq_line->interval) * INTERVAL_WEIGHT;
-	llmq_line->granted_at = now;
+	note_grant(now);
 	pass_on(&served, pick->full, pick->nfull, now);
 	unlock();
 }
@@ -511,14 +525,33 @@ llmq_line_held(void)
 	return llmq_line == NULL ? 0 : llmq_line->held;
 }
 
+/* The time between two grants, as far as is known. Read without the lock: it is an estimate. */
+static double
+mean_interval(void)
+{
+	double		grants = llmq_line->grants;
+
+	return grants > 0 ? llmq_line->grants_took / grants : INTERVAL_UNKNOWN;
+}
+
 /*
- * When the holder of a ticket at this position should show it again: a little before his turn, as far as can be told,
- * in microseconds. `near` of those at the head are there.
+ * Should the holder of a ticket at this position stay when he can wait for so long, in microseconds? Else he would hold a
+ * connection in vain: it is unlikely that his turn comes meanwhile.
+ */
+bool
+llmq_line_is_near(int position, int64 wait)
+{
+	return (position - 1) * mean_interval() < wait;
+}
+
+/*
+ * When the holder of a ticket at this position should show it again, in microseconds: a little before his turn, as far as
+ * can be told, so that he has half of the time left that he can wait for.
  */
 int64
-llmq_line_return(int position, int near)
+llmq_line_return(int position, int64 wait)
 {
-	double		interval = llmq_line->interval > 0 ? llmq_line->interval : RETURN_UNKNOWN;
+	double		expected = position * mean_interval();
 
-	return (int64) Min(Max((position - near) * interval * RETURN_EARLY, RETURN_LEAST), RETURN_MOST);
+	return (int64) Min(Max(Min(expected * RETURN_EARLY, expected - wait / 2), RETURN_LEAST), RETURN_MOST);
 }

@@ -108,7 +108,8 @@ typedef struct LlmqLine
 	int32		norgs;
 	double		owed[LLMQ_PRIORITIES];	/* calls that lower priorities are owed, see line_order.c */
 	TimestampTz granted_at;		/* to the last one who waited */
-	double		interval;		/* microseconds between two of these; 0: not known */
+	double		grants;			/* to those who waited; those of long ago count less */
+	double		grants_took;	/* microseconds, likewise */
 	LlmqLineMeter meter[LLMQ_LINE_METERS];
 	LlmqLineOrg org[LLMQ_LINE_ORGS];
 	LlmqPlace	place[LLMQ_LINE_PLACES];
@@ -153,6 +154,9 @@ extern void llmq_line_call_next(const int32 *want, int n);
 extern void llmq_line_trouble_changed(void);
 extern void llmq_line_granted(int32 org, int calls);
 extern void llmq_line_ended(LlmqLive *live, const LlmqSlot *slot);
+
+/* line_rows.c */
+extern void llmq_line_count(int *held, int *tickets);
 
 /* Does anybody wait at all? Without the lock: as of a moment ago. */
 static inline bool

@@ -1,6 +1,6 @@
 /*
  * line_rows.c
- *	  The view of the line: llmquota_line_rows(), for llmquota.waiting.
+ *	  What is to be seen of the line: llmquota_line_rows(), for llmquota.waiting; and how many wait, for llmquota_metrics().
  *
  * The places are copied under the line's lock and put out without it.
  */
@@ -34,6 +34,25 @@ typedef struct Copied
 	int32		org;
 	int			position;
 } Copied;
+
+/* How many wait in their calls, and how many with tickets. */
+void
+llmq_line_count(int *held, int *tickets)
+{
+	*held = 0;
+	*tickets = 0;
+	if (!llmq_line_exists())
+		return;
+	LWLockAcquire(&llmq_line->lock, LW_SHARED);
+	for (int i = 0; i < llmq_line->end; i++)
+	{
+		const LlmqPlace *place = &llmq_line->place[i];
+
+		if (place->state != LLMQ_PLACE_FREE)
+			*(place->secret == 0 ? held : tickets) += 1;
+	}
+	LWLockRelease(&llmq_line->lock);
+}
 
 /* Copies all who wait; how many. */
 static int

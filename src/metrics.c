@@ -3,8 +3,8 @@
  *	  What monitoring counts in live state.
  *
  * Reads lease pages and pages of refusals as views do: each copied under a share lock, one at a time, nothing held.
- * Counts of picks are kept in the pages, in the records that grant and count them anyway, and only grow. Works on a hot
- * standby.
+ * Counts of picks are kept in the pages, in the records that grant and count them anyway, and only grow. Who waits is in
+ * the memory of the line. Works on a hot standby, where nobody does.
  */
 #include "postgres.h"
 
@@ -16,6 +16,7 @@
 #include "utils/timestamp.h"
 
 #include "expire.h"
+#include "line.h"
 #include "pick.h"
 #include "row.h"
 
@@ -30,6 +31,8 @@ typedef struct LiveCounts
 	int64		overdue;		/* slots that maintenance has to see to */
 	TimestampTz oldest;			/* since when the first of them has been so */
 	int64		refused[LLMQ_REFUSAL_STATUSES];
+	int			held;			/* who wait in their calls */
+	int			tickets;		/* ... and with tickets */
 } LiveCounts;
 
 static void
@@ -68,7 +71,7 @@ visit_refusal_page(const LlmqCellHeader *state, HeapTuple tuple, void *argument)
 		counts->refused[i] += llmq_refusal_counted(page, i);
 }
 
-/* Puts out one count; status NULL: none. */
+/* Puts out one count, of a status or kind; NULL: of none. */
 static void
 put_count(ReturnSetInfo *result, const char *name, const char *status, double value)
 {
@@ -92,6 +95,8 @@ put_counts(ReturnSetInfo *result, const LiveCounts *counts)
 	put_count(result, "leases", NULL, counts->leases);
 	put_count(result, "leases_overdue", NULL, counts->overdue);
 	put_count(result, "ledger_lag_seconds", NULL, Max(lag, 0));
+	put_count(result, "waiting", "held", counts->held);
+	put_count(result, "waiting", "ticket", counts->tickets);
 }
 
 /* llmquota_live_counts() -> (name, status, value). What this backend has not counted yet is counted first. */
@@ -105,9 +110,11 @@ llmquota_live_counts(PG_FUNCTION_ARGS)
 	if (!RecoveryInProgress() && !XactReadOnly)
 		llmq_refusals_flush();
 	llmq_live_open(&live, LLMQ_LIVE_COUNT, AccessShareLock);
+	llmq_health_look(&live);
 	llmq_cell_walk(&live, LLMQ_LIVE_LEASE, visit_lease_page, &counts);
 	llmq_cell_walk(&live, LLMQ_LIVE_REFUSAL, visit_refusal_page, &counts);
 	llmq_live_close(&live);
+	llmq_line_count(&counts.held, &counts.tickets);
 	put_counts((ReturnSetInfo *) fcinfo->resultinfo, &counts);
 	return (Datum) 0;
 }

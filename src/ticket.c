@@ -148,7 +148,7 @@ llmq_ticket_make(LlmqPick *pick)
 		return false;
 	pick->granted[0].lease = ticket.at.place;
 	pick->expires_at = lease.slot.granted_at + ticket.ttl;
-	llmq_wait_tell(pick, number, llmq_max_held(&pick->catalog->settings));
+	llmq_wait_tell(pick, number, 0);
 	return true;
 }
 
@@ -249,13 +249,13 @@ appear(Claim *claim, LlmqPick *pick, Latch *latch)
 }
 
 /*
- * Waits for as long as the call may, and no longer than a ticket is kept, if it is near the head of the line: others
- * would only keep those from it.
+ * Waits for as long as the call may, and no longer than a ticket is kept, if its turn is likely to come meanwhile:
+ * others would only keep a connection from those who can use it.
  */
 static bool
 wait_with_ticket(Claim *claim, LlmqPick *pick, int32 wait_ms)
 {
-	int			most_held = llmq_max_held(&pick->catalog->settings);
+	int64		wait = Min(wait_ms * INT64CONST(1000), claim->ticket.ttl);
 	TimestampTz now = GetCurrentTimestamp();
 	LlmqWaiting waiting = {
 		.read = read_request,.argument = claim,.since = claim->ticket.at.seen.granted_at,.deadline = now,
@@ -266,8 +266,9 @@ wait_with_ticket(Claim *claim, LlmqPick *pick, int32 wait_ms)
 	waiting.number = appear(claim, pick, MyLatch);
 	if (waiting.number < 0)
 		return pick->ngranted > 0;
-	if (llmq_line_position_of(waiting.number) <= most_held && llmq_line_held() <= most_held)
-		waiting.deadline = now + Min(wait_ms * INT64CONST(1000), claim->ticket.ttl);
+	if (llmq_line_held() <= llmq_max_held(&pick->catalog->settings) &&
+		llmq_line_is_near(llmq_line_position_of(waiting.number), wait))
+		waiting.deadline = now + wait;
 	llmq_line_show(waiting.number);
 	granted = llmq_wait_stay(&waiting, pick);
 	pick->queued = !granted && waiting.number >= 0;
@@ -275,7 +276,7 @@ wait_with_ticket(Claim *claim, LlmqPick *pick, int32 wait_ms)
 	{
 		pick->granted[0].lease = claim->ticket.at.place;
 		pick->expires_at = GetCurrentTimestamp() + claim->ticket.ttl;
-		llmq_wait_tell(pick, waiting.number, most_held);
+		llmq_wait_tell(pick, waiting.number, wait);
 	}
 	return granted;
 }

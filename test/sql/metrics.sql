@@ -41,5 +41,12 @@ INSERT INTO llmquota.budget (subject, amount, currency) VALUES ('payer', 20, 'TH
 SELECT status FROM llmquota_pick('m', 'payer', 1000, 1000);
 SELECT status FROM llmquota_pick('m', 'poor', 1000, 1000);
 SELECT name, labels - 'budget' AS labels, value FROM llmquota_metrics() WHERE name LIKE 'llmquota_budget%' ORDER BY 1, 2;
+-- who waits, with a ticket or in the call: here nobody else could
+INSERT INTO llmquota.quota (scope, subject, metric, amount) VALUES ('org', 'waiter', 'concurrency', 1);
+UPDATE llmquota.setting SET value = '3600000' WHERE name = 'ticket_ttl';
+SELECT status FROM generate_series(1, 3) n, llmquota_pick('m', 'waiter', n, queue => true);
+SELECT labels, value FROM llmquota_metrics() WHERE name = 'llmquota_waiting' ORDER BY 1;
+SELECT llmquota_release(ticket) FROM llmquota.waiting;
+SELECT labels, value FROM llmquota_metrics() WHERE name = 'llmquota_waiting' ORDER BY 1;
 -- the worker is off here
 SELECT name, labels, value FROM llmquota_metrics() WHERE name LIKE '%worker%' OR name LIKE '%maintenance%' ORDER BY 1, 2;
