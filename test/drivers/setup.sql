@@ -23,6 +23,11 @@ INSERT INTO llmquota.key (key, account, secret_ref, priority)
 SELECT account, account, 'SECRET_REVOKED', CASE WHEN account LIKE 'silent-%' THEN 1 ELSE 0 END
   FROM llmquota.account WHERE org IS NOT NULL;
 
+-- jobs: the table of doc/operations.md
+CREATE TABLE job (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, org text NOT NULL, prompt text NOT NULL,
+    not_before timestamptz NOT NULL DEFAULT '-infinity', lease uuid, answer text);
+GRANT SELECT, UPDATE ON job TO app;
+
 -- closed: never gets anything; values: one call at a time
 INSERT INTO llmquota.quota (scope, subject, metric, amount, per)
 SELECT 'org', 'closed-' || run, 'requests', 0, '3 seconds' FROM unnest(:'runs'::text[]) AS run;

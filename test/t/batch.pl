@@ -139,10 +139,12 @@ is_deeply($limits->{broken}, [], 'limits: 32 clients of batches have broken none
 is_deeply($limits->{idle}, [], 'limits: every one was used');
 is_deeply($limits->{unequal}, [], 'limits: the meters say what the log says');
 
-# The recipe
+# The recipe, which examples/work.py has, too
 my $page = slurp_file("$FindBin::RealBin/../../doc/operations.md");
 my ($recipe) = $page =~ /^## A table of jobs\n(.*?)^## /ms;
 my ($table, $take, $end) = $recipe =~ /^```sql\n(.*?)^```$/msg;
+my $bare = sub { return $_[0] =~ s/^PREPARE .* AS$//mr =~ s/%\(hands\)s/\$1/gr =~ s/\s+/ /gr =~ s/^ | ?;? ?$//gr };
+like($bare->(slurp_file("$FindBin::RealBin/../../examples/work.py")), qr/\Q@{[$bare->($take)]}\E/, 'the example takes jobs as the page does');
 my $jobs = run_scenario('jobs', $table, $take, $end);
 is($jobs->{open}, 0, 'jobs: all were done');
 is($jobs->{twice}, 0, 'jobs: none was done twice');

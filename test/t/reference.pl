@@ -76,7 +76,7 @@ my $names = $node->safe_psql(
 		   AND relname NOT IN ('meter', 'health', 'lease_page', 'name'))
 	UNION
 	SELECT unnest(proargnames) FROM pg_proc
-	 WHERE proname IN ('llmquota_pick', 'llmquota_record', 'llmquota_release', 'llmquota_renew', 'llmquota_maintain', 'llmquota_grant')
+	 WHERE proname IN ('llmquota_pick', 'llmquota_pick_many', 'llmquota_pick_set', 'llmquota_record', 'llmquota_release', 'llmquota_renew', 'llmquota_maintain', 'llmquota_grant')
 	UNION
 	SELECT name FROM llmquota.setting});
 my $named = join ' ', grep { defined } $page =~ /`([^`\n]+)`|^#+ (.*)/mg;
