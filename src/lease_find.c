@@ -16,7 +16,9 @@
  * of the bound, which are looked at only when all others are taken. (A lease there does not keep others from the slots
  * of the bound, so that for a while more may be in flight than the setting says, at most twice as many.)
  *
- * A batch takes all that is free in the page it finds, and, when that is too little, in one more.
+ * A batch takes all that is free in the page it finds, and, when that is too little, in one more. Of pages with one free
+ * slot each it would have as many records as picks by themselves: so it wants half of a page, and has the pool grow when
+ * the few looks find no such page, as far as that may; then it takes what there is.
  *
  * When nothing was found at all, the backend remembers for a tenth of a second that the pool is full, and then takes no
  * more than the few looks of any pick. It forgets that at once when it ends a lease itself.
@@ -76,6 +78,7 @@ typedef struct Search
 	bool		take_waiting;	/* slots that stay for the next attempt, too */
 	TimestampTz now;
 	int			wanted;
+	int			least;			/* so many that a page is to have */
 	int			nfound;
 	LlmqFreeSlot *found;
 	int64		in_flight;		/* leases seen, once all pages are looked at */
@@ -146,7 +149,7 @@ is_free(const Search *search, const LlmqSlot *slot)
 	return llmq_slot_reusable(slot) && (search->take_waiting || !llmq_slot_awaits_retry(slot));
 }
 
-/* Looks for free slots in one page; false when it has none, or they have been found. */
+/* Looks for free slots in one page; false when it has too few, or they have been found. */
 static bool
 find_in_page(Search *search, int32 page)
 {
@@ -172,9 +175,12 @@ find_in_page(Search *search, int32 page)
 		current_page = page;
 		current_has_room = i + 1 < look.n;
 		if (search->nfound == search->wanted)
-			break;
+			return true;
 	}
-	return search->nfound > before;
+	if (search->nfound >= before + search->least)
+		return true;
+	search->nfound = before;
+	return false;
 }
 
 /* Looks where this backend has ended leases; each such page once. */
@@ -381,6 +387,16 @@ llmq_lease_avoid(int32 page)
 		current_page = 0;
 }
 
+/* Takes any page with a free slot from now on. False: it did already. */
+static bool
+take_any(Search *search)
+{
+	bool		wanted_more = search->least > 1;
+
+	search->least = 1;
+	return wanted_more;
+}
+
 /* Looks for a page with a free slot, wherever there may be one. */
 static bool
 find(Search *search)
@@ -391,7 +407,7 @@ find(Search *search)
 		return true;
 	search->now = GetCurrentTimestamp();
 	if (was_full(search))
-		return false;
+		return take_any(search) && find_in_some(search, Min(known_pages, search->bound));
 	pages = known_pages;
 	known_pages = llmq_cell_last_id(search->live, LLMQ_LIVE_LEASE);
 	if (known_pages != pages && find_in_some(search, Min(known_pages, search->bound)))
@@ -401,6 +417,7 @@ find(Search *search)
 		if (find_in_page(search, known_pages))
 			return true;
 	known_pages = llmq_cell_last_id(search->live, LLMQ_LIVE_LEASE);
+	(void) take_any(search);
 	if (find_at_bound(search))
 		return true;
 	full_since = search->now;
@@ -416,7 +433,7 @@ find(Search *search)
 int
 llmq_lease_find_free(LlmqLive *live, int32 max_leases, int wanted, LlmqFreeSlot *found)
 {
-	Search		search = {.live = live,.wanted = wanted,.found = found};
+	Search		search = {.live = live,.wanted = wanted,.least = Min(wanted, LLMQ_SLOTS / 2),.found = found};
 
 	search.bound = (max_leases + LLMQ_SLOTS - 1) / LLMQ_SLOTS;
 	if (find(&search) && search.nfound < wanted && !search.at_bound)

@@ -54,6 +54,12 @@ $node->safe_psql('two', q{
 is(records('two', q{SELECT count(*) FROM llmquota_pick_many('m', 'wal', 40, 10, 20)}), 5, 'two meters: a record for eight leases');
 is(records('two', q{SELECT count(*) FROM llmquota_pick_many('m', 'wal', 4, 10, 20)}), 1, 'or for four');
 
+# A pool in which nine of ten slots are taken: a batch finds pages with room for more than one lease, or makes some.
+sql($node, q{SELECT count(*) FROM generate_series(1, 2000) n, llmquota_pick('large', 'old', n * 0 + 10, 20)});
+sql($node, q{SELECT count(llmquota_release(lease)) FROM (SELECT lease, row_number() OVER (ORDER BY md5(lease::text)) AS n FROM llmquota.lease) l WHERE n % 10 = 0});
+cmp_ok(sql($node, q{SELECT count(DISTINCT left(lease::text, 8)) FROM llmquota_pick_many('large', 'new', 40)}), '<=', 20, 'a batch takes two slots of a page or more');
+sql($node, $release_all);
+
 # Statuses of an org's rows in the ledger, and how often
 sub rows
 {
