@@ -271,8 +271,8 @@ typedef struct LlmqRoute
 /* Stored: append only. */
 typedef enum LlmqPriority
 {
-	LLMQ_PRIORITY_HIGH,
 	LLMQ_PRIORITY_NORMAL,
+	LLMQ_PRIORITY_HIGH,
 	LLMQ_PRIORITY_LOW
 } LlmqPriority;
 

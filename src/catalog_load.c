@@ -256,7 +256,7 @@ read_model(LlmqRow *row)
 }
 
 /* The words for priorities, in the order of LlmqPriority. */
-static const char *const priorities[] = {"high", "normal", "low", NULL};
+static const char *const priorities[] = {"normal", "high", "low", NULL};
 
 const char *
 llmq_priority_text(LlmqPriority priority)

@@ -23,6 +23,12 @@
 /* What a priority that is passed over is owed of each call: one in ten is its own. */
 #define FLOOR 0.1
 
+/* Who goes first, and the other way round. */
+static const LlmqPriority by_rank[LLMQ_PRIORITIES] = {LLMQ_PRIORITY_HIGH, LLMQ_PRIORITY_NORMAL, LLMQ_PRIORITY_LOW};
+static const int ranks[LLMQ_PRIORITIES] = {
+	[LLMQ_PRIORITY_HIGH] = 0,[LLMQ_PRIORITY_NORMAL] = 1,[LLMQ_PRIORITY_LOW] = 2
+};
+
 /* Has this place of the table an org of this line? */
 static bool
 is_taken(const LlmqLine *line, const LlmqLineOrg *org)
@@ -169,21 +175,25 @@ llmq_line_best(LlmqLine *line, const int32 *want, int n)
 	int			best = -1;
 
 	find_first(line, want, n, first);
-	for (int priority = LLMQ_PRIORITIES - 1; priority >= 0 && best < 0; priority--)
+	for (int rank = LLMQ_PRIORITIES - 1; rank >= 0 && best < 0; rank--)
 	{
+		LlmqPriority priority = by_rank[rank];
+
 		if (first[priority] >= 0 && line->owed[priority] >= 1)
 		{
 			line->owed[priority] -= 1;
 			best = first[priority];
 		}
 	}
-	for (int priority = 0; priority < LLMQ_PRIORITIES; priority++)
+	for (int rank = 0; rank < LLMQ_PRIORITIES; rank++)
 	{
+		LlmqPriority priority = by_rank[rank];
+
 		if (first[priority] < 0 || first[priority] == best)
 			continue;
 		if (best < 0)
 			best = first[priority];
-		else if (line->place[best].priority < priority)
+		else if (ranks[line->place[best].priority] < rank)
 			line->owed[priority] += FLOOR;
 	}
 	return best;
@@ -213,8 +223,8 @@ others_ahead(LlmqLine *line, const LlmqLineOrg *own, int64 load, int priority)
 		if (line->place[i].state == LLMQ_PLACE_FREE || org->walk == line->last_walk)
 			continue;
 		org->walk = line->last_walk;
-		for (int higher = 0; higher < priority; higher++)
-			ahead += org->waiting[higher];
+		for (int rank = 0; rank < ranks[priority]; rank++)
+			ahead += org->waiting[by_rank[rank]];
 		if (org != own)
 			ahead += ahead_of(org, own, load, priority);
 	}
