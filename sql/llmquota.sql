@@ -33,8 +33,8 @@ CREATE TYPE llmquota.pick_result AS (
 	downgraded boolean
 );
 COMMENT ON TYPE llmquota.pick_result IS 'the answer of llmquota_pick: a lease on one key and model, or a refusal';
-COMMENT ON COLUMN llmquota.pick_result.status IS 'granted, queued, or why not: rate_limited, over_capacity, unavailable, too_large, no_route, disabled, no_lease_slot, attempts_exhausted, budget_exceeded';
-COMMENT ON COLUMN llmquota.pick_result.lease IS 'the lease, to be given to llmquota_record or llmquota_release; when queued, the ticket for llmquota_claim, which becomes the lease; NULL when refused';
+COMMENT ON COLUMN llmquota.pick_result.status IS 'granted, queued, or why not: rate_limited, over_capacity, unavailable, too_large, no_route, disabled, no_lease_slot, attempts_exhausted, budget_exceeded; of a request_id that has a call already in_flight or duplicate';
+COMMENT ON COLUMN llmquota.pick_result.lease IS 'the lease, to be given to llmquota_record or llmquota_release; when queued, the ticket for llmquota_claim, which becomes the lease; with in_flight that of the call in flight, which is another caller''s; NULL when refused';
 COMMENT ON COLUMN llmquota.pick_result.key IS 'name of the chosen key; NULL unless granted';
 COMMENT ON COLUMN llmquota.pick_result.secret_ref IS 'where the application finds the secret of the key, as configured; NULL unless granted, or when none is configured';
 COMMENT ON COLUMN llmquota.pick_result.account IS 'account of the chosen key; NULL unless granted';
@@ -42,12 +42,12 @@ COMMENT ON COLUMN llmquota.pick_result.provider IS 'provider of the chosen key; 
 COMMENT ON COLUMN llmquota.pick_result.base_url IS 'base URL of the account, else of its provider; NULL unless granted, or when none is configured';
 COMMENT ON COLUMN llmquota.pick_result.model IS 'the chosen model, by its name here; NULL unless granted';
 COMMENT ON COLUMN llmquota.pick_result.provider_model IS 'the chosen model, by its name at the provider; NULL unless granted';
-COMMENT ON COLUMN llmquota.pick_result.attempt IS 'number of this attempt at the request, from 1; NULL unless granted';
+COMMENT ON COLUMN llmquota.pick_result.attempt IS 'number of this attempt at the request, from 1; with in_flight that of the call in flight; else NULL';
 COMMENT ON COLUMN llmquota.pick_result.max_output_tokens IS 'output tokens reserved: to be sent as the maximum of the provider request; NULL unless granted';
 COMMENT ON COLUMN llmquota.pick_result.granted_at IS 'the time of the pick; NULL unless granted';
-COMMENT ON COLUMN llmquota.pick_result.expires_at IS 'when the lease expires unless it is recorded, released or renewed before; when queued, when the ticket leaves the line unless it is shown before; NULL when refused';
+COMMENT ON COLUMN llmquota.pick_result.expires_at IS 'when the lease expires unless it is recorded, released or renewed before; when queued, when the ticket leaves the line unless it is shown before; with in_flight that of the call in flight; NULL when refused';
 COMMENT ON COLUMN llmquota.pick_result.retry_after_ms IS 'milliseconds to wait before asking again; NULL when granted, and when asking again cannot help';
-COMMENT ON COLUMN llmquota.pick_result.refusal IS 'the limit that refused: scope, subject, model, metric, period, amount, used, requested, quota (or currency and budget), retry_at; of one that waits or has waited also position: its place in the line; or the trouble: scope, subject, model, trouble, failure, retry_at; of a retry also tried: the attempts before it, each with model, error_class, http_status; where a budget downgrades also requested_model and downgrades: the models tried in its place. Where neither refused: the disabled org''s scope and subject, the route that nothing serves, the setting max_leases and its amount, or how many names were excluded. NULL when granted';
+COMMENT ON COLUMN llmquota.pick_result.refusal IS 'the limit that refused: scope, subject, model, metric, period, amount, used, requested, quota (or currency and budget), retry_at; of one that waits or has waited also position: its place in the line; or the trouble: scope, subject, model, trouble, failure, retry_at; of a retry also tried: the attempts before it, each with model, error_class, http_status; where a budget downgrades also requested_model and downgrades: the models tried in its place. Where neither refused: the disabled org''s scope and subject, the route that nothing serves, the setting max_leases or max_requests and its amount, or how many names were excluded. With in_flight and duplicate the call that there is: request_id, lease, attempt, and expires_at, or status, usage_source, model, input_tokens, output_tokens, recorded_at, cost, currency. NULL when granted';
 COMMENT ON COLUMN llmquota.pick_result.timeout_ms IS 'milliseconds to wait for the provider''s answer before the call is given up, by the attempt and by how long calls of the model at the account take, within the route''s deadline; NULL unless granted';
 COMMENT ON COLUMN llmquota.pick_result.downgraded IS 'true: a budget has this model answer in place of the one asked for; NULL unless granted';
 
@@ -1209,6 +1209,17 @@ CREATE INDEX refusal_page_id ON llmquota.refusal_page (id);
 COMMENT ON TABLE llmquota.refusal_page IS 'refusals on their way into llmquota.refusal_hourly and llmquota.refusal_sample';
 COMMENT ON COLUMN llmquota.refusal_page.id IS 'number of the page';
 COMMENT ON COLUMN llmquota.refusal_page.state IS 'counts by minute, edited in place';
+
+-- Two rows to a page: as many requests as fit are remembered on it.
+CREATE TABLE llmquota.request_page (
+	id int4 NOT NULL,
+	state bytea NOT NULL
+) USING heap WITH (vacuum_truncate = false);
+ALTER TABLE llmquota.request_page ALTER COLUMN state SET STORAGE PLAIN;
+CREATE INDEX request_page_id ON llmquota.request_page (id);
+COMMENT ON TABLE llmquota.request_page IS 'which lease a request was granted, by hashes of org and request_id, so that each makes one call';
+COMMENT ON COLUMN llmquota.request_page.id IS 'number of the cell';
+COMMENT ON COLUMN llmquota.request_page.state IS 'the requests, edited in place';
 
 --
 -- Functions: calls of applications. Arguments and columns are only ever appended: a session that has loaded the library of
@@ -2629,6 +2640,12 @@ LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'llmquota_forget_labels';
 COMMENT ON FUNCTION @extschema@.llmquota_forget_labels(text, text) IS 'internal: takes session and request_id out of the slots of leases, for llmquota_forget';
 
+CREATE FUNCTION @extschema@.llmquota_forget_requests(org text, pseudonym text)
+RETURNS bigint
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'llmquota_forget_requests';
+COMMENT ON FUNCTION @extschema@.llmquota_forget_requests(text, text) IS 'internal: forgets which requests were made, for llmquota_forget';
+
 -- Pseudonyms are made with a salt that is forgotten at once: what was one stays one, and nobody finds out which.
 CREATE FUNCTION @extschema@.llmquota_forget(
 	org text,
@@ -2673,6 +2690,7 @@ BEGIN
 								  AND u.recorded_at OPERATOR(pg_catalog.>=) f.since AND u.picked_at OPERATOR(pg_catalog.>=) f.picked_from
 								  AND u.picked_at OPERATOR(pg_catalog.<) f.until));
 	GET DIAGNOSTICS ledger_rows := ROW_COUNT;
+	PERFORM @extschema@.llmquota_forget_requests(bearer, CASE WHEN session IS NOT NULL THEN pseudonym END);
 	-- hours whose rows are still in the ledger are counted anew by maintenance; those of dropped partitions are not
 	IF session IS NULL THEN
 		UPDATE llmquota.usage_hourly h SET org = pseudonym
@@ -3280,6 +3298,9 @@ BEGIN ATOMIC
 	SELECT 'llmquota_leases_max', '{}'::jsonb,
 		   COALESCE((SELECT s.value::float8 FROM llmquota.setting s WHERE s.name OPERATOR(pg_catalog.=) 'max_leases'), 100000)
 	UNION ALL
+	SELECT 'llmquota_requests_max', '{}'::jsonb,
+		   COALESCE((SELECT s.value::float8 FROM llmquota.setting s WHERE s.name OPERATOR(pg_catalog.=) 'max_requests'), 1000000)
+	UNION ALL
 	SELECT m.name, m.labels, m.value
 	  FROM (SELECT r.used, r.amount, r.refused, r.would_refuse,
 				   pg_catalog.jsonb_strip_nulls(pg_catalog.jsonb_build_object(
@@ -3390,9 +3411,11 @@ BEGIN
 			('base_currency', '^[A-Z]{3}$', NULL, NULL),
 			('default_input_tokens', '^[0-9]{1,9}$', 0, 100000000),
 			('event_retention', '^[0-9]{1,9}$', 1, 36500),
+			('idempotency_window', '^(0|[1-9][0-9]{3,9})$', 0, 2764800000),
 			('lease_ttl', '^[0-9]{1,9}$', 1000, 86400000),
 			('max_held_waiters', '^(auto|[0-9]{1,4})$', NULL, NULL),
 			('max_leases', '^[0-9]{1,9}$', 1, 10000000),
+			('max_requests', '^[0-9]{1,9}$', 1, 10000000),
 			('max_subjects', '^[0-9]{1,9}$', 1, 10000000),
 			('max_waiting', '^[0-9]{1,9}$', 0, 16384),
 			('max_waiting_per_org', '^[0-9]{1,9}$', 0, 16384),
@@ -3427,6 +3450,7 @@ BEGIN
 						WHEN known.name OPERATOR(pg_catalog.=) 'alert_forecast' THEN 'Use on or off.'
 						WHEN known.name OPERATOR(pg_catalog.=) 'max_held_waiters' THEN 'Use a number of up to four digits, or auto.'
 						WHEN known.lowest IS NULL THEN 'Use allow or refuse.'
+						WHEN known.name OPERATOR(pg_catalog.=) 'idempotency_window' THEN pg_catalog.format('Use a number from 1000 to %s, or 0 to remember none.', known.highest)
 						ELSE pg_catalog.format('Use a number from %s to %s.', known.lowest, known.highest) END;
 	END IF;
 	IF TG_OP OPERATOR(pg_catalog.=) 'INSERT' THEN
@@ -3903,7 +3927,7 @@ BEGIN
 			'FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.llmquota_check_parts()', target);
 		EXECUTE pg_catalog.format('ALTER TABLE llmquota.%I ENABLE ALWAYS TRIGGER check_parts', target);
 	END LOOP;
-	FOREACH target IN ARRAY '{meter,health,lease_page,name,refusal_page}'::pg_catalog.text[] LOOP
+	FOREACH target IN ARRAY '{meter,health,lease_page,name,refusal_page,request_page}'::pg_catalog.text[] LOOP
 		EXECUTE pg_catalog.format('CREATE TRIGGER refuse_write BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON llmquota.%I '
 			'FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.llmquota_refuse_write()', target);
 		EXECUTE pg_catalog.format('ALTER TABLE llmquota.%I ENABLE ALWAYS TRIGGER refuse_write', target);
@@ -3923,9 +3947,11 @@ INSERT INTO llmquota.setting (name, value, unit, description) VALUES
 	('base_currency', 'USD', NULL, 'the currency of llmquota.usage.cost_base, which llmquota.exchange_rate counts in'),
 	('default_input_tokens', '1000', 'tokens', 'input tokens reserved for a pick that does not say how many, of a model of which no call has said how many it had'),
 	('event_retention', '90', 'days', 'how long llmquota.event keeps a row'),
+	('idempotency_window', '86400000', 'ms', 'how long after a grant a pick with the same org and request_id is answered in_flight or duplicate; 0: such picks are calls of their own'),
 	('lease_ttl', '120000', 'ms', 'how long a lease lives that is not recorded, released or renewed'),
 	('max_held_waiters', 'auto', 'calls', 'how many picks can wait in their calls; beyond it they get tickets. auto: a quarter of max_connections'),
 	('max_leases', '100000', 'leases', 'how many leases can be in flight; beyond it a pick is refused with the status no_lease_slot'),
+	('max_requests', '1000000', 'requests', 'how many requests with a request_id can be remembered, of those within idempotency_window; beyond it a pick of a new one may be refused with the status no_lease_slot'),
 	('max_subjects', '100000', 'subjects', 'how many names and meters are kept; beyond it a pick for a new one is an error'),
 	('max_waiting', '10000', 'picks', 'how many picks can wait in line; beyond it they are refused'),
 	('max_waiting_per_org', '500', 'picks', 'how many of them can be of one org'),
@@ -4329,6 +4355,7 @@ REVOKE ALL ON FUNCTION
 	@extschema@.llmquota_check_chain(),
 	@extschema@.llmquota_forget(text, text),
 	@extschema@.llmquota_forget_labels(text, text),
+	@extschema@.llmquota_forget_requests(text, text),
 	@extschema@.llmquota_check_rename(text, text, text),
 	@extschema@.llmquota_rename(text, text, text),
 	@extschema@.llmquota_reuse_name(),

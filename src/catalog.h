@@ -309,11 +309,13 @@ typedef struct LlmqSettings
 	int32		lease_ttl_ms;
 	int32		default_input_tokens;
 	int32		max_leases;
+	int32		max_requests;
 	int32		max_subjects;
 	int32		max_waiting;
 	int32		max_waiting_org;
 	int32		max_held_waiters;	/* -1: by max_connections */
 	int64		ticket_ttl;		/* microseconds */
+	int64		idempotency_window; /* microseconds; 0: no request is remembered */
 	int32		partitions_ahead;
 	int32		usage_retention_days;
 	double		refusal_spread;

@@ -444,12 +444,16 @@ read_setting(LlmqRow *row)
 		strlcpy(settings->base_currency, setting, LLMQ_CURRENCY_SIZE);
 	else if (strcmp(name, "observed_limit_ttl") == 0)
 		settings->observed_limit_ttl = pg_strtoint64(setting) * 1000;
+	else if (strcmp(name, "idempotency_window") == 0)
+		settings->idempotency_window = pg_strtoint64(setting) * 1000;
 	else if (strcmp(name, "lease_ttl") == 0)
 		settings->lease_ttl_ms = pg_strtoint32(setting);
 	else if (strcmp(name, "default_input_tokens") == 0)
 		settings->default_input_tokens = pg_strtoint32(setting);
 	else if (strcmp(name, "max_leases") == 0)
 		settings->max_leases = pg_strtoint32(setting);
+	else if (strcmp(name, "max_requests") == 0)
+		settings->max_requests = pg_strtoint32(setting);
 	else if (strcmp(name, "max_subjects") == 0)
 		settings->max_subjects = pg_strtoint32(setting);
 	else if (strcmp(name, "max_waiting") == 0)
@@ -516,7 +520,9 @@ static const LlmqSettings default_settings = {
 	.observed_limit_ttl = USECS_PER_HOUR,
 	.lease_ttl_ms = 120000,
 	.default_input_tokens = 1000,
+	.idempotency_window = USECS_PER_DAY,
 	.max_leases = 100000,
+	.max_requests = 1000000,
 	.max_subjects = 100000,
 	.max_waiting = 10000,
 	.max_waiting_org = 500,

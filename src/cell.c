@@ -2,7 +2,7 @@
  * cell.c
  *	  Changes live state in place: the page protocol.
  *
- * A cell is a row of a live table (meter, lease_page, name, refusal_page), born frozen and never updated, whose
+ * A cell is a row of a live table (meter, lease_page, name, refusal_page, request_page), born frozen and never updated, whose
  * `state` bytes are edited where they are, as sequence.c edits its one tuple. Nothing here is undone by a rollback.
  *
  * The protocol of a change:
@@ -61,6 +61,7 @@ static const LlmqRelation live_relations[LLMQ_LIVE_COUNT] = {
 	[LLMQ_LIVE_LEASE] = LLMQ_REL_LEASE_PAGE,
 	[LLMQ_LIVE_NAME] = LLMQ_REL_NAME,
 	[LLMQ_LIVE_REFUSAL] = LLMQ_REL_REFUSAL_PAGE,
+	[LLMQ_LIVE_REQUEST] = LLMQ_REL_REQUEST_PAGE,
 };
 
 /*
@@ -99,10 +100,39 @@ refuse_if_unsuitable(Relation rel)
 				 errhint("Commit first.")));
 }
 
+/* A table that SQL of 0.1.0 lacks: whatever is looked for there is not found, and nothing is written there. */
+static bool
+is_lacking(LlmqLiveTable table)
+{
+	return (table == LLMQ_LIVE_HEALTH || table == LLMQ_LIVE_REQUEST) &&
+		!OidIsValid(llmq_relation_oid_if_any(live_relations[table]));
+}
+
+/* Opens one live table, or not if there is none, and forgets row addresses if it was rewritten or vacuumed. */
+static void
+open_table(LlmqLive *live, LlmqLiveTable table)
+{
+	Relation	rel;
+	LlmqRelFile file;
+
+	live->rel[table] = NULL;
+	if (is_lacking(table))
+		return;
+	rel = table_open(llmq_relation_oid(live_relations[table]), live->lockmode);
+	file = llmq_relation_file_compat(rel);
+	refuse_if_unsuitable(rel);
+	if (live_changed[table] || !llmq_same_file_compat(file, known_file[table]))
+	{
+		live_changed[table] = false;
+		llmq_cell_forget_all(table);
+		known_file[table] = file;
+	}
+	live->rel[table] = rel;
+}
+
 /*
- * Opens the first `ntables` live tables and forgets row addresses of a table that was rewritten or vacuumed. Writers
- * lock them with RowExclusiveLock, readers (on a standby too) with AccessShareLock. SQL of 0.1.0 lacks llmquota.health:
- * whatever is looked for there is not found, and nothing is written there.
+ * Opens the first `ntables` live tables. Writers lock them with RowExclusiveLock, readers (on a standby too) with
+ * AccessShareLock.
  */
 void
 llmq_live_open(LlmqLive *live, int ntables, LOCKMODE lockmode)
@@ -110,24 +140,18 @@ llmq_live_open(LlmqLive *live, int ntables, LOCKMODE lockmode)
 	live->ntables = ntables;
 	live->lockmode = lockmode;
 	for (int i = 0; i < ntables; i++)
-	{
-		Relation	rel;
-		LlmqRelFile file;
+		open_table(live, (LlmqLiveTable) i);
+}
 
-		live->rel[i] = NULL;
-		if (i == LLMQ_LIVE_HEALTH && !OidIsValid(llmq_relation_oid_if_any(LLMQ_REL_HEALTH)))
-			continue;
-		rel = table_open(llmq_relation_oid(live_relations[i]), lockmode);
-		file = llmq_relation_file_compat(rel);
-		refuse_if_unsuitable(rel);
-		if (live_changed[i] || !llmq_same_file_compat(file, known_file[i]))
-		{
-			live_changed[i] = false;
-			llmq_cell_forget_all((LlmqLiveTable) i);
-			known_file[i] = file;
-		}
-		live->rel[i] = rel;
-	}
+/* Opens one more, behind them, and none of those in between. Is it there? */
+bool
+llmq_live_add(LlmqLive *live, LlmqLiveTable table)
+{
+	while (live->ntables < (int) table)
+		live->rel[live->ntables++] = NULL;
+	open_table(live, table);
+	live->ntables++;
+	return live->rel[table] != NULL;
 }
 
 /* Closes the tables and gives the relation locks back at once: nothing here waits for the caller's commit. */
@@ -377,6 +401,18 @@ int
 llmq_set_record_of(const LlmqCellSet *set, int cell)
 {
 	return set->cell[cell].page / LLMQ_METERS_PER_RECORD(set->lease_pages);
+}
+
+/* The last of the records, if it has room for one page more than its meters and the lease pages; else one behind it. */
+int
+llmq_set_record_with_room(const LlmqCellSet *set)
+{
+	int			per_record = LLMQ_METERS_PER_RECORD(set->lease_pages);
+	int			meters = 0;
+
+	for (int i = 0; i < set->npages; i++)
+		meters += set->page[i].table == LLMQ_LIVE_METER;
+	return meters < set->nrecords * per_record ? set->nrecords - 1 : set->nrecords;
 }
 
 /* Writes one record: the changed meters that go into it, and the lease pages, which go into each. */

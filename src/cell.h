@@ -24,13 +24,17 @@ typedef enum LlmqLiveTable
 	LLMQ_LIVE_HEALTH,
 	LLMQ_LIVE_LEASE,
 	LLMQ_LIVE_NAME,
-	LLMQ_LIVE_REFUSAL
+	LLMQ_LIVE_REFUSAL,
+	LLMQ_LIVE_REQUEST
 } LlmqLiveTable;
 
-#define LLMQ_LIVE_COUNT (LLMQ_LIVE_REFUSAL + 1)
+#define LLMQ_LIVE_COUNT (LLMQ_LIVE_REQUEST + 1)
 
-/* Eleven meters, a lease page, and that of the attempt that failed: design.md bounds what one pick may touch. */
-#define LLMQ_MAX_CELLS 13
+/*
+ * Eleven meters, a lease page, that of the attempt that failed, and the request's: design.md bounds what one pick may
+ * touch.
+ */
+#define LLMQ_MAX_CELLS 14
 
 /*
  * A record holds four pages (MAX_GENERIC_XLOG_PAGES): those of leases, which are in every one, and as many of meters as
@@ -137,6 +141,7 @@ typedef struct LlmqCellSet
 /* cell.c */
 extern void llmq_live_changed(LlmqRelation which);
 extern void llmq_live_open(LlmqLive *live, int ntables, LOCKMODE lockmode);
+extern bool llmq_live_add(LlmqLive *live, LlmqLiveTable table);
 extern void llmq_live_close(LlmqLive *live);
 extern void llmq_set_init(LlmqCellSet *set, LlmqLive *live);
 extern int	llmq_set_add(LlmqCellSet *set, LlmqLiveTable table, int32 id);
@@ -145,6 +150,7 @@ extern LlmqLockResult llmq_set_lock(LlmqCellSet *set);
 extern const void *llmq_set_state(const LlmqCellSet *set, int cell);
 extern void *llmq_set_change(LlmqCellSet *set, int cell);
 extern int	llmq_set_record_of(const LlmqCellSet *set, int cell);
+extern int	llmq_set_record_with_room(const LlmqCellSet *set);
 extern void llmq_set_log(LlmqCellSet *set, int record);
 extern void llmq_set_unlock(LlmqCellSet *set);
 extern void llmq_cell_make_durable_soon(XLogRecPtr lsn);
@@ -168,6 +174,7 @@ extern bool llmq_cell_peek(LlmqLive *live, LlmqLiveTable table, int32 id, LlmqCe
 extern bool llmq_cell_copy(LlmqLive *live, LlmqLiveTable table, int32 id, void *state, Size size);
 extern int32 llmq_cell_find(LlmqLive *live, const LlmqCellKey *key);
 extern int32 llmq_cell_last_id(LlmqLive *live, LlmqLiveTable table);
+extern int32 llmq_cell_last_born(LlmqLive *live, LlmqLiveTable table);
 extern LlmqCellHeader *llmq_cell_in_page(char *page, ItemPointer tid, LlmqLiveTable table, int32 id);
 extern bool llmq_cell_crc_holds(const LlmqCellHeader *state);
 extern uint32 llmq_cell_crc(const LlmqCellHeader *state);
@@ -207,6 +214,7 @@ extern bool llmq_cell_grow(LlmqLive *live, const LlmqCellKey *key, LlmqCellHeade
 extern int64 llmq_cell_delete_dead(LlmqLive *live, const LlmqCellRange *range);
 extern bool llmq_cell_delete(LlmqLive *live, LlmqLiveTable table, int32 id, ItemPointer tid);
 extern void llmq_cell_lock_creation(LlmqLive *live, LlmqLiveTable table);
+extern bool llmq_cell_try_lock_creation(LlmqLive *live, LlmqLiveTable table, bool wait);
 extern void llmq_cell_unlock_creation(LlmqLive *live, LlmqLiveTable table);
 
 /* May this cell be retired? Asked under the page's lock, with the copy that will be written if so. */

@@ -154,19 +154,25 @@ mark_born(Relation rel, const LlmqCellKey *key, int32 id, ItemPointerData tid)
 	write_and_unlock_rows(rel, &row, 1);
 }
 
+/* Has a table nothing but ids? Then none of its cells is ever retired. */
+static bool
+has_no_key(LlmqLiveTable table)
+{
+	return table == LLMQ_LIVE_LEASE || table == LLMQ_LIVE_REFUSAL || table == LLMQ_LIVE_REQUEST;
+}
+
 /*
- * The id of a new cell: one more than the largest of all. Ids are not given out twice; those of retired cells do not
- * count against the bound.
+ * The id of a new cell: one more than the largest of all. Ids are not given out twice, but for those of births that
+ * failed, where the ids of a table may have no gaps; those of retired cells do not count against the bound.
  */
 static int32
 next_id(LlmqLive *live, LlmqLiveTable table, int32 max_cells)
 {
-	int32		last = llmq_cell_last_id(live, table);
+	int32		last = table == LLMQ_LIVE_REQUEST ? llmq_cell_last_born(live, table) : llmq_cell_last_id(live, table);
 
 	if (last == PG_INT32_MAX)
 		return LLMQ_CELL_TOO_MANY;
-	if (last >= max_cells && (table == LLMQ_LIVE_LEASE || table == LLMQ_LIVE_REFUSAL ||
-							  last - llmq_tally_retired(live, table) >= max_cells))
+	if (last >= max_cells && (has_no_key(table) || last - llmq_tally_retired(live, table) >= max_cells))
 		return LLMQ_CELL_TOO_MANY;
 	return last + 1;
 }
@@ -205,7 +211,7 @@ llmq_cell_create(LlmqLive *live, const LlmqCellKey *key, LlmqCellHeader *state, 
 
 	llmq_live_open(&names, LLMQ_LIVE_COUNT, RowExclusiveLock);
 	lock_creation(rel);
-	id = key->table == LLMQ_LIVE_LEASE || key->table == LLMQ_LIVE_REFUSAL ? 0 : llmq_cell_find(&names, key);
+	id = has_no_key(key->table) ? 0 : llmq_cell_find(&names, key);
 	if (id == 0)
 		id = create(&names, key, state, max_cells);
 	unlock_creation(rel);
@@ -271,6 +277,17 @@ void
 llmq_cell_lock_creation(LlmqLive *live, LlmqLiveTable table)
 {
 	lock_creation(live->rel[table]);
+}
+
+/* The same, and if not to wait for it only if nobody else does. */
+bool
+llmq_cell_try_lock_creation(LlmqLive *live, LlmqLiveTable table, bool wait)
+{
+	if (!wait)
+		return ConditionalLockDatabaseObject(RelationRelationId, RelationGetRelid(live->rel[table]),
+											 CREATION_LOCK_SUBID, ExclusiveLock);
+	lock_creation(live->rel[table]);
+	return true;
 }
 
 void
@@ -339,7 +356,7 @@ count_unborn(Deleting *deleting, const LlmqCellHeader *state)
 	LlmqCellSet set;
 	int			tally;
 
-	if (deleting->table == LLMQ_LIVE_LEASE || llmq_cell_locate(deleting->live, deleting->table, state->id, &tid))
+	if (has_no_key(deleting->table) || llmq_cell_locate(deleting->live, deleting->table, state->id, &tid))
 		return;
 	llmq_set_init(&set, deleting->live);
 	tally = llmq_set_add(&set, LLMQ_LIVE_NAME, llmq_tally_id(deleting->live));

@@ -75,6 +75,7 @@ static const LlmqRelation id_index[LLMQ_LIVE_COUNT] = {
 	[LLMQ_LIVE_LEASE] = LLMQ_REL_LEASE_PAGE_ID,
 	[LLMQ_LIVE_NAME] = LLMQ_REL_NAME_ID,
 	[LLMQ_LIVE_REFUSAL] = LLMQ_REL_REFUSAL_PAGE_ID,
+	[LLMQ_LIVE_REQUEST] = LLMQ_REL_REQUEST_PAGE_ID,
 };
 
 static const uint32 magics[LLMQ_LIVE_COUNT] = {
@@ -83,6 +84,7 @@ static const uint32 magics[LLMQ_LIVE_COUNT] = {
 	[LLMQ_LIVE_LEASE] = 0x4c514c31, /* LQL1 */
 	[LLMQ_LIVE_NAME] = 0x4c514e31,	/* LQN1 */
 	[LLMQ_LIVE_REFUSAL] = 0x4c515231,	/* LQR1 */
+	[LLMQ_LIVE_REQUEST] = 0x4c515131,	/* LQQ1 */
 };
 
 uint32
@@ -262,20 +264,24 @@ find_by_id(LlmqLive *live, LlmqLiveTable table, int32 id, ItemPointer tid)
 }
 
 /*
- * Lease pages stay for ever, so most of their rows lie in the file in the order of their ids, one to a block: looks
- * there, and remembers the cell if it is. Who is looking for a free slot goes to pages at random, and finds them for a
- * fraction of what the index takes.
+ * Lease pages and requests' cells stay for ever, so most of their rows lie in the file in the order of their ids, one
+ * or two to a block: looks there, and remembers the cell if it is. Who is looking for a free slot, or for a request,
+ * goes to pages at random, and finds them for a fraction of what the index takes.
  */
 static bool
 find_in_order(LlmqLive *live, LlmqLiveTable table, int32 id, ItemPointer tid)
 {
-	BlockNumber block = (BlockNumber) (id - 1);
+	int			in_block = table == LLMQ_LIVE_LEASE ? 1 : table == LLMQ_LIVE_REQUEST ? 2 : 0;
+	BlockNumber block;
 	Buffer		buffer;
 	bool		found;
 
-	if (table != LLMQ_LIVE_LEASE || id < 1 || block >= RelationGetNumberOfBlocks(live->rel[table]))
+	if (in_block == 0 || id < 1)
 		return false;
-	ItemPointerSet(tid, block, FirstOffsetNumber);
+	block = (BlockNumber) (id - 1) / in_block;
+	if (block >= RelationGetNumberOfBlocks(live->rel[table]))
+		return false;
+	ItemPointerSet(tid, block, FirstOffsetNumber + (id - 1) % in_block);
 	buffer = ReadBuffer(live->rel[table], block);
 	LockBuffer(buffer, BUFFER_LOCK_SHARE);
 	found = is_counting(llmq_cell_in_page(BufferGetPage(buffer), tid, table, id));
@@ -435,6 +441,28 @@ llmq_cell_last_id(LlmqLive *live, LlmqLiveTable table)
 		bool		isnull;
 
 		id = DatumGetInt32(heap_getattr(tuple, ATT_ID, RelationGetDescr(rel), &isnull));
+	}
+	systable_endscan_ordered(scan);
+	relation_close(index, AccessShareLock);
+	return id;
+}
+
+/* The largest id of a cell that was born; 0: there is none. */
+int32
+llmq_cell_last_born(LlmqLive *live, LlmqLiveTable table)
+{
+	Relation	rel = live->rel[table];
+	Relation	index = relation_open(llmq_relation_oid(id_index[table]), AccessShareLock);
+	SysScanDesc scan = systable_beginscan_ordered(rel, index, SnapshotSelf, 0, NULL);
+	HeapTuple	tuple;
+	int32		id = 0;
+
+	while (id == 0 && (tuple = systable_getnext_ordered(scan, BackwardScanDirection)) != NULL)
+	{
+		LlmqCellHeader *state = state_in_tuple(tuple->t_data, tuple->t_len, table);
+
+		if (is_counting(state))
+			id = state->id;
 	}
 	systable_endscan_ordered(scan);
 	relation_close(index, AccessShareLock);

@@ -5,20 +5,27 @@
  * A slot keeps session and request_id until another lease is put there, long after the ledger has its row. They are
  * looked for on copies of the pages, and taken out under each page's lock, where the lease is found by its secret. Not
  * undone by a rollback: then the row of a lease in flight will lack its labels.
+ *
+ * So it is with the hashes that requests are remembered by, which do not tell an org or request_id, but would confirm a
+ * guess: they go when the ledger has the call under its pseudonym, and those past their time go with them.
  */
 #include "postgres.h"
 
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
+#include "utils/timestamp.h"
 
 #include "args.h"
 #include "catalog.h"
 #include "lease.h"
+#include "ledger.h"
 #include "name.h"
+#include "request.h"
 #include "xact_end.h"
 
 PG_FUNCTION_INFO_V1(llmquota_forget_labels);
+PG_FUNCTION_INFO_V1(llmquota_forget_requests);
 
 /* Whose labels are to go, and what was found. */
 typedef struct Forgetting
@@ -111,4 +118,92 @@ llmquota_forget_labels(PG_FUNCTION_ARGS)
 	llmq_cell_walk(&forgetting.live, LLMQ_LIVE_LEASE, visit_page, &forgetting);
 	llmq_live_close(&forgetting.live);
 	PG_RETURN_INT64(forgetting.pending);
+}
+
+/* Whose requests are to be forgotten. */
+typedef struct ForgettingRequests
+{
+	LlmqLive	live;
+	uint32		now;
+	uint32		org;
+	const char *pseudonym;		/* of the session; NULL: of all */
+	int64		forgotten;
+} ForgettingRequests;
+
+/* Is the request one that is to be forgotten, and its call over? One of no session that the ledger knows is not. */
+static bool
+is_request_meant(ForgettingRequests *forgetting, const LlmqRequestEntry *entry)
+{
+	LlmqLeaseId id = llmq_request_lease(entry);
+	LlmqLedgerRow row;
+
+	if (entry->page == 0)
+		return false;
+	if (entry->until <= forgetting->now)
+		return true;
+	if (entry->org != forgetting->org || !llmq_ledger_find(&id, &row))
+		return false;
+	return forgetting->pseudonym == NULL || strcmp(row.session, forgetting->pseudonym) == 0;
+}
+
+/* Takes requests out of a cell that still has them for the leases that were seen. */
+static void
+clear_requests(ForgettingRequests *forgetting, const LlmqRequestPage *seen, const bool *meant)
+{
+	LlmqCellSet set;
+	LlmqRequestPage *page;
+	int			cell;
+
+	llmq_set_init(&set, &forgetting->live);
+	cell = llmq_set_add(&set, LLMQ_LIVE_REQUEST, seen->cell.id);
+	if (llmq_set_lock(&set) != LLMQ_LOCKED)
+		return;
+	page = llmq_set_change(&set, cell);
+	for (int i = 0; i < LLMQ_REQUEST_ENTRIES; i++)
+	{
+		if (!meant[i] || memcmp(&page->entry[i], &seen->entry[i], sizeof(LlmqRequestEntry)) != 0)
+			continue;
+		memset(&page->entry[i], 0, sizeof(LlmqRequestEntry));
+		forgetting->forgotten++;
+	}
+	llmq_set_log(&set, 0);
+	llmq_set_unlock(&set);
+}
+
+static void
+visit_requests(const LlmqCellHeader *state, HeapTuple tuple, void *argument)
+{
+	ForgettingRequests *forgetting = argument;
+	const LlmqRequestPage *page = (const LlmqRequestPage *) state;
+	bool		meant[LLMQ_REQUEST_ENTRIES];
+	bool		any = false;
+
+	for (int i = 0; i < LLMQ_REQUEST_ENTRIES; i++)
+		any |= meant[i] = is_request_meant(forgetting, &page->entry[i]);
+	if (any)
+		clear_requests(forgetting, page, meant);
+}
+
+/*
+ * llmquota_forget_requests(org, pseudonym): forgets the requests of an org whose calls are in the ledger; with pseudonym
+ * those that have it as their session there. How many.
+ */
+Datum
+llmquota_forget_requests(PG_FUNCTION_ARGS)
+{
+	char	   *name = llmq_arg_name(fcinfo, 0, "org");
+	ForgettingRequests forgetting = {.pseudonym = llmq_arg_text(fcinfo, 1)};
+	const LlmqNameRef *org;
+	LlmqRequestKey key;
+
+	llmq_cell_refuse_if_read_only("llmquota_forget()");
+	org = &llmq_catalog_org(llmq_catalog(), name)->subject.ref;
+	llmq_request_key(org->kind, org->name, "", &key);
+	forgetting.org = key.org;
+	forgetting.now = llmq_request_seconds(GetCurrentTimestamp());
+	llmq_live_open(&forgetting.live, LLMQ_LIVE_COUNT, RowExclusiveLock);
+	if (llmq_live_has(&forgetting.live, LLMQ_LIVE_REQUEST))
+		llmq_cell_walk(&forgetting.live, LLMQ_LIVE_REQUEST, visit_requests, &forgetting);
+	llmq_live_close(&forgetting.live);
+	PG_RETURN_INT64(forgetting.forgotten);
 }

@@ -6,7 +6,8 @@
  * A grant touches every meter that limits the call and one slot of a lease page, in records of at most four pages with
  * all locks held across them; each record charges some meters and sets their bits in the slot. A refusal or a change
  * on the second look releases everything first. A retry also counts itself in the slot of the attempt that failed, so
- * that however many come at once no request has more attempts than it may.
+ * that however many come at once no request has more attempts than it may. One that names its request looks once more
+ * whether that has been granted a lease, and notes its own (once.c).
  *
  * Calls of one batch that go to the same candidate are granted together: as many as there are free slots in the lease
  * pages that a record has room for. Each is asked and charged by itself, all or none, on the copies that those before
@@ -20,6 +21,7 @@
 
 #include "inject.h"
 #include "name.h"
+#include "once.h"
 #include "pick.h"
 #include "wait.h"
 
@@ -44,6 +46,7 @@ typedef struct Granting
 	LlmqMeter  *meter[LLMQ_MAX_METERS];
 	int			meter_cell[LLMQ_MAX_METERS];
 	int			failed_cell;	/* the page of the attempt that failed; -1: this is the first */
+	int			request_cell;	/* the request's; -1: it is not remembered */
 	int			wanted;
 	int			nfree;			/* places that were found for the first of them */
 	int			ngranted;
@@ -224,6 +227,7 @@ prepare_set(Granting *granting)
 	}
 	llmq_set_carry(set, granting->new[granting->nfree - 1].cell - granting->new[0].cell + 1);
 	granting->failed_cell = pick->retry == NULL ? -1 : llmq_set_add(set, LLMQ_LIVE_LEASE, pick->retry->id.page);
+	granting->request_cell = pick->once == NULL ? -1 : llmq_set_add(set, LLMQ_LIVE_REQUEST, pick->once->look.cell);
 }
 
 /* After a set could not be locked: which of the meters are gone? They will be created anew. */
@@ -244,6 +248,7 @@ typedef enum Obstacle
 {
 	OBSTACLE_NONE,
 	OBSTACLE_SLOT,				/* somebody took a slot */
+	OBSTACLE_REQUEST,			/* the request has another lease, or is elsewhere */
 	OBSTACLE_NARROW,			/* a lease page has no room for money */
 	OBSTACLE_COSTS,				/* a call costs something else since we asked */
 	OBSTACLE_PERIOD,			/* a calendar period that the plan does not know has begun */
@@ -285,6 +290,8 @@ find_obstacle(const Granting *granting, Hindrance *where)
 
 	if (obstacle != OBSTACLE_NONE)
 		return obstacle;
+	if (granting->request_cell >= 0 && !llmq_once_as_seen(pick, llmq_set_state(&granting->set, granting->request_cell)))
+		return OBSTACLE_REQUEST;
 	if (granting->new[0].lease.money.secret != 0 && pick->now >= pick->costs_until)
 		return OBSTACLE_COSTS;
 	for (int i = 0; i < granting->nmeters; i++)
@@ -314,6 +321,9 @@ clear_obstacle(Granting *granting, Obstacle obstacle, const Hindrance *where)
 			break;
 		case OBSTACLE_SLOT:
 			llmq_lease_avoid(where->page);
+			break;
+		case OBSTACLE_REQUEST:
+			(void) llmq_once_look(pick);
 			break;
 		case OBSTACLE_NARROW:
 			llmq_lease_page_widen(&pick->live, where->page);
@@ -370,6 +380,8 @@ lock(Granting *granting)
 			return true;
 		llmq_set_unlock(&granting->set);
 		clear_obstacle(granting, obstacle, &where);
+		if (llmq_once_answer(pick) != LLMQ_ONCE_NONE)
+			return false;
 	}
 	elog(ERROR, "live state keeps moving");
 }
@@ -418,23 +430,46 @@ count_attempt(Granting *granting)
 	return !pick->exhausted;
 }
 
-/*
- * Under the locks: notes in its slot that an attempt has been retried, in a record of its own: those before are full.
- * If a crash comes first, nobody was told of the new lease, and the attempt may be retried again.
- */
-static void
+/* Under the locks: notes in its slot that an attempt has been retried. False when there is nothing to note. */
+static bool
 note_retry(Granting *granting)
 {
 	const LlmqRetry *retry = granting->pick->retry;
 	LlmqLeasePage *page;
 
 	if (retry == NULL)
-		return;
+		return false;
 	page = llmq_set_change(&granting->set, granting->failed_cell);
 	if (page->slot[retry->id.slot].secret != retry->id.secret)
-		return;					/* the new lease has its place */
+		return false;			/* the new lease has its place */
 	page->slot[retry->id.slot].retries++;
-	llmq_set_log(&granting->set, granting->set.nrecords);
+	return true;
+}
+
+/* Under the locks: notes the new lease in its request's cell, if this is the record that has room for it. */
+static bool
+note_request(Granting *granting, int record)
+{
+	if (granting->request_cell < 0 || llmq_set_record_with_room(&granting->set) != record)
+		return false;
+	llmq_once_note(granting->pick, &granting->free[0].place, &granting->new[0].lease.slot,
+				   llmq_set_change(&granting->set, granting->request_cell));
+	return true;
+}
+
+/*
+ * Under the locks: what the records before have no room for, in one of its own. If a crash comes first, nobody was told
+ * of the new lease: the attempt may be retried again, and the request be granted another.
+ */
+static void
+note_rest(Granting *granting)
+{
+	int			record = granting->set.nrecords;
+	bool		retried = note_retry(granting);
+
+	if (note_request(granting, record) || retried)
+		llmq_set_log(&granting->set, record);
+	LLMQ_INJECT_CRASH("grant-rest", granting->set.lsn);
 }
 
 /* Under the locks: what is known of a new lease only now. */
@@ -449,7 +484,7 @@ date_slot(const LlmqPick *pick, const LlmqLeaseId *place, LlmqSlot *slot)
 	slot->expires_at = pick->now + pick->ttl_ms * INT64CONST(1000);
 	slot->history.deadline_ms = llmq_history_deadline_ms(pick, pick->attempt, pick->now);
 	id.day = llmq_lease_day(pick->now);
-	if (pick->retry == NULL)
+	if (pick->retry == NULL && !llmq_once_first_lease(pick, &slot->history.first_lease))
 		llmq_lease_uuid(&id, &slot->history.first_lease);
 }
 
@@ -526,6 +561,7 @@ write_records(Granting *granting)
 	{
 		for (int i = 0; i < granting->ngranted; i++)
 			put_lease(granting, i, record);
+		(void) note_request(granting, record);
 		llmq_set_log(set, record);
 		LLMQ_INJECT_CRASH("grant-record", set->lsn);
 	}
@@ -597,7 +633,7 @@ llmq_grant(LlmqPick *pick, LlmqKey *key, int wanted, LlmqVerdict *verdict)
 			verdict->outdated ? LLMQ_GRANT_DOWNGRADE : LLMQ_GRANT_REFUSED;
 	}
 	write_records(&granting);
-	note_retry(&granting);
+	note_rest(&granting);
 	llmq_set_unlock(&granting.set);
 	tell(&granting);
 	return LLMQ_GRANT_DONE;

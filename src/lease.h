@@ -17,7 +17,7 @@
 /* Small pages are fast pages: every change copies, compares and sums up the whole state. */
 #define LLMQ_SLOTS 4
 
-#define LLMQ_MAX_METERS (LLMQ_MAX_CELLS - 2)
+#define LLMQ_MAX_METERS (LLMQ_MAX_CELLS - 3)
 #define LLMQ_SLOT_ROOM 12
 #define LLMQ_MAX_LABEL 64		/* session and request_id */
 

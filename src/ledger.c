@@ -371,6 +371,30 @@ column_cost(const FoundRow *found)
 	return isnull ? NULL : DatumGetNumericCopy(value);
 }
 
+/* A number of tokens. */
+static int64
+column_tokens(const FoundRow *found, int number)
+{
+	bool		isnull;
+	Datum		value = column(found, number, &isnull);
+
+	return isnull ? LLMQ_NO_TOKENS : DatumGetInt64(value);
+}
+
+/* The first lease of the request, if there is one and the SQL is of a version that has it. */
+static bool
+column_lease(const FoundRow *found, int number, pg_uuid_t *lease)
+{
+	bool		isnull = true;
+	Datum		value = 0;
+
+	if (number < RelationGetNumberOfAttributes(found->leaf))
+		value = column(found, number, &isnull);
+	if (!isnull)
+		*lease = *DatumGetUUIDP(value);
+	return !isnull;
+}
+
 /* As with the configuration, the scan sees everything and so takes no predicate locks for a SERIALIZABLE caller. */
 static void
 find_row(const LlmqLeaseId *id, LOCKMODE lockmode, FoundRow *found)
@@ -424,6 +448,11 @@ llmq_ledger_find(const LlmqLeaseId *id, LlmqLedgerRow *row)
 		row->picked_at = DatumGetTimestampTz(column(&found, COL_PICKED_AT, &isnull));
 		row->reserved_input = DatumGetInt32(column(&found, COL_RESERVED_INPUT, &isnull));
 		row->reserved_output = DatumGetInt32(column(&found, COL_RESERVED_OUTPUT, &isnull));
+		row->input_tokens = column_tokens(&found, COL_INPUT);
+		row->output_tokens = column_tokens(&found, COL_OUTPUT);
+		row->recorded_at = DatumGetTimestampTz(column(&found, COL_RECORDED_AT, &isnull));
+		row->session = column_text(&found, COL_SESSION);
+		row->has_first_lease = column_lease(&found, COL_FIRST_LEASE, &row->first_lease);
 	}
 	end_find(&found, AccessShareLock);
 	return exists;

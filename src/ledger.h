@@ -36,6 +36,12 @@ typedef struct LlmqLedgerRow
 	TimestampTz picked_at;
 	int32		reserved_input;
 	int32		reserved_output;
+	int64		input_tokens;	/* LLMQ_NO_TOKENS: not known, as the next */
+	int64		output_tokens;
+	TimestampTz recorded_at;
+	char	   *session;
+	bool		has_first_lease;
+	pg_uuid_t	first_lease;
 } LlmqLedgerRow;
 
 extern const char *llmq_usage_source_text(LlmqUsageSource source);

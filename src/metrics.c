@@ -2,9 +2,9 @@
  * metrics.c
  *	  What monitoring counts in live state.
  *
- * Reads lease pages and pages of refusals as views do: each copied under a share lock, one at a time, nothing held.
- * Counts of picks are kept in the pages, in the records that grant and count them anyway, and only grow. Who waits is in
- * the memory of the line. Works on a hot standby, where nobody does.
+ * Reads lease pages, pages of refusals and those of requests as views do: each copied under a share lock, one at a time,
+ * nothing held. Counts of picks are kept in the pages, in the records that grant and count them anyway, and only grow. Who
+ * waits is in the memory of the line. Works on a hot standby, where nobody does.
  */
 #include "postgres.h"
 
@@ -18,6 +18,7 @@
 #include "expire.h"
 #include "line.h"
 #include "pick.h"
+#include "request.h"
 #include "row.h"
 
 PG_FUNCTION_INFO_V1(llmquota_live_counts);
@@ -33,6 +34,7 @@ typedef struct LiveCounts
 	int64		refused[LLMQ_REFUSAL_STATUSES];
 	int			held;			/* who wait in their calls */
 	int			tickets;		/* ... and with tickets */
+	int64		requests;		/* that are remembered */
 } LiveCounts;
 
 static void
@@ -71,6 +73,14 @@ visit_refusal_page(const LlmqCellHeader *state, HeapTuple tuple, void *argument)
 		counts->refused[i] += llmq_refusal_counted(page, i);
 }
 
+static void
+visit_request_page(const LlmqCellHeader *state, HeapTuple tuple, void *argument)
+{
+	LiveCounts *counts = argument;
+
+	counts->requests += llmq_request_in_force((const LlmqRequestPage *) state, llmq_request_seconds(counts->now));
+}
+
 /* Puts out one count, of a status or kind; NULL: of none. */
 static void
 put_count(ReturnSetInfo *result, const char *name, const char *status, double value)
@@ -97,6 +107,7 @@ put_counts(ReturnSetInfo *result, const LiveCounts *counts)
 	put_count(result, "ledger_lag_seconds", NULL, Max(lag, 0));
 	put_count(result, "waiting", "held", counts->held);
 	put_count(result, "waiting", "ticket", counts->tickets);
+	put_count(result, "requests", NULL, counts->requests);
 }
 
 /* llmquota_live_counts() -> (name, status, value). What this backend has not counted yet is counted first. */
@@ -113,6 +124,8 @@ llmquota_live_counts(PG_FUNCTION_ARGS)
 	llmq_health_look(&live);
 	llmq_cell_walk(&live, LLMQ_LIVE_LEASE, visit_lease_page, &counts);
 	llmq_cell_walk(&live, LLMQ_LIVE_REFUSAL, visit_refusal_page, &counts);
+	if (llmq_live_has(&live, LLMQ_LIVE_REQUEST))
+		llmq_cell_walk(&live, LLMQ_LIVE_REQUEST, visit_request_page, &counts);
 	llmq_live_close(&live);
 	llmq_line_count(&counts.held, &counts.tickets);
 	put_counts((ReturnSetInfo *) fcinfo->resultinfo, &counts);

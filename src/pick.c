@@ -21,6 +21,7 @@
 #include "args.h"
 #include "config_change.h"
 #include "name.h"
+#include "once.h"
 #include "pick.h"
 #include "prompt.h"
 #include "role.h"
@@ -230,6 +231,8 @@ llmq_pick_read_request(FunctionCallInfo fcinfo, LlmqPick *pick)
 	read_max_cost(fcinfo, pick);
 	pick->session = llmq_arg_label(fcinfo, LLMQ_PICK_SESSION, "session");
 	pick->request_id = llmq_arg_label(fcinfo, LLMQ_PICK_REQUEST_ID, "request_id");
+	if (pick->request_id == NULL && pick->retry != NULL)
+		pick->request_id = llmq_retry_request_id(pick->retry);
 	pick->ttl_ms = llmq_arg_int(fcinfo, LLMQ_PICK_TTL_MS, "ttl_ms", 1, LLMQ_MAX_TTL_MS);
 	if (pick->ttl_ms == LLMQ_NOT_GIVEN)
 		pick->ttl_ms = Max(pick->catalog->settings.lease_ttl_ms, pick->route->option->deadline_ms);
@@ -325,12 +328,46 @@ ticket_columns(const LlmqPick *pick, LlmqAnswer *answer)
 	nulls[COL_RETRY_AFTER] = false;
 }
 
+/* Is it its request, and no limit, that has kept the pick from being granted? That is no refusal. */
+static bool
+is_repeated(const LlmqPick *pick)
+{
+	LlmqOnceAnswer answer = llmq_once_answer(pick);
+
+	return answer == LLMQ_ONCE_IN_FLIGHT || answer == LLMQ_ONCE_DUPLICATE;
+}
+
+/* The row of such a pick. */
+static void
+once_columns(const LlmqPick *pick, LlmqAnswer *answer)
+{
+	const LlmqOnce *once = pick->once;
+	const LlmqSlot *slot = &once->lease.slot;
+	bool		in_flight = once->answer == LLMQ_ONCE_IN_FLIGHT;
+	int64		left = slot->expires_at - GetCurrentTimestamp();
+	Datum	   *values = answer->values;
+	bool	   *nulls = answer->nulls;
+
+	memset(nulls, true, sizeof(bool) * NCOLUMNS);
+	llmq_put_text(values, nulls, COL_STATUS, llmq_once_status_text(once->answer));
+	nulls[COL_LEASE] = nulls[COL_ATTEMPT] = nulls[COL_EXPIRES_AT] = nulls[COL_RETRY_AFTER] = !in_flight;
+	answer->lease = llmq_once_lease(once);
+	values[COL_LEASE] = UUIDPGetDatum(&answer->lease);
+	values[COL_ATTEMPT] = Int32GetDatum(slot->attempt);
+	values[COL_EXPIRES_AT] = TimestampTzGetDatum(slot->expires_at);
+	values[COL_RETRY_AFTER] = Int32GetDatum((int32) Max((left + 999) / 1000, 1));
+	nulls[COL_REFUSAL] = false;
+	values[COL_REFUSAL] = llmq_once_jsonb(pick);
+}
+
 /* The row of one of the leases, or when there are none of the ticket or the refusal. */
 void
 llmq_pick_answer(const LlmqPick *pick, int number, LlmqAnswer *answer)
 {
 	if (pick->ngranted > 0)
 		grant_columns(pick, &pick->granted[number], answer);
+	else if (is_repeated(pick))
+		once_columns(pick, answer);
 	else if (pick->queued)
 		ticket_columns(pick, answer);
 	else
@@ -361,7 +398,7 @@ look_for(LlmqPick *pick, bool counts)
 	pick->scratch = palloc(LLMQ_MAX_STATE);
 	llmq_live_open(&pick->live, LLMQ_LIVE_LEASE + 1, RowExclusiveLock);
 	llmq_health_look(&pick->live);
-	granted = llmq_choose(pick);
+	granted = llmq_once_begin(pick) && llmq_choose(pick);
 	if (!granted && counts)
 		count_in_window(pick);
 	llmq_live_close(&pick->live);
@@ -377,7 +414,7 @@ llmq_pick_try(LlmqPick *pick)
 {
 	bool		granted = look_for(pick, true);
 
-	if (!granted)
+	if (!granted && !is_repeated(pick))
 		llmq_refusal_count(pick);
 	return granted;
 }
@@ -435,7 +472,7 @@ answer_call(FunctionCallInfo fcinfo, LlmqPick *pick)
 Datum
 llmq_pick_finish(FunctionCallInfo fcinfo, LlmqPick *pick)
 {
-	if (pick->ngranted == 0 && !pick->queued)
+	if (pick->ngranted == 0 && !pick->queued && !is_repeated(pick))
 		count_refusal(pick);
 	return answer_call(fcinfo, pick);
 }

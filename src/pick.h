@@ -180,6 +180,7 @@ typedef struct LlmqPick
 	int			nbatch;			/* calls that are asked for together */
 	const LlmqCall *batch;		/* the pick's own first; NULL: it alone */
 	/* the work */
+	struct LlmqOnce *once;		/* NULL: nobody asks whether the request has been made; see once.h */
 	LlmqLive	live;
 	uint64		number;			/* of the pick, in this backend */
 	int64		now;			/* the clock at the last look */
@@ -299,6 +300,7 @@ extern bool llmq_alternative(LlmqLive *live, const LlmqSlot *slot);
 /* retry.c */
 extern LlmqRetry *llmq_retry_find(const pg_uuid_t *lease);
 extern void llmq_request_take(LlmqPick *pick, const LlmqLease *lease);
+extern const char *llmq_retry_request_id(const LlmqRetry *retry);
 extern void llmq_retry_check_org(const LlmqRetry *retry, const LlmqPick *pick);
 
 /* grant.c */

@@ -16,6 +16,7 @@
 
 #include "classify.h"
 #include "name.h"
+#include "once.h"
 #include "pick.h"
 #include "role.h"
 #include "spread.h"
@@ -355,6 +356,17 @@ push_tried(JsonbParseState **state, const LlmqPick *pick)
 	pushJsonbValue(state, WJB_END_ARRAY, NULL);
 }
 
+/* The setting that bounds what there is no room for: leases, or requests that are remembered. */
+static void
+push_slots(JsonbParseState **state, const LlmqPick *pick)
+{
+	bool		requests = llmq_once_answer(pick) == LLMQ_ONCE_FULL;
+
+	push_text(state, "setting", requests ? "max_requests" : "max_leases");
+	push_number(state, "amount",
+				requests ? pick->catalog->settings.max_requests : pick->catalog->settings.max_leases);
+}
+
 /* Where neither limit nor trouble refused: what about the call, or the configuration, did. */
 static void
 push_circumstance(JsonbParseState **state, const LlmqPick *pick)
@@ -369,8 +381,7 @@ push_circumstance(JsonbParseState **state, const LlmqPick *pick)
 			push_text(state, "route", pick->route->name);
 			break;
 		case LLMQ_REFUSED_NO_LEASE_SLOT:
-			push_text(state, "setting", "max_leases");
-			push_number(state, "amount", pick->catalog->settings.max_leases);
+			push_slots(state, pick);
 			break;
 		case LLMQ_REFUSED_UNAVAILABLE:
 			if (pick->any_candidate && pick->downgrade.requested != NULL)

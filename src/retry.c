@@ -115,6 +115,19 @@ llmq_retry_find(const pg_uuid_t *lease)
 	return retry;
 }
 
+static const char *
+label(const char *text, int length)
+{
+	return length == 0 ? NULL : pnstrdup(text, length);
+}
+
+/* The request_id that the attempt was picked with; NULL: none, or its slot has gone. */
+const char *
+llmq_retry_request_id(const LlmqRetry *retry)
+{
+	return retry->gone ? NULL : label(retry->lease.slot.request_id, retry->lease.slot.request_id_length);
+}
+
 /* Raises when the pick is for another org than the attempt that failed. */
 void
 llmq_retry_check_org(const LlmqRetry *retry, const LlmqPick *pick)
@@ -124,12 +137,6 @@ llmq_retry_check_org(const LlmqRetry *retry, const LlmqPick *pick)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("lease \"%s\" is of another org", uuid_text(&retry->uuid)),
 				 errhint("Pass the org of the first pick.")));
-}
-
-static const char *
-label(const char *text, int length)
-{
-	return length == 0 ? NULL : pnstrdup(text, length);
 }
 
 /* The arguments that a pick had, as its slot has them. */

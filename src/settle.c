@@ -482,18 +482,28 @@ llmq_lease_settle(LlmqLive *live, const LlmqLeaseId *id, const LlmqSettlement *s
 	return true;
 }
 
-/* Moves the expiry of a live lease; `slot` as in llmq_lease_settle(). False when somebody else changed it first. */
+/*
+ * Moves the expiry of a live lease; `slot` as in llmq_lease_settle(). False when somebody else changed it first, or it
+ * has expired: by the clock under the lock, so that whoever has seen it past its time since may rely on that.
+ */
 bool
 llmq_lease_extend(LlmqLive *live, const LlmqLeaseId *id, int64 ttl, LlmqSlot *slot)
 {
 	LlmqCellSet set;
 	LlmqLeasePage *page;
+	int64		now;
 	int			cell;
 
 	if (!lock_slot(live, id, slot, &set, &cell))
 		return false;
+	now = GetCurrentTimestamp();
+	if (slot->state == LLMQ_SLOT_GRANTED && slot->expires_at <= now)
+	{
+		llmq_set_unlock(&set);
+		return false;
+	}
 	page = llmq_set_change(&set, cell);
-	page->slot[id->slot].expires_at = GetCurrentTimestamp() + ttl;
+	page->slot[id->slot].expires_at = now + ttl;
 	*slot = page->slot[id->slot];
 	llmq_set_log(&set, 0);
 	llmq_set_unlock(&set);

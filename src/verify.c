@@ -168,6 +168,7 @@ llmquota_verify(PG_FUNCTION_ARGS)
 	{
 		llmq_verify_leases(&verify);
 		llmq_verify_windows(&verify);
+		llmq_verify_requests(&verify);
 	}
 	UnregisterSnapshot(verify.snapshot);
 	llmq_repair(&verify);

@@ -16,6 +16,7 @@
 #include "meter.h"
 #include "name.h"
 #include "refusal.h"
+#include "request.h"
 #include "service.h"
 #include "turn.h"
 #include "verify.h"
@@ -191,6 +192,42 @@ refusal_page_fault(const LlmqRefusalPage *page, LlmqFault *found)
 	return false;
 }
 
+/* A request's entry is of a lease that can be, and the cell's, and the only one of it. */
+static bool
+request_fault(const LlmqRequestPage *page, int at, LlmqFault *found)
+{
+	const LlmqRequestEntry *entry = &page->entry[at];
+	int32		cell = llmq_request_other_cell(page, entry->hash[0]);
+
+	if (entry->page == 0)
+		return entry->until != 0 && llmq_fault(found, "time of a request without a lease", 0, entry->until);
+	if (entry->page < 0 || entry->slot >= LLMQ_SLOTS)
+		return llmq_fault(found, "slot of a request's lease", LLMQ_SLOTS - 1, entry->slot);
+	if (entry->attempt == 0)
+		return llmq_fault(found, "attempt at a request", 1, entry->attempt);
+	if (cell != page->cell.id)
+		return llmq_fault(found, "cell of a request", cell, page->cell.id);
+	for (int i = 0; i < at; i++)
+		if (memcmp(page->entry[i].hash, entry->hash, sizeof(entry->hash)) == 0 && page->entry[i].page != 0)
+			return llmq_fault(found, "second entry of a request", i, at);
+	return false;
+}
+
+static bool
+request_page_fault(const LlmqRequestPage *page, LlmqFault *found)
+{
+	if (page->cell.length != sizeof(LlmqRequestPage))
+		return llmq_fault(found, "length", sizeof(LlmqRequestPage), page->cell.length);
+	if (page->bits > LLMQ_REQUEST_MOST_BITS + 1)
+		return llmq_fault(found, "bits of a hash", LLMQ_REQUEST_MOST_BITS + 1, page->bits);
+	if (page->reserved != 0)
+		return llmq_fault(found, "reserved bytes", 0, page->reserved);
+	for (int i = 0; i < LLMQ_REQUEST_ENTRIES; i++)
+		if (request_fault(page, i, found))
+			return true;
+	return false;
+}
+
 /*
  * Is anything wrong with the state of the cell `id`, which has `size` bytes, 8-aligned? Says what in `found`, the first
  * thing only; or, when nothing is wrong, what is not known of it. `found` says nothing yet.
@@ -222,6 +259,8 @@ llmq_cell_fault(LlmqLiveTable table, const LlmqCellHeader *state, Size size, int
 			break;
 		case LLMQ_LIVE_REFUSAL:
 			return refusal_page_fault((const LlmqRefusalPage *) state, found);
+		case LLMQ_LIVE_REQUEST:
+			return request_page_fault((const LlmqRequestPage *) state, found);
 	}
 	return false;
 }

@@ -4,7 +4,7 @@
  *
  * While it compares it notes what is to be done; here it is done, when everything has been compared. A damaged meter
  * begins anew with nothing in it, and a damaged lease page with free slots: its leases are lost, and a record of one
- * finds it unknown. All windows of a meter that did not agree begin anew too, and what began anew is completed from
+ * finds it unknown; requests of a damaged cell are forgotten. All windows of a meter that did not agree begin anew too, and what began anew is completed from
  * ledger and leases as any new window is (seed.c). A row that the ledger lacks is written again from its slot.
  */
 #include "postgres.h"
@@ -12,6 +12,7 @@
 #include "utils/timestamp.h"
 
 #include "ledger.h"
+#include "request.h"
 #include "seed.h"
 #include "verify.h"
 
@@ -90,6 +91,8 @@ overwrite(const LlmqVerify *verify, LlmqLive *live, LlmqDamage *damage)
 		meter->room = damage->size - LLMQ_METER_HEAD_SIZE;
 		meter->used_at = verify->now;
 	}
+	if (damage->table == LLMQ_LIVE_REQUEST && damage->size >= sizeof(LlmqRequestPage))
+		((LlmqRequestPage *) state)->bits = llmq_verify_request_bits(verify, damage->id);
 	(void) llmq_cell_overwrite(live, damage->table, &damage->tid, state);
 	pfree(state);
 }

@@ -4,6 +4,8 @@
 -- that depends on the day
 UPDATE llmquota.setting SET value = 'off' WHERE name = 'alert_forecast';
 
+-- a request_id only tells calls apart here
+UPDATE llmquota.setting SET value = '0' WHERE name = 'idempotency_window';
 INSERT INTO llmquota.provider (provider, adapter, breaker_probe_ms) VALUES ('p', 'openai', 3600000);
 INSERT INTO llmquota.account (account, provider) VALUES ('a', 'p'), ('b', 'p');
 INSERT INTO llmquota.key (key, account) VALUES ('a1', 'a'), ('b1', 'b');

@@ -2,6 +2,8 @@
 \set SHOW_CONTEXT never
 \pset null -
 
+-- a request_id only tells calls apart here
+UPDATE llmquota.setting SET value = '0' WHERE name = 'idempotency_window';
 INSERT INTO llmquota.provider (provider, adapter) VALUES ('p', 'openai');
 INSERT INTO llmquota.account (account, provider) VALUES ('a', 'p'), ('b', 'p');
 INSERT INTO llmquota.key (key, account) VALUES ('k', 'a'), ('l', 'b');

@@ -149,8 +149,8 @@ SELECT * FROM attempt($$INSERT INTO llmquota.quota (scope, subject, metric, amou
 SELECT * FROM attempt($$INSERT INTO llmquota.quota (scope, subject, metric, amount, calendar) VALUES ('key', 'k6', 'tokens', 1, %L)$$, 'day', 'week', 'month', 'quarter', 'year');
 SELECT * FROM attempt($$INSERT INTO llmquota.quota (scope, subject, metric, amount, high_priority_share) VALUES ('key', 'k7', 'concurrency', 1, %L)$$, '0.999999');
 SELECT s.name, a.*
-  FROM (VALUES ('arrival_slack', '0', '10000'), ('default_input_tokens', '0', '100000000'), ('lease_ttl', '1000', '86400000'),
-			   ('max_leases', '1', '10000000'), ('max_subjects', '1', '10000000'), ('observed_limit_ttl', '1000', '2764800000'), ('partitions_ahead', '1', '90'),
+  FROM (VALUES ('arrival_slack', '0', '10000'), ('default_input_tokens', '0', '100000000'), ('idempotency_window', '0', '2764800000'), ('idempotency_window', '999', '1000'), ('lease_ttl', '1000', '86400000'),
+			   ('max_leases', '1', '10000000'), ('max_requests', '1', '10000000'), ('max_subjects', '1', '10000000'), ('observed_limit_ttl', '1000', '2764800000'), ('partitions_ahead', '1', '90'),
 			   ('refusal_spread', '0', '1'), ('unknown_org', 'allow', 'refuse')) s (name, lowest, highest)
  CROSS JOIN LATERAL attempt(format($$UPDATE llmquota.setting SET value = %%L WHERE name = %L$$, s.name), s.lowest, s.highest) a;
 

@@ -3,6 +3,8 @@
 \pset null -
 SET client_min_messages = warning;
 
+-- a request_id only tells calls apart here
+UPDATE llmquota.setting SET value = '0' WHERE name = 'idempotency_window';
 INSERT INTO llmquota.provider (provider, adapter) VALUES ('p', 'openai');
 INSERT INTO llmquota.account (account, provider) VALUES ('a', 'p');
 INSERT INTO llmquota.key (key, account) VALUES ('k', 'a');

@@ -56,7 +56,7 @@ $$;
 CREATE VIEW last AS SELECT lease FROM llmquota.lease ORDER BY granted_at DESC LIMIT 1;
 INSERT INTO llmquota.quota (scope, subject, model, metric, amount, per)
 	SELECT 'key', key, 'n', 'requests', 1, '1 hour' FROM llmquota.key WHERE key ~ '^o' AND key <> 'o3-a';
-SELECT count(*) FROM generate_series(1, 3) n, llmquota_pick('n', exclude => '{o3-a}', request_id => n::text) p WHERE p.status = 'granted';
+SELECT count(*) FROM generate_series(1, 3) n, llmquota_pick('n', exclude => '{o3-a}', session => n::text) p WHERE p.status = 'granted';
 SELECT model FROM llmquota_pick('chat', session => 's', request_id => 'r');
 SELECT l.* FROM last, fail(last.lease) l;
 SELECT l.status, l.model, l.key, l.attempt FROM last, fail(last.lease, 500) l;

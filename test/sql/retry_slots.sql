@@ -3,6 +3,8 @@
 \set SHOW_CONTEXT never
 \pset null -
 
+-- a request_id only tells calls apart here
+UPDATE llmquota.setting SET value = '0' WHERE name = 'idempotency_window';
 INSERT INTO llmquota.provider (provider, adapter, breaker_failures, breaker_min_calls) VALUES ('p', 'openai', 1000, 1000);
 INSERT INTO llmquota.account (account, provider) VALUES ('a', 'p');
 INSERT INTO llmquota.key (key, account) VALUES ('k', 'a');

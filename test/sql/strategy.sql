@@ -4,6 +4,8 @@
 \pset null -
 SET client_min_messages = warning;
 
+-- a request_id only tells calls apart here
+UPDATE llmquota.setting SET value = '0' WHERE name = 'idempotency_window';
 INSERT INTO llmquota.provider (provider, adapter) VALUES ('p', 'openai');
 INSERT INTO llmquota.account (account, provider) VALUES ('a', 'p'), ('b', 'p'), ('c', 'p');
 INSERT INTO llmquota.key (key, account, weight) VALUES ('a-1', 'a', 3), ('b-1', 'b', 2), ('b-2', 'b', 2), ('c-1', 'c', 0);

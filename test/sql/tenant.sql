@@ -7,6 +7,8 @@ CREATE ROLE regress_llmquota_tenant;
 SET client_min_messages = warning;
 SELECT llmquota_grant('regress_llmquota_tenant', 'app');
 
+-- a request_id only tells calls apart here
+UPDATE llmquota.setting SET value = '0' WHERE name = 'idempotency_window';
 INSERT INTO llmquota.provider (provider, adapter) VALUES ('p', 'openai');
 INSERT INTO llmquota.account (account, provider, org)
 	VALUES ('shared', 'p', NULL), ('ours', 'p', 'clinic-7'), ('theirs', 'p', 'clinic-8'), ('alone', 'p', 'clinic-9');

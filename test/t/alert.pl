@@ -18,7 +18,7 @@ app(q{
 	INSERT INTO llmquota.quota (scope, subject, metric, amount, calendar) VALUES ('org', '*', 'requests', 10, 'year');
 	INSERT INTO llmquota.quota (scope, subject, metric, amount, per) VALUES ('org', '*', 'output_tokens', 1000, '1 day');
 	CREATE FUNCTION calls(org text, n int) RETURNS bigint LANGUAGE sql AS $$
-		SELECT count(*) FROM generate_series(1, n) i, LATERAL (SELECT * FROM llmquota_pick('m', org, 1, 0, request_id => i::text)) p WHERE p.status = 'granted'
+		SELECT count(*) FROM generate_series(1, n) i, LATERAL (SELECT * FROM llmquota_pick('m', org, 1, 0, session => i::text)) p WHERE p.status = 'granted'
 	$$});
 
 # The alerts of an org: thresholds and what was used.

@@ -83,7 +83,7 @@ ok(!-e "$segments/0000", 'and the server has truncated the commit log');
 is(sql($node, q{SELECT pg_xact_status('1000') IS NULL}), 't', 'which does not know them any more');
 
 # Picks leave the slots alone, and views work
-is(sql($node, q{SELECT count(*) FROM generate_series(1, 20) i, llmquota_pick('small', 'new', request_id => i::text) p
+is(sql($node, q{SELECT count(*) FROM generate_series(1, 20) i, llmquota_pick('small', 'new', session => i::text) p
 				 WHERE p.status = 'granted'}), 20, 'picks are granted');
 is(sql($node, q{SELECT count(*) FROM llmquota.lease WHERE org = 'live'}), 1, 'a live lease is live');
 

@@ -44,7 +44,7 @@ sql($node, q{
 	SELECT gen_random_uuid(), at - interval '5 days', at, 'clinic-7', 'openai', 'o1', 'o1-1', 'large', 'ok', 100, 10, 7, 7, 1
 	  FROM old WHERE n = 3;
 	SELECT count(llmquota_record(lease, 30, 3)) FROM generate_series(1, 20) n,
-		llmquota_pick('large', 'clinic-' || 6 + n % 2, 100, 10, request_id => n::text);
+		llmquota_pick('large', 'clinic-' || 6 + n % 2, 100, 10, session => n::text);
 	SELECT count(*) FROM llmquota_pick('small', 'clinic-7', 500, 50)});
 cmp_ok(sql($node, q{SELECT count(*) FROM llmquota.usage_default}), '>', 0, 'a row is in the default partition');
 
@@ -85,7 +85,7 @@ sub counts
 	is($target->safe_psql($database, $spent), sql($node, $spent), "$what: so do those of budgets");
 	is($target->safe_psql($database, 'SELECT * FROM llmquota_verify()'), '', "$what: llmquota_verify() finds nothing");
 	is($target->safe_psql($database, "SELECT count(*) FILTER (WHERE status = 'granted') FROM generate_series(1, 40) n,
-		llmquota_pick('large', 'clinic-7', 1, 1, request_id => n::text)"),
+		llmquota_pick('large', 'clinic-7', 1, 1, session => n::text)"),
 		'20', "$what: a long quota knows what was used of it");
 	return;
 }

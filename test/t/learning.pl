@@ -132,7 +132,7 @@ cmp_ok($made, '<', 60 + $clients, '... and those that had begun by then');
 # that maintenance has not completed yet are left alone.)
 sql($node, 'CREATE TABLE told (lease uuid);
 	INSERT INTO told SELECT p.lease FROM generate_series(1, ' . $clients . q{) n, llmquota_pick('x', input_tokens => 1, max_output_tokens => 1,
-		request_id => n::text) p});
+		session => n::text) p});
 maintain_all($node);
 my $used = q{SELECT used FROM llmquota.meter_window WHERE model = 'x' AND metric = 'requests'};
 is(sql($node, $used), $clients, "$clients calls are under way");

@@ -18,7 +18,7 @@ sub picks
 	return sql($node, qq{
 		SELECT string_agg(status || ' ' || n, ', ' ORDER BY status)
 		  FROM (SELECT status, count(*) AS n
-				  FROM generate_series(1, $count) i, llmquota_pick('large', '$org', 1, 1, request_id => i::text, ttl_ms => $ttl_ms)
+				  FROM generate_series(1, $count) i, llmquota_pick('large', '$org', 1, 1, session => i::text, ttl_ms => $ttl_ms)
 				 GROUP BY status) s});
 }
 
@@ -111,7 +111,7 @@ for my $end ('ROLLBACK', 'COMMIT', q{PREPARE TRANSACTION 'p'; SELECT * FROM llmq
 	my $org = $end =~ s/\W+/ /gr;
 
 	forget(44, $org);
-	sql($node, "BEGIN; SELECT count(*) FROM generate_series(1, 10) i, llmquota_pick('large', 'late', request_id => i::text); $end");
+	sql($node, "BEGIN; SELECT count(*) FROM generate_series(1, 10) i, llmquota_pick('large', 'late', session => i::text); $end");
 	maintain_all($node);
 	is(rows($org), 'expired 44|t', "$org: the ledger has the forgotten ones once");
 	is(live(), 10, "$org: the picks stand");
@@ -154,7 +154,7 @@ sub reads
 	$session->query_safe('SELECT count(*) FROM llmquota.lease');
 	my $plan = $session->query_safe(qq{EXPLAIN (ANALYZE, BUFFERS, COSTS OFF, TIMING OFF)
 		SELECT FROM generate_series(1, $picks) i,
-					llmquota_pick('large', 'counted', request_id => i::text, ttl_ms => 3600000)
+					llmquota_pick('large', 'counted', session => i::text, ttl_ms => 3600000)
 		 WHERE status = 'granted'});
 	like($plan, qr/rows=$picks\b/, "$picks picks");
 	return ($plan =~ /Buffers: shared hit=(\d+)/)[0] / $picks;
@@ -186,7 +186,7 @@ $session->query_safe('SELECT llmquota_release(lease) FROM llmquota.lease LIMIT 1
 is(picks(1, 3600000, 'full'), 'granted 1', 'the pool is full');
 my $refused = 200;
 my $plan = $session->query_safe(qq{EXPLAIN (ANALYZE, BUFFERS, COSTS OFF, TIMING OFF)
-	SELECT FROM generate_series(1, $refused) i, llmquota_pick('large', 'none', request_id => i::text)
+	SELECT FROM generate_series(1, $refused) i, llmquota_pick('large', 'none', session => i::text)
 	 WHERE status = 'no_lease_slot'});
 like($plan, qr/rows=$refused\b/, "$refused picks are refused");
 my ($hits) = $plan =~ /Buffers: shared hit=(\d+)/;

@@ -28,7 +28,7 @@ sub many_at_once
 	sql($node, qq{
 		DROP TABLE IF EXISTS failed, answer;
 		UPDATE llmquota.route_option SET max_attempts = $most;
-		CREATE TABLE failed AS SELECT n, lease FROM generate_series(1, $leases) n, llmquota_pick('chat', request_id => n::text);
+		CREATE TABLE failed AS SELECT n, lease FROM generate_series(1, $leases) n, llmquota_pick('chat', session => n::text);
 		SELECT llmquota_record(lease, http_status => 500) FROM failed;
 		CREATE TABLE answer (n int, status text, attempt int)});
 	append_to_file($script, join "\n",

@@ -16,8 +16,8 @@ sql($node, q{
 	INSERT INTO llmquota.model (model, provider) VALUES ('m', 'p');
 	SELECT count(*) FROM llmquota_maintain();
 	SELECT count(llmquota_record(lease, 60, 5)) FROM generate_series(1, 30) n,
-		llmquota_pick('m', 'org ' || n % 2, 100, 10, request_id => n::text);
-	SELECT count(*) FROM generate_series(1, 4) n, llmquota_pick('m', 'org ' || n % 2, 100, 10, request_id => n::text, ttl_ms => 86400000)});
+		llmquota_pick('m', 'org ' || n % 2, 100, 10, session => n::text);
+	SELECT count(*) FROM generate_series(1, 4) n, llmquota_pick('m', 'org ' || n % 2, 100, 10, session => n::text, ttl_ms => 86400000)});
 
 # Five windows that have not been there before: three that count what calls use, and two that count calls in flight.
 sub new_windows
@@ -29,7 +29,7 @@ sub new_windows
 		('org', '*', 'requests', 1000000, '2 days'),
 		('org', '*', 'concurrency', 1000, NULL)});
 	sql($node, q{
-	SELECT count(llmquota_record(lease, 7, 7)) FROM generate_series(0, 1) n, llmquota_pick('m', 'org ' || n, 100, 10, request_id => n::text);
+	SELECT count(llmquota_record(lease, 7, 7)) FROM generate_series(0, 1) n, llmquota_pick('m', 'org ' || n, 100, 10, session => n::text);
 	SELECT setval('llmquota.config_time', 1)});
 	return;
 }

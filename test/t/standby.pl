@@ -54,7 +54,7 @@ sub same
 	return;
 }
 
-my $pick = "SELECT lease FROM llmquota_pick('large', 'clinic', session => 's', request_id => 'r')";
+my $pick = "SELECT lease FROM llmquota_pick('large', 'clinic', session => 's', request_id => gen_random_uuid()::text)";
 
 # Births, also after other commands of the same transaction, in a savepoint, and interrupted ones
 my $lease = sql($node, $pick);

@@ -45,7 +45,7 @@ sql($node, "SELECT llmquota_release(lease) FROM llmquota_pick('large', '$_') p")
   for 'cancelled', 'timed out', 'terminated', 'gone', 'recorded', 'released';
 # ... those of every key, too, among which chance decides
 sql($node, q{
-	SELECT count(llmquota_release((SELECT lease FROM llmquota_pick('large', 'cancelled', request_id => i::text))))
+	SELECT count(llmquota_release((SELECT lease FROM llmquota_pick('large', 'cancelled', session => i::text))))
 	  FROM generate_series(1, 100) i});
 my %lease = map { $_ => sql($node, "SELECT lease FROM llmquota_pick('large', '$_')") } 'recorded', 'released';
 my $receiver = sql($standby, 'SELECT pid FROM pg_stat_wal_receiver');

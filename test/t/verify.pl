@@ -35,7 +35,7 @@ sub expire_some
 	# the load has its model refused for a millisecond, now and then
 	poll(sub { sql($node, q{
 		INSERT INTO late SELECT lease FROM generate_series(1, 10) n,
-			llmquota_pick('small', 'clinic-' || n % 4, 1000, 500, ttl_ms => 1, request_id => n::text) WHERE lease IS NOT NULL;
+			llmquota_pick('small', 'clinic-' || n % 4, 1000, 500, ttl_ms => 1, session => n::text) WHERE lease IS NOT NULL;
 		SELECT count(*) FROM late}) >= 10 }) or die 'no leases are granted';
 	poll(sub { sql($node, 'SELECT expired FROM llmquota_maintain()') > 0 }) or die 'the leases do not expire';
 	sql($node, "SELECT count(*) FROM late, llmquota_record(lease, $tokens, $tokens / 2)");

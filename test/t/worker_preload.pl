@@ -42,7 +42,7 @@ sub calls_of
 	my ($node, $database, $org) = @_;
 
 	return in_db($node, $database,
-		"SELECT count(status) FROM generate_series(1, 8) i, llmquota_pick('m', '$org', 1, 1, request_id => i::text, ttl_ms => 600000)");
+		"SELECT count(status) FROM generate_series(1, 8) i, llmquota_pick('m', '$org', 1, 1, session => i::text, ttl_ms => 600000)");
 }
 
 sub alerts_of

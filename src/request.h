@@ -1,0 +1,96 @@
+/*
+ * request.h
+ *	  Requests that are remembered, so that each makes one call.
+ */
+#ifndef LLMQ_REQUEST_H
+#define LLMQ_REQUEST_H
+
+#include "postgres.h"
+
+#include "cell.h"
+#include "lease.h"
+
+/* What stands for a request: of its org and its id. The first half of the hash says in which cell it is. */
+typedef struct LlmqRequestKey
+{
+	uint64		hash[2];
+	uint32		org;			/* of the org alone */
+} LlmqRequestKey;
+
+/* The lease that a request was granted last. Fixed-width types, no padding; all zero: none. */
+typedef struct LlmqRequestEntry
+{
+	uint64		hash[2];
+	uint64		secret;			/* this and the next three: the lease */
+	int32		page;
+	uint16		day;
+	uint8		slot;
+	uint8		attempt;		/* of the request, from 1 */
+	uint32		until;			/* then it is forgotten: seconds since 2000-01-01 */
+	uint32		org;
+} LlmqRequestEntry;
+
+StaticAssertDecl(sizeof(LlmqRequestEntry) == 40, "LlmqRequestEntry has no padding");
+
+/* As many as two cells to a page leave room for. */
+#define LLMQ_REQUEST_ENTRIES 100
+
+/* With so many in force a cell is crowded, and there should be more cells. */
+#define LLMQ_REQUEST_CROWDED 75
+
+/* So many of each cell are counted on: hashes do not fill all cells alike. */
+#define LLMQ_REQUESTS_PER_CELL 56
+
+/* Cells are twice as many at most, with every bit more of a hash. */
+#define LLMQ_REQUEST_MOST_BITS 30
+
+/*
+ * The state of a cell of llmquota.request_page: the requests whose hashes end with the same bits, those of its id less
+ * one.
+ */
+typedef struct LlmqRequestPage
+{
+	LlmqCellHeader cell;
+	uint32		bits;			/* so many, and one; 0: it was made, but its requests are still in another cell */
+	uint32		reserved;
+	LlmqRequestEntry entry[LLMQ_REQUEST_ENTRIES];
+} LlmqRequestPage;
+
+StaticAssertDecl(sizeof(LlmqRequestPage) == 32 + 40 * LLMQ_REQUEST_ENTRIES, "LlmqRequestPage has no padding");
+
+/* What one look finds of a request. */
+typedef struct LlmqRequestLook
+{
+	int32		cell;			/* the request's; 0: none can be had */
+	LlmqRequestEntry entry;		/* all zero: it is not remembered */
+	int			in_force;		/* entries of the cell */
+} LlmqRequestLook;
+
+/* request_entry.c */
+extern uint32 llmq_request_seconds(int64 at);
+extern uint32 llmq_request_seconds_after(int64 at);
+extern int32 llmq_request_cell(uint64 hash, int32 ncells);
+extern int32 llmq_request_other_cell(const LlmqRequestPage *page, uint64 hash);
+extern int32 llmq_request_parent(int32 cell);
+extern uint32 llmq_request_bits(int32 cell, int32 ncells);
+extern int32 llmq_request_cells(int32 max_requests);
+extern int	llmq_request_find(const LlmqRequestPage *page, const LlmqRequestKey *key, uint32 now);
+extern int	llmq_request_place(const LlmqRequestPage *page, const LlmqRequestKey *key, uint32 now);
+extern int	llmq_request_in_force(const LlmqRequestPage *page, uint32 now);
+extern bool llmq_request_may_split(const LlmqRequestPage *page, int32 child);
+extern void llmq_request_split(LlmqRequestPage *page, LlmqRequestPage *child);
+
+/* request_page.c */
+extern void llmq_request_look(LlmqLive *live, const LlmqRequestKey *key, uint32 now, LlmqRequestLook *look);
+extern bool llmq_request_grow(LlmqLive *live, int32 max_cells, bool wait);
+
+/* once.c */
+extern void llmq_request_key(char kind, const char *org, const char *request_id, LlmqRequestKey *key);
+
+static inline LlmqLeaseId
+llmq_request_lease(const LlmqRequestEntry *entry)
+{
+	return (LlmqLeaseId) {.page = entry->page,.slot = entry->slot,.day = entry->day,.secret = entry->secret};
+}
+
+#endif							/* LLMQ_REQUEST_H */
