@@ -42,10 +42,14 @@
 #define INTERVAL_MEMORY 1000000.0
 
 /* The time between two grants, before there were any. Microseconds. */
-#define INTERVAL_UNKNOWN 50000.0
+#define INTERVAL_UNKNOWN 1000.0
 
-/* When a ticket is to be shown again: before what is expected, at least and at most after so long. Microseconds. */
-#define RETURN_EARLY 0.75
+/*
+ * When a ticket is to be shown again: at least and at most after so long, in microseconds, and after half of the time that
+ * is expected. If holders come late slots wait for them, which looks as if calls took longer; halves are early enough for
+ * that to end by itself.
+ */
+#define RETURN_EARLY 0.5
 #define RETURN_LEAST 5000
 #define RETURN_MOST 2000000
 
@@ -365,7 +369,7 @@ llmq_line_leave(int number)
 static void
 note_grant(TimestampTz now)
 {
-	double		passed = Max(now - llmq_line->granted_at, 0);
+	double		passed = Min(Max(now - llmq_line->granted_at, 0), KEEPER_PATIENCE);
 	double		kept = INTERVAL_MEMORY / (INTERVAL_MEMORY + passed);
 
 	llmq_line->grants = llmq_line->grants * kept + 1;
@@ -410,8 +414,8 @@ llmq_line_refused(int number, const LlmqPick *pick)
 }
 
 /*
- * Has somebody been called? Then what he was called for is copied, for llmq_line_bars(). Else says until when he can
- * sleep: as a keeper, until the next is to be called.
+ * Has somebody been called? Then what he was called for is copied, for llmq_line_bars(). Else says if he must not sleep
+ * until `sleep_until`: as a keeper, only until the next is to be called.
  */
 bool
 llmq_line_is_called(int number, LlmqPick *pick, TimestampTz *sleep_until)
@@ -432,7 +436,7 @@ llmq_line_is_called(int number, LlmqPick *pick, TimestampTz *sleep_until)
 	else if (meter->keeper == 0)
 		meter->keeper = number + 1;
 	if (meter->keeper == number + 1)
-		*sleep_until = Min(Max(place->retry_at, now), now + KEEPER_PATIENCE);
+		*sleep_until = Min(*sleep_until, Min(Max(place->retry_at, now), now + KEEPER_PATIENCE));
 	unlock();
 	return called;
 }
@@ -544,14 +548,9 @@ llmq_line_is_near(int position, int64 wait)
 	return (position - 1) * mean_interval() < wait;
 }
 
-/*
- * When the holder of a ticket at this position should show it again, in microseconds: a little before his turn, as far as
- * can be told, so that he has half of the time left that he can wait for.
- */
+/* When the holder of a ticket at this position should show it again, in microseconds. */
 int64
-llmq_line_return(int position, int64 wait)
+llmq_line_return(int position)
 {
-	double		expected = position * mean_interval();
-
-	return (int64) Min(Max(Min(expected * RETURN_EARLY, expected - wait / 2), RETURN_LEAST), RETURN_MOST);
+	return (int64) Min(Max(position * mean_interval() * RETURN_EARLY, RETURN_LEAST), RETURN_MOST);
 }

@@ -16,6 +16,8 @@
  */
 #include "postgres.h"
 
+#include <math.h>
+
 #include "common/hashfn.h"
 
 #include "line.h"
@@ -199,20 +201,61 @@ llmq_line_best(LlmqLine *line, const int32 *want, int n)
 	return best;
 }
 
-/* How many of an org's places come before one that would be served when its own org has so much of a load. */
-static int
-ahead_of(const LlmqLineOrg *other, const LlmqLineOrg *own, int64 load, int priority)
+/* Whose turn is it, of two orgs that have had the same? The one's that has waited longer, and so in every round. */
+static bool
+is_first_of_equals(const LlmqLineOrg *a, const LlmqLineOrg *b)
 {
-	/* the other's load may rise to own load, in proportion to the weights, before it is the other's turn no longer */
-	int64		room = (load * other->weight + own->weight - 1) / own->weight - other->in_flight - other->called;
-
-	return (int) Max(Min(room, other->waiting[priority]), 0);
+	return a->called_at < b->called_at || (a->called_at == b->called_at && a < b);
 }
 
-/* How many come before one of an org that has so much of a load when it is his turn there. */
-static int
-others_ahead(LlmqLine *line, const LlmqLineOrg *own, int64 load, int priority)
+/* The calls in flight of all orgs that wait, for each unit of their weights. */
+static double
+mean_load(LlmqLine *line)
 {
+	int64		load = 0;
+	int64		weight = 0;
+
+	line->last_walk++;
+	for (int i = 0; i < line->end; i++)
+	{
+		LlmqLineOrg *org = &line->org[line->place[i].org];
+
+		if (line->place[i].state == LLMQ_PLACE_FREE || org->walk == line->last_walk)
+			continue;
+		org->walk = line->last_walk;
+		load += org->in_flight + org->called;
+		weight += org->weight;
+	}
+	return (double) load / Max(weight, 1);
+}
+
+/* How many of an org's calls have to end before it has no more than its share: until then it is not its turn. */
+static int
+excess(const LlmqLineOrg *org, double mean)
+{
+	return Max(org->in_flight + org->called - (int) ceil(mean * org->weight), 0);
+}
+
+/*
+ * How many of another org's places come before an org's one that has `turn` others to come before: those that are called,
+ * and those that have fewer before them, relative to the weights.
+ */
+static int
+ahead_of(const LlmqLineOrg *other, const LlmqLineOrg *own, int64 turn, double mean, int priority)
+{
+	int64		turns = turn * other->weight / own->weight;
+
+	if (turn * other->weight % own->weight != 0 || is_first_of_equals(other, own))
+		turns++;
+	return (int) Min(other->called + Max(turns - excess(other, mean), 0), other->waiting[priority]);
+}
+
+/* How many of other orgs and higher priorities come before one who has so many before him in his own. */
+static int
+others_ahead(LlmqLine *line, const LlmqLineOrg *own, int before, int priority)
+{
+	double		mean = mean_load(line);
+	int64		turn = Max(before - own->called, 0) + excess(own, mean);
 	int			ahead = 0;
 
 	line->last_walk++;
@@ -226,27 +269,32 @@ others_ahead(LlmqLine *line, const LlmqLineOrg *own, int64 load, int priority)
 		for (int rank = 0; rank < ranks[priority]; rank++)
 			ahead += org->waiting[by_rank[rank]];
 		if (org != own)
-			ahead += ahead_of(org, own, load, priority);
+			ahead += ahead_of(org, own, turn, mean, priority);
 	}
 	return ahead;
 }
 
-/* Which place in the line somebody has, from 1, if calls end in the order in which they began and nobody else comes. */
+/*
+ * Which place in the line somebody has, from 1, if calls end in the order in which they began and nobody else comes. Who
+ * is called has the first.
+ */
 int
 llmq_line_position(LlmqLine *line, const LlmqPlace *place)
 {
 	const LlmqLineOrg *own = &line->org[place->org];
-	int			position = 1;
+	int			before = 0;
 
+	if (place->state == LLMQ_PLACE_CALLED)
+		return 1;
 	for (int i = 0; i < line->end; i++)
 	{
 		const LlmqPlace *other = &line->place[i];
 
 		if (other->state != LLMQ_PLACE_FREE && other->org == place->org && other->priority == place->priority &&
 			came_before(other, place))
-			position++;
+			before++;
 	}
-	return position + others_ahead(line, own, (int64) own->in_flight + own->called + position - 1, place->priority);
+	return 1 + before + others_ahead(line, own, before, place->priority);
 }
 
 /* Changes for which meters somebody waits. */

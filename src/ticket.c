@@ -148,7 +148,7 @@ llmq_ticket_make(LlmqPick *pick)
 		return false;
 	pick->granted[0].lease = ticket.at.place;
 	pick->expires_at = lease.slot.granted_at + ticket.ttl;
-	llmq_wait_tell(pick, number, 0);
+	llmq_wait_tell(pick, number);
 	return true;
 }
 
@@ -276,7 +276,7 @@ wait_with_ticket(Claim *claim, LlmqPick *pick, int32 wait_ms)
 	{
 		pick->granted[0].lease = claim->ticket.at.place;
 		pick->expires_at = GetCurrentTimestamp() + claim->ticket.ttl;
-		llmq_wait_tell(pick, waiting.number, wait);
+		llmq_wait_tell(pick, waiting.number);
 	}
 	return granted;
 }

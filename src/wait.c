@@ -211,10 +211,10 @@ llmq_wait_in_call(LlmqPick *pick, LlmqRequestReader read, void *argument)
 		pick->queued = llmq_ticket_make(pick);
 }
 
-/* What a ticket's holder is told who can wait for so long: his position, and when he is to come again. */
+/* What a ticket's holder is told: his position, and when he is to come again. */
 void
-llmq_wait_tell(LlmqPick *pick, int number, int64 wait)
+llmq_wait_tell(LlmqPick *pick, int number)
 {
 	pick->position = llmq_line_position_of(number);
-	pick->return_ms = (int32) ((llmq_line_return(pick->position, wait) + 999) / 1000);
+	pick->return_ms = (int32) ((llmq_line_return(pick->position) + 999) / 1000);
 }

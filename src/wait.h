@@ -26,7 +26,7 @@ typedef struct LlmqWaiting
 extern bool llmq_may_wait(const LlmqPick *pick);
 extern void llmq_wait_in_call(LlmqPick *pick, LlmqRequestReader read, void *argument);
 extern bool llmq_wait_stay(LlmqWaiting *waiting, LlmqPick *pick);
-extern void llmq_wait_tell(LlmqPick *pick, int number, int64 wait);
+extern void llmq_wait_tell(LlmqPick *pick, int number);
 extern int	llmq_max_held(const LlmqSettings *settings);
 
 /* ticket.c */
@@ -50,6 +50,6 @@ extern int	llmq_line_find(const LlmqLeaseId *ticket);
 extern bool llmq_line_appear(int number, const LlmqTicket *ticket, Latch *latch);
 extern int	llmq_line_held(void);
 extern bool llmq_line_is_near(int position, int64 wait);
-extern int64 llmq_line_return(int position, int64 wait);
+extern int64 llmq_line_return(int position);
 
 #endif							/* LLMQ_WAIT_H */
