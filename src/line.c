@@ -498,6 +498,22 @@ llmq_line_find(const LlmqLeaseId *ticket)
 	return number;
 }
 
+/* Under the lock: somebody who is there now has missed that he was called, or is about to; it is his turn still. */
+static void
+call_again(int number, TimestampTz now)
+{
+	LlmqPlace  *place = &llmq_line->place[number];
+
+	if (place->absent)
+	{
+		llmq_line_call(llmq_line, number, now);
+		place->ncalled = 0;
+	}
+	else if (place->state == LLMQ_PLACE_CALLED)
+		place->called_at = now;
+	place->absent = false;
+}
+
 /*
  * The holder of a ticket is there, and stays for a while if he brings a latch, else goes. False when the ticket has
  * left the line meanwhile.
@@ -515,8 +531,9 @@ llmq_line_appear(int number, const LlmqTicket *ticket, Latch *latch)
 	{
 		llmq_line->held += (latch != NULL) - (place->latch != NULL);
 		place->latch = latch;
-		place->absent = false;
 		place->seen_until = now + ticket->ttl;
+		if (latch != NULL)
+			call_again(number, now);
 	}
 	unlock();
 	return there;

@@ -401,7 +401,9 @@ llmq_refusal_jsonb(const LlmqPick *pick)
 	JsonbParseState *state = NULL;
 
 	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
-	if (!has_reason(pick))
+	if (pick->queued && pick->nwants == 0)
+		;						/* a ticket that was shown: it was not its turn to ask */
+	else if (!has_reason(pick))
 		push_circumstance(&state, pick);
 	else if (pick->refusal.cause.kind != LLMQ_TROUBLE_NONE)
 		push_trouble(&state, pick);
