@@ -28,8 +28,8 @@ CREATE TABLE job (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, org text N
     not_before timestamptz NOT NULL DEFAULT '-infinity', lease uuid, answer text);
 GRANT SELECT, UPDATE ON job TO app;
 
--- closed: never gets anything; values: one call at a time
+-- closed: never gets anything; values and line: one call at a time
 INSERT INTO llmquota.quota (scope, subject, metric, amount, per)
 SELECT 'org', 'closed-' || run, 'requests', 0, '3 seconds' FROM unnest(:'runs'::text[]) AS run;
 INSERT INTO llmquota.quota (scope, subject, metric, amount)
-SELECT 'org', 'values-' || run, 'concurrency', 1 FROM unnest(:'runs'::text[]) AS run;
+SELECT 'org', kind || '-' || run, 'concurrency', 1 FROM unnest(:'runs'::text[]) AS run, (VALUES ('values'), ('line')) AS k (kind);
