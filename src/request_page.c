@@ -36,7 +36,7 @@ typedef struct Peek
 	LlmqRequestLook *look;
 } Peek;
 
-/* Under the page's lock. */
+/* Under the page's lock. What a damaged cell says is not believed: the pick goes on, and the grant will raise. */
 static void
 peek_at_cell(const LlmqCellHeader *state, void *argument)
 {
@@ -48,7 +48,7 @@ peek_at_cell(const LlmqCellHeader *state, void *argument)
 	if (peek->other != state->id)
 		return;
 	place = llmq_request_find(page, peek->key, peek->now);
-	if (place >= 0)
+	if (place >= 0 && llmq_cell_crc_holds(state))
 		peek->look->entry = page->entry[place];
 	else
 		memset(&peek->look->entry, 0, sizeof(LlmqRequestEntry));

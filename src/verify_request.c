@@ -11,15 +11,38 @@
 #include "request.h"
 #include "verify.h"
 
-/* How many cells have their requests. */
+/* The last of the cells, whole or damaged. One that was not born is none. */
+static int32
+last_cell(const LlmqVerifyTable *table)
+{
+	int32		last = 0;
+
+	for (int i = 0; i < table->n; i++)
+		if (table->cell[i].counts || table->cell[i].state == NULL)
+			last = Max(last, table->cell[i].id);
+	return last;
+}
+
+/* A cell that is whole; NULL: it is damaged, or missing. */
+static const LlmqRequestPage *
+whole_cell(const LlmqVerifyTable *table, int32 id)
+{
+	if (id < 1 || id > table->last_id || table->by_id[id] == NULL)
+		return NULL;
+	return (const LlmqRequestPage *) table->by_id[id]->state;
+}
+
+/* How many cells have their requests: all, or all but the last one. When that is damaged its parent tells. */
 static int32
 count_ready(const LlmqVerifyTable *table)
 {
-	const LlmqVerifyCell *last = table->last_id == 0 ? NULL : table->by_id[table->last_id];
+	int32		last = last_cell(table);
+	const LlmqRequestPage *page = whole_cell(table, last);
+	const LlmqRequestPage *parent = whole_cell(table, llmq_request_parent(last));
 
-	if (last != NULL && ((const LlmqRequestPage *) last->state)->bits == 0)
-		return table->last_id - 1;
-	return table->last_id;
+	if (page != NULL ? page->bits == 0 : parent != NULL && llmq_request_may_split(parent, last))
+		return last - 1;
+	return last;
 }
 
 static void
@@ -43,25 +66,21 @@ check_cell(LlmqVerify *verify, int32 id, uint32 expected)
 void
 llmq_verify_requests(LlmqVerify *verify)
 {
-	int32		ready = count_ready(&verify->table[LLMQ_LIVE_REQUEST]);
+	const LlmqVerifyTable *table = &verify->table[LLMQ_LIVE_REQUEST];
+	int32		ready = count_ready(table);
 
+	for (int i = 0; i < table->n; i++)
+		if (table->cell[i].state == NULL)
+			return;				/* which is known, and which cell it is may not be */
 	for (int32 id = 1; id <= ready; id++)
 		check_cell(verify, id, llmq_request_bits(id, ready));
 }
 
-/*
- * The bits of a cell that was damaged. Of the last one they are not known: when its parent has not split it had nothing
- * yet.
- */
+/* What the bits of a damaged cell were. */
 uint32
 llmq_verify_request_bits(const LlmqVerify *verify, int32 id)
 {
-	const LlmqVerifyTable *table = &verify->table[LLMQ_LIVE_REQUEST];
-	int32		ready = Max(count_ready(table), id);
-	int32		parent = llmq_request_parent(id);
+	int32		ready = count_ready(&verify->table[LLMQ_LIVE_REQUEST]);
 
-	if (id > table->last_id && parent > 0 && parent <= table->last_id && table->by_id[parent] != NULL &&
-		llmq_request_may_split((const LlmqRequestPage *) table->by_id[parent]->state, id))
-		return 0;
-	return llmq_request_bits(id, ready);
+	return id > ready ? 0 : llmq_request_bits(id, ready);
 }
