@@ -105,7 +105,7 @@ def make_slots(bench, database, free):
                began CONSTANT timestamptz := clock_timestamp();
            BEGIN
                ASSERT picks = (SELECT count(*) FROM generate_series(1, picks) n, llmquota_pick('gpt-4o', 'timed',
-                   request_id => n::text, ttl_ms => 86400000) p WHERE p.status = expected), 'not ' || expected;
+                   session => n::text, ttl_ms => 86400000) p WHERE p.status = expected), 'not ' || expected;
                RETURN picks / extract(epoch FROM clock_timestamp() - began);
            END $$""")
     if bench.picks(database, SLOTS, ttl_ms=86_400_000) != SLOTS:
