@@ -20,7 +20,7 @@
 /* The most that can wait, whatever the setting max_waiting says. */
 #define LLMQ_LINE_PLACES 16384
 
-/* Orgs that wait are looked up in a table that is at most half full. */
+/* Orgs that wait are looked up in a table; those of which nobody waits any more are kept as long as there is room. */
 #define LLMQ_LINE_ORGS (2 * LLMQ_LINE_PLACES)
 
 /* What is known of meters is kept by their ids modulo this. */
@@ -78,7 +78,7 @@ typedef struct LlmqLineOrg
 	int32		weight;
 	int32		in_flight;
 	int32		called;			/* of its places */
-	int32		waiting[LLMQ_PRIORITIES];	/* those who are called included */
+	int32		waiting[LLMQ_PRIORITIES];	/* those who are called are not among them */
 	uint64		filling;		/* of the line in which it waits, or has waited; another's: a free place */
 	uint64		walk;			/* the last one that has seen it */
 	TimestampTz called_at;		/* the last of its places; when it came, until one is */
@@ -105,8 +105,8 @@ typedef struct LlmqLine
 	int32		held;			/* places with a backend */
 	int32		end;			/* all places from here on are free */
 	int32		free_from;		/* none before is */
-	int32		norgs;
-	double		owed[LLMQ_PRIORITIES];	/* calls that lower priorities are owed, see line_order.c */
+	int32		norgs;			/* in the table */
+	int32		owed[LLMQ_PRIORITIES];	/* how often lower ones have been passed over, see line_order.c */
 	TimestampTz granted_at;		/* to the last one who waited */
 	double		grants;			/* to those who waited; those of long ago count less */
 	double		grants_took;	/* microseconds, likewise */

@@ -8,8 +8,7 @@
  * the line delays itself. A call counts as in flight from when somebody is called for it: else several calls in a row
  * would go to the same org.
  *
- * Lower priorities have a floor: whenever one is passed over it is owed a part of a call, and gets it when that is a
- * whole one.
+ * Lower priorities have a floor: one that has been passed over often enough is owed a call, and gets it.
  *
  * All of this is under the line's lock. A walk goes over all places that have been used, at most 16,384: some tens of
  * microseconds when thousands wait.
@@ -22,8 +21,11 @@
 
 #include "line.h"
 
-/* What a priority that is passed over is owed of each call: one in ten is its own. */
-#define FLOOR 0.1
+/* A priority that has been passed over so often is owed the next call: one in ten is its own. */
+#define FLOOR 9
+
+/* As many orgs as the table has at most: a search that finds nothing ends soon, then. */
+#define MOST_ORGS (LLMQ_LINE_ORGS / 4 * 3)
 
 /* Who goes first, and the other way round. */
 static const LlmqPriority by_rank[LLMQ_PRIORITIES] = {LLMQ_PRIORITY_HIGH, LLMQ_PRIORITY_NORMAL, LLMQ_PRIORITY_LOW};
@@ -38,11 +40,11 @@ is_taken(const LlmqLine *line, const LlmqLineOrg *org)
 	return org->filling == line->filling;
 }
 
-/* How many of an org wait. */
+/* How many of an org are in the line. */
 static int
 count(const LlmqLineOrg *org)
 {
-	int			n = 0;
+	int			n = org->called;
 
 	for (int i = 0; i < LLMQ_PRIORITIES; i++)
 		n += org->waiting[i];
@@ -77,21 +79,64 @@ llmq_line_org(LlmqLine *line, int32 org)
 	return find_org(line, org, &vacant);
 }
 
+/* Puts an org that is not there into the table. */
+static LlmqLineOrg *
+put_org(LlmqLine *line, const LlmqLineOrg *org)
+{
+	LlmqLineOrg *vacant;
+
+	(void) find_org(line, org->org, &vacant);
+	line->norgs += !is_taken(line, vacant);
+	*vacant = *org;
+	return vacant;
+}
+
+/*
+ * Forgets the orgs of which nobody is in the line. Those that stay move, each to where its search begins or as near as
+ * can be; they are taken in the order of the table from a free place on, so none meets one that has not moved yet.
+ */
+static void
+forget_orgs(LlmqLine *line)
+{
+	int			free = 0;
+
+	while (is_taken(line, &line->org[free]))
+		free++;
+	for (int i = 0; i < line->end; i++)
+		line->place[i].org = line->org[line->place[i].org].org;
+	for (int i = 1; i < LLMQ_LINE_ORGS; i++)
+	{
+		LlmqLineOrg *at = &line->org[(free + i) % LLMQ_LINE_ORGS];
+		LlmqLineOrg org = *at;
+
+		if (!is_taken(line, at))
+			continue;
+		at->filling = 0;
+		line->norgs--;
+		if (count(&org) > 0)
+			(void) put_org(line, &org);
+	}
+	for (int i = 0; i < line->end; i++)
+		if (line->place[i].state != LLMQ_PLACE_FREE)
+			line->place[i].org = llmq_line_org(line, line->place[i].org) - line->org;
+}
+
 /* The place of the org of somebody who joins. One in which nobody waits any more makes room. */
 static LlmqLineOrg *
 make_org(LlmqLine *line, const LlmqJoining *joining)
 {
-	LlmqLineOrg *vacant;
-	LlmqLineOrg *org = find_org(line, joining->org, &vacant);
+	LlmqLineOrg *org = llmq_line_org(line, joining->org);
 
 	if (org == NULL)
 	{
-		org = vacant;
-		memset(org, 0, sizeof(LlmqLineOrg));
-		org->org = joining->org;
-		org->filling = line->filling;
-		org->in_flight = joining->in_flight;
-		org->called_at = joining->place.since;
+		LlmqLineOrg new = {
+			.org = joining->org,.filling = line->filling,.in_flight = joining->in_flight,
+			.called_at = joining->place.since
+		};
+
+		if (line->norgs >= MOST_ORGS)
+			forget_orgs(line);
+		org = put_org(line, &new);
 	}
 	org->weight = joining->weight;
 	return org;
@@ -181,9 +226,9 @@ llmq_line_best(LlmqLine *line, const int32 *want, int n)
 	{
 		LlmqPriority priority = by_rank[rank];
 
-		if (first[priority] >= 0 && line->owed[priority] >= 1)
+		if (first[priority] >= 0 && line->owed[priority] >= FLOOR)
 		{
-			line->owed[priority] -= 1;
+			line->owed[priority] = 0;
 			best = first[priority];
 		}
 	}
@@ -196,7 +241,7 @@ llmq_line_best(LlmqLine *line, const int32 *want, int n)
 		if (best < 0)
 			best = first[priority];
 		else if (ranks[line->place[best].priority] < rank)
-			line->owed[priority] += FLOOR;
+			line->owed[priority]++;
 	}
 	return best;
 }
@@ -237,8 +282,8 @@ excess(const LlmqLineOrg *org, double mean)
 }
 
 /*
- * How many of another org's places come before an org's one that has `turn` others to come before: those that are called,
- * and those that have fewer before them, relative to the weights.
+ * How many of another org's places come before an org's one that has `turn` others to come before: those that have fewer
+ * before them, relative to the weights.
  */
 static int
 ahead_of(const LlmqLineOrg *other, const LlmqLineOrg *own, int64 turn, double mean, int priority)
@@ -247,15 +292,15 @@ ahead_of(const LlmqLineOrg *other, const LlmqLineOrg *own, int64 turn, double me
 
 	if (turn * other->weight % own->weight != 0 || is_first_of_equals(other, own))
 		turns++;
-	return (int) Min(other->called + Max(turns - excess(other, mean), 0), other->waiting[priority]);
+	return (int) Min(Max(turns - excess(other, mean), 0), other->waiting[priority]);
 }
 
-/* How many of other orgs and higher priorities come before one who has so many before him in his own. */
+/* How many are called, are of higher priorities, or of other orgs and come before one who has so many before him in his. */
 static int
 others_ahead(LlmqLine *line, const LlmqLineOrg *own, int before, int priority)
 {
 	double		mean = mean_load(line);
-	int64		turn = Max(before - own->called, 0) + excess(own, mean);
+	int64		turn = before + excess(own, mean);
 	int			ahead = 0;
 
 	line->last_walk++;
@@ -266,6 +311,7 @@ others_ahead(LlmqLine *line, const LlmqLineOrg *own, int before, int priority)
 		if (line->place[i].state == LLMQ_PLACE_FREE || org->walk == line->last_walk)
 			continue;
 		org->walk = line->last_walk;
+		ahead += org->called;
 		for (int rank = 0; rank < ranks[priority]; rank++)
 			ahead += org->waiting[by_rank[rank]];
 		if (org != own)
@@ -290,7 +336,7 @@ llmq_line_position(LlmqLine *line, const LlmqPlace *place)
 	{
 		const LlmqPlace *other = &line->place[i];
 
-		if (other->state != LLMQ_PLACE_FREE && other->org == place->org && other->priority == place->priority &&
+		if (other->state == LLMQ_PLACE_WAITING && other->org == place->org && other->priority == place->priority &&
 			came_before(other, place))
 			before++;
 	}
@@ -339,6 +385,7 @@ begin(LlmqLine *line)
 {
 	line->end = 0;
 	line->free_from = 0;
+	line->norgs = 0;
 	line->filling++;
 	memset(line->owed, 0, sizeof(line->owed));
 }
@@ -378,11 +425,13 @@ void
 llmq_line_call(LlmqLine *line, int number, TimestampTz now)
 {
 	LlmqPlace  *place = &line->place[number];
+	LlmqLineOrg *org = &line->org[place->org];
 
 	place->state = LLMQ_PLACE_CALLED;
 	place->called_at = now;
-	line->org[place->org].called_at = now;
-	line->org[place->org].called++;
+	org->called_at = now;
+	org->called++;
+	org->waiting[place->priority]--;
 }
 
 /* Takes back that somebody was called: he has tried in vain, or did not come. */
@@ -396,6 +445,7 @@ llmq_line_uncall(LlmqLine *line, int number, bool absent)
 	place->state = LLMQ_PLACE_WAITING;
 	place->absent = absent;
 	line->org[place->org].called--;
+	line->org[place->org].waiting[place->priority]++;
 }
 
 /* Takes somebody out of the line. */
