@@ -46,7 +46,7 @@ SELECT relname, attname FROM attribute
    AND col_description(attrelid, attnum) !~ 'NULL'
  ORDER BY 1, attnum;
 
--- no public name is a reserved word
+-- no public name is a reserved word; of a column or an argument it may be one that functions and types cannot have
 SELECT w.word, w.catdesc, n.place
   FROM pg_get_keywords() w
   JOIN (SELECT relname, 'relation' FROM relation
@@ -55,7 +55,7 @@ SELECT w.word, w.catdesc, n.place
 		UNION ALL SELECT argument, 'argument of ' || proname FROM function CROSS JOIN LATERAL unnest(proargnames) argument
 		UNION ALL SELECT typname, 'type' FROM pg_type WHERE typnamespace = 'llmquota'::regnamespace) n (name, place)
 	ON n.name = w.word
- WHERE w.catcode <> 'U';
+ WHERE w.catcode <> 'U' AND NOT (w.catcode = 'C' AND n.place ~ '^(column|argument)');
 -- and none needs quotes
 SELECT name FROM (SELECT attname FROM attribute UNION SELECT relname FROM relation UNION SELECT proname FROM function) n (name)
  WHERE name !~ '^[a-z][a-z0-9_]*$';

@@ -73,7 +73,7 @@ COMMIT;
 -- wrong calls are wrong calls of a pick
 SELECT * FROM llmquota_explain('nowhere');
 SELECT * FROM llmquota_explain('r', NULL);
-SELECT * FROM llmquota_explain('r', priority => 'low');
+SELECT * FROM llmquota_explain('r', priority => 'lowest');
 INSERT INTO llmquota.org (org, enabled) VALUES ('gone', false);
 SELECT * FROM llmquota_explain('r', 'gone');
 

@@ -28,12 +28,12 @@ SELECT status, count FROM llmquota.refusal_hourly;
 
 -- a trouble of a kind to come keeps nobody away here, and its place is its own
 SELECT llmquota_cool('key', 'k', 3600000) IS NOT NULL AS cooled;
-SELECT cell_write(1, id, 84, '\x63', true) FROM llmquota.health WHERE kind = 'b';
+SELECT cell_write(1, id, 92, '\x63', true) FROM llmquota.health WHERE kind = 'b';
 SELECT llmquota_cool('key', 'l', 3600000) IS NOT NULL AS cooled;
 SELECT key, status FROM llmquota.key_status ORDER BY key;
 SELECT key FROM llmquota_pick('m', exclude => '{n}');
 SELECT * FROM findings;
-SELECT cell_write(1, id, 84, '\x01', true) FROM llmquota.health WHERE kind = 'b';
+SELECT cell_write(1, id, 92, '\x01', true) FROM llmquota.health WHERE kind = 'b';
 SELECT llmquota_clear('key', 'l');
 SELECT key, status FROM llmquota.key_status ORDER BY key;
 SELECT llmquota_clear();
@@ -41,7 +41,7 @@ SELECT llmquota_clear();
 -- failures and events to come
 SELECT events_kept FROM llmquota_maintain();
 SELECT r.status FROM llmquota_pick('m', exclude => '{l,n}') p, llmquota_record(p.lease, http_status => 401) r;
-SELECT cell_write(1, id, 85, '\x63', true) FROM llmquota.health WHERE kind = 'b';
+SELECT cell_write(1, id, 93, '\x63', true) FROM llmquota.health WHERE kind = 'b';
 SELECT cell_write(1, id, 24 + 120 * n + 16, '\x63', true), cell_write(1, id, 24 + 120 * n + 37, '\x63', true)
   FROM llmquota.health h, (SELECT max(number)::int + 1 AS n FROM llmquota.event) e WHERE kind = 'e';
 SELECT llmquota_cool('key', 'l', 3600000) IS NOT NULL AS cooled;

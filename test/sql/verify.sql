@@ -62,10 +62,10 @@ SELECT cell_fault(0, '', 1) AS empty, cell_fault(0, '\x00', 1) AS one_byte, cell
 
 -- what makes no sense on a board or among the events is found under a checksum that holds
 SELECT llmquota_cool('account', 'a', 3600000) IS NOT NULL AND llmquota_disable('k', 'ticket') = 'disabled' AS troubles;
-SELECT what, cell_sealed_fault(1, overlay(h.state PLACING coalesce(bytes, substr(h.state, 73, 96)) FROM at + 1), h.id) AS fault
-  FROM (VALUES (1, 'as it is', 'b', 0, ''::bytea), (2, 'scope', 'b', 80, 'x'), (3, 'subject', 'b', 72, '\x00000000'), (4, 'part', 'b', 76, '\x01'),
-	(5, 'kind', 'b', 84, '\x04'), (6, 'failure', 'b', 85, '\x63'), (7, 'reason', 'b', 130, convert_to(repeat('x', 38), 'UTF8')),
-	(8, 'half free', 'b', 168, '\x00000000'), (9, 'double', 'b', 168, NULL), (10, 'kept', 'b', 40, '\x09'), (11, 'keeping', 'b', 48, '\x09'),
+SELECT what, cell_sealed_fault(1, overlay(h.state PLACING coalesce(bytes, substr(h.state, 81, 96)) FROM at + 1), h.id) AS fault
+  FROM (VALUES (1, 'as it is', 'b', 0, ''::bytea), (2, 'scope', 'b', 88, 'x'), (3, 'subject', 'b', 80, '\x00000000'), (4, 'part', 'b', 84, '\x01'),
+	(5, 'kind', 'b', 92, '\x04'), (6, 'failure', 'b', 93, '\x63'), (7, 'reason', 'b', 138, convert_to(repeat('x', 38), 'UTF8')),
+	(8, 'half free', 'b', 176, '\x00000000'), (9, 'double', 'b', 176, NULL), (10, 'kept', 'b', 40, '\x09'), (11, 'keeping', 'b', 48, '\x09'),
 	(12, 'as they are', 'e', 0, ''), (13, 'place', 'e', 144, '\x02'), (14, 'page', 'e', 264, '\x42'), (15, 'kind', 'e', 160, '\x63'), (16, 'patient', 'e', 176, '\x00')) v (n, what, kind, at, bytes)
   JOIN llmquota.health h ON h.kind = v.kind::"char" ORDER BY n;
 SELECT llmquota_clear(), llmquota_enable('k');
