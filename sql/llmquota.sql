@@ -1279,6 +1279,7 @@ CREATE FUNCTION @extschema@.llmquota_pick_set(
 	priority text DEFAULT NULL,
 	exclude text[] DEFAULT NULL,
 	sessions text[] DEFAULT NULL,
+	request_ids text[] DEFAULT NULL,
 	ttl_ms int DEFAULT NULL,
 	prompts text[] DEFAULT NULL,
 	max_costs numeric[] DEFAULT NULL,
@@ -1286,8 +1287,8 @@ CREATE FUNCTION @extschema@.llmquota_pick_set(
 RETURNS SETOF llmquota.pick_set_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'llmquota_pick_set';
-COMMENT ON FUNCTION @extschema@.llmquota_pick_set(text, text[], bigint[], bigint[], text, text[], text[], int, text[], numeric[], int) IS
-'Asks for the right to make a set of calls, each for the org at its place in orgs and with what the other arrays have there, as llmquota_pick: a row for every call, granted or refused, until at_most were granted. Fairly: next is the org with the fewest calls in flight relative to its weight, as far as a quota counts them, and those of this set; then that whose call comes first. An org''s first refusal is that of all its calls behind it, except too_large. No rows for orgs that are NULL or empty';
+COMMENT ON FUNCTION @extschema@.llmquota_pick_set(text, text[], bigint[], bigint[], text, text[], text[], text[], int, text[], numeric[], int) IS
+'Asks for the right to make a set of calls, each for the org at its place in orgs and with what the other arrays have there, as llmquota_pick: a row for every call, granted or refused, until at_most were granted. Fairly: next is the org with the fewest calls in flight relative to its weight, as far as a quota counts them, and those of this set; then that whose call comes first. An org''s first refusal is that of all its calls behind it, except too_large. A call with a request_id shares no WAL records. No rows for orgs that are NULL or empty';
 
 -- Takes what llmquota_pick takes, by its definition.
 DO $$
@@ -2253,7 +2254,7 @@ DECLARE
 		'@extschema@.llmquota_record(pg_catalog.uuid, bigint, bigint, bigint, bigint, bigint, int, pg_catalog.text, int, pg_catalog.jsonb, pg_catalog.jsonb, pg_catalog.jsonb, pg_catalog.numeric), '
 		'@extschema@.llmquota_retry(pg_catalog.uuid, bigint, bigint, bigint, bigint, bigint, int, pg_catalog.text, int, pg_catalog.jsonb, pg_catalog.jsonb, pg_catalog.jsonb, pg_catalog.numeric), '
 		'@extschema@.llmquota_pick_many(pg_catalog.text, pg_catalog.text, int, bigint, bigint, pg_catalog.text, pg_catalog.text[], pg_catalog.text, int, pg_catalog.text, pg_catalog.numeric), '
-		'@extschema@.llmquota_pick_set(pg_catalog.text, pg_catalog.text[], bigint[], bigint[], pg_catalog.text, pg_catalog.text[], pg_catalog.text[], int, pg_catalog.text[], pg_catalog.numeric[], int), '
+		'@extschema@.llmquota_pick_set(pg_catalog.text, pg_catalog.text[], bigint[], bigint[], pg_catalog.text, pg_catalog.text[], pg_catalog.text[], pg_catalog.text[], int, pg_catalog.text[], pg_catalog.numeric[], int), '
 		'@extschema@.llmquota_explain, '
 		'@extschema@.llmquota_release(pg_catalog.uuid), '
 		'@extschema@.llmquota_renew(pg_catalog.uuid, int), '
@@ -4270,7 +4271,7 @@ REVOKE ALL ON TYPE llmquota.pick_result, llmquota.pick_set_result, llmquota.expl
 REVOKE ALL ON FUNCTION
 	@extschema@.llmquota_pick(text, text, bigint, bigint, text, text[], text, text, int, text, uuid, numeric, int, boolean),
 	@extschema@.llmquota_pick_many(text, text, int, bigint, bigint, text, text[], text, int, text, numeric),
-	@extschema@.llmquota_pick_set(text, text[], bigint[], bigint[], text, text[], text[], int, text[], numeric[], int),
+	@extschema@.llmquota_pick_set(text, text[], bigint[], bigint[], text, text[], text[], text[], int, text[], numeric[], int),
 	@extschema@.llmquota_estimate_tokens(text, text),
 	@extschema@.llmquota_record(uuid, bigint, bigint, bigint, bigint, bigint, int, text, int, jsonb, jsonb, jsonb, numeric),
 	@extschema@.llmquota_retry(uuid, bigint, bigint, bigint, bigint, bigint, int, text, int, jsonb, jsonb, jsonb, numeric),

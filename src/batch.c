@@ -71,7 +71,8 @@ llmq_batch_call(const LlmqPick *pick)
 {
 	return (LlmqCall) {
 		.input_tokens = pick->input_tokens,.output_tokens = pick->output_tokens,.prompt = pick->prompt,
-		.max_cost_given = pick->max_cost_given,.max_cost = pick->max_cost,.session = pick->session
+		.max_cost_given = pick->max_cost_given,.max_cost = pick->max_cost,.session = pick->session,
+		.request_id = pick->request_id
 	};
 }
 

@@ -202,6 +202,7 @@ llmq_pick_take_call(LlmqPick *pick, const LlmqCall *call)
 	pick->max_cost_given = call->max_cost_given;
 	pick->max_cost = call->max_cost;
 	pick->session = call->session;
+	pick->request_id = call->request_id;
 	llmq_history_begin(pick);
 }
 

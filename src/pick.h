@@ -128,6 +128,7 @@ typedef struct LlmqCall
 	bool		max_cost_given;
 	int64		max_cost;
 	const char *session;
+	const char *request_id;
 } LlmqCall;
 
 /* A lease that was granted. */

@@ -4,7 +4,7 @@
  *
  * Who is next is the org with the fewest calls in flight relative to its weight, those of this set included; of several,
  * that whose next call was given first. Within an org the order is that of the set, and its first refusal is that of all its calls behind
- * it, except that a call which can never fit keeps none of the others. When as many were granted as the caller wants,
+ * it, except that a call which can never fit, or is one of a request that has its call, keeps none of the others. When as many were granted as the caller wants,
  * nobody asks for the others, and they are not answered.
  *
  * To ask for every call by itself would be fair, and slow. So calls are asked for in turns. In one turn as many calls
@@ -24,14 +24,15 @@
 
 #include "args.h"
 #include "batch.h"
+#include "once.h"
 
 PG_FUNCTION_INFO_V1(llmquota_pick_set);
 
 /* Arguments of llmquota_pick_set(). */
 enum
 {
-	ARG_ROUTE, ARG_ORGS, ARG_INPUT_TOKENS, ARG_MAX_OUTPUT_TOKENS, ARG_PRIORITY, ARG_EXCLUDE, ARG_SESSIONS, ARG_TTL_MS,
-	ARG_PROMPTS, ARG_MAX_COSTS, ARG_AT_MOST, NARGS
+	ARG_ROUTE, ARG_ORGS, ARG_INPUT_TOKENS, ARG_MAX_OUTPUT_TOKENS, ARG_PRIORITY, ARG_EXCLUDE, ARG_SESSIONS, ARG_REQUEST_IDS,
+	ARG_TTL_MS, ARG_PROMPTS, ARG_MAX_COSTS, ARG_AT_MOST, NARGS
 };
 
 /* Where an argument of llmquota_pick() comes from: an argument of the set, or the call's element of one. */
@@ -49,7 +50,7 @@ static const Source sources[] = {
 	[LLMQ_PICK_PRIORITY] = {ARG_PRIORITY},
 	[LLMQ_PICK_EXCLUDE] = {ARG_EXCLUDE},
 	[LLMQ_PICK_SESSION] = {ARG_SESSIONS, TEXTOID},
-	[LLMQ_PICK_REQUEST_ID] = {LLMQ_NO_ARG},
+	[LLMQ_PICK_REQUEST_ID] = {ARG_REQUEST_IDS, TEXTOID},
 	[LLMQ_PICK_TTL_MS] = {ARG_TTL_MS},
 	[LLMQ_PICK_PROMPT] = {ARG_PROMPTS, TEXTOID},
 	[LLMQ_PICK_RETRY_OF] = {LLMQ_NO_ARG},
@@ -99,7 +100,7 @@ typedef struct Set
 
 static const char *const argument_names[NARGS] = {
 	[ARG_ORGS] = "orgs",[ARG_INPUT_TOKENS] = "input_tokens",[ARG_MAX_OUTPUT_TOKENS] = "max_output_tokens",
-	[ARG_SESSIONS] = "sessions",[ARG_PROMPTS] = "prompts",[ARG_MAX_COSTS] = "max_costs"
+	[ARG_SESSIONS] = "sessions",[ARG_REQUEST_IDS] = "request_ids",[ARG_PROMPTS] = "prompts",[ARG_MAX_COSTS] = "max_costs"
 };
 
 /* Takes an argument apart that has an element for each call; returns how many. */
@@ -284,10 +285,12 @@ share_out(Set *set, int64 calls)
 	}
 }
 
-/* Do two calls have one key to go to? Those of different sessions may not. */
+/* Can two calls be asked for together? Not with different sessions, or for a request that has one call only. */
 static bool
 go_together(const Caller *caller, const LlmqCall *one, const LlmqCall *other)
 {
+	if (one->request_id != NULL || other->request_id != NULL)
+		return false;
 	if (caller->request.route->option->strategy != LLMQ_STICKY || one->session == other->session)
 		return true;
 	return one->session != NULL && other->session != NULL && strcmp(one->session, other->session) == 0;
@@ -327,7 +330,8 @@ answer(Set *set, Caller *caller, int calls)
 static void
 answer_refusal(Set *set, Caller *caller)
 {
-	bool		only_this = llmq_refusal_status(&set->pick) == LLMQ_REFUSED_TOO_LARGE;
+	bool		only_this = llmq_once_answer(&set->pick) != LLMQ_ONCE_NONE ||
+		llmq_refusal_status(&set->pick) == LLMQ_REFUSED_TOO_LARGE;
 
 	answer(set, caller, only_this ? 1 : caller->left);
 	/* what others are told meanwhile is not known: to each once what is its turn */
@@ -361,8 +365,8 @@ ask(Set *set, Caller *caller)
 }
 
 /*
- * llmquota_pick_set(route, orgs, input_tokens, max_output_tokens, priority, exclude, sessions, ttl_ms, prompts,
- * max_costs, at_most)
+ * llmquota_pick_set(route, orgs, input_tokens, max_output_tokens, priority, exclude, sessions, request_ids, ttl_ms,
+ * prompts, max_costs, at_most)
  */
 Datum
 llmquota_pick_set(PG_FUNCTION_ARGS)

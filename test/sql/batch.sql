@@ -172,6 +172,12 @@ INSERT INTO llmquota.quota (scope, subject, metric, amount) VALUES ('org', 'x', 
 SELECT orgs[place] AS org, status, count(*) FROM orgs('x 10', 'y 10', 'z 3') orgs, llmquota_pick_set('m', orgs, at_most => 11) GROUP BY 1, 2 ORDER BY 1, 2;
 SELECT count(*) FROM llmquota_pick_set('m', '{x,y}', at_most => 0);
 CALL clear();
+-- requests that have one call each, told by their ids: who has it already keeps nobody
+SELECT orgs, place, status, attempt FROM (VALUES (ARRAY['x', 'y', 'x', 'x', 'y'])) o (orgs),
+	   llmquota_pick_set('m', orgs, request_ids => ARRAY['r1', 'r1', 'r1', NULL, 'r2']) ORDER BY place;
+SELECT place, status FROM llmquota_pick_set('m', '{y,y,y}', request_ids => '{r1,r2,r3}') ORDER BY place;
+SELECT org, request_id FROM llmquota.lease ORDER BY org, request_id;
+CALL clear();
 -- nothing to do
 SELECT count(*) FROM llmquota_pick_set('m', NULL);
 SELECT count(*) FROM llmquota_pick_set('m', '{}', '{}');
