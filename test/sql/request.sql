@@ -20,9 +20,11 @@ CREATE FUNCTION lease_of(request_id text) RETURNS uuid LANGUAGE sql AS $$ SELECT
 CREATE VIEW used AS SELECT metric, used FROM llmquota.meter_window WHERE subject = 'clinic' ORDER BY metric;
 -- Waits until the lease of a request is past its time. Nobody ends it: there is no maintenance.
 CREATE PROCEDURE wait_until_past(lease uuid) LANGUAGE plpgsql AS $$
+DECLARE
+	pause CONSTANT double precision := 0.01;
 BEGIN
 	WHILE (SELECT l.expires_at >= clock_timestamp() FROM llmquota.lease l WHERE l.lease = $1) LOOP
-		PERFORM pg_sleep(0.01);
+		PERFORM pg_sleep(pause);
 	END LOOP;
 END $$;
 
@@ -147,10 +149,11 @@ SELECT * FROM pick('r6');
 SELECT p.status, r.status FROM llmquota_pick('chat', 'clinic', request_id => 'r7', ttl_ms => 1) p, llmquota_record(p.lease, 1, 1) r;
 DO $$
 DECLARE
+	pause CONSTANT double precision := 0.01;
 	answer text := 'duplicate';
 BEGIN
 	WHILE answer = 'duplicate' LOOP
-		PERFORM pg_sleep(0.01);
+		PERFORM pg_sleep(pause);
 		SELECT concat_ws(' ', p.status, p.attempt) INTO answer FROM pick('r7') p;
 	END LOOP;
 	ASSERT answer = 'granted 1', answer;
