@@ -2,9 +2,9 @@
  * cell.c
  *	  Changes live state in place: the page protocol.
  *
- * A cell is a row of a live table (meter, health, lease_page, name, refusal_page, request_page), born frozen and never
- * updated, whose `state` bytes are edited where they are, as sequence.c edits its one tuple. Nothing here is undone by a
- * rollback.
+ * A cell is a row of a live table (meter, health, lease_page, name, refusal_page, request_page), born frozen and
+ * never updated, whose `state` bytes are edited where they are, as sequence.c edits its one tuple. Nothing here is
+ * undone by a rollback.
  *
  * The protocol of a change:
  *	 1. Look first: candidates are compared on copies (llmq_cell_copy), one share lock at a time, nothing held.

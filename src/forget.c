@@ -185,8 +185,8 @@ visit_requests(const LlmqCellHeader *state, HeapTuple tuple, void *argument)
 }
 
 /*
- * llmquota_forget_requests(org, pseudonym): forgets requests of an org whose calls are in the ledger; with a pseudonym those
- * that have it as their session there. How many.
+ * llmquota_forget_requests(org, pseudonym): forgets requests of an org whose calls are in the ledger; with a pseudonym
+ * those that have it as their session there. How many.
  */
 Datum
 llmquota_forget_requests(PG_FUNCTION_ARGS)
