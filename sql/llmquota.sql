@@ -4127,7 +4127,7 @@ COMMENT ON COLUMN llmquota.waiting.org IS 'the org that waits';
 COMMENT ON COLUMN llmquota.waiting.route IS 'the route that was asked for';
 COMMENT ON COLUMN llmquota.waiting.priority IS 'high, normal or low';
 COMMENT ON COLUMN llmquota.waiting.since IS 'since when it waits';
-COMMENT ON COLUMN llmquota.waiting.position IS 'place in the line, from 1, as far as can be told: those of different limits pass each other';
+COMMENT ON COLUMN llmquota.waiting.position IS 'place in the line, from 1, among those who wait for the same limits, as far as can be told';
 COMMENT ON COLUMN llmquota.waiting.kind IS 'held: in the call, which has a connection; ticket: with a ticket';
 COMMENT ON COLUMN llmquota.waiting.called IS 'true: it is its turn to try';
 COMMENT ON COLUMN llmquota.waiting.scope IS 'whose limit it waits for: global, provider, account, key, org or parent; NULL: for no limit, but for the end of a trouble';

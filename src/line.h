@@ -79,6 +79,7 @@ typedef struct LlmqLineOrg
 	int32		in_flight;
 	int32		called;			/* of its places */
 	int32		waiting[LLMQ_PRIORITIES];	/* those who are called are not among them */
+	int32		rivals[LLMQ_PRIORITIES];	/* of somebody whose position is worked out: those of them who wait */
 	uint64		filling;		/* of the line in which it waits, or has waited; another's: a free place */
 	uint64		walk;			/* the last one that has seen it */
 	TimestampTz called_at;		/* the last of its places; when it came, until one is */

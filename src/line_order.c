@@ -253,25 +253,59 @@ is_first_of_equals(const LlmqLineOrg *a, const LlmqLineOrg *b)
 	return a->called_at < b->called_at || (a->called_at == b->called_at && a < b);
 }
 
-/* The calls in flight of all orgs that wait, for each unit of their weights. */
-static double
-mean_load(LlmqLine *line)
+/* Those who wait for the same as somebody: they are what he can be behind. */
+typedef struct Rivals
 {
-	int64		load = 0;
-	int64		weight = 0;
+	const LlmqPlace *place;		/* he */
+	int			before;			/* of his own org and priority, those who have waited longer */
+	int			called;			/* those who may try by now */
+	int64		load;			/* calls in flight of all their orgs */
+	int64		weight;			/* of these orgs */
+} Rivals;
+
+static bool
+is_rival(const LlmqPlace *place, const LlmqPlace *other)
+{
+	return other->state != LLMQ_PLACE_FREE && wants_one_of(other, place->want, place->nwants);
+}
+
+/* Is this the first time that a walk sees an org? */
+static bool
+is_first_sight(const LlmqLine *line, LlmqLineOrg *org)
+{
+	bool		first = org->walk != line->last_walk;
+
+	org->walk = line->last_walk;
+	return first;
+}
+
+/* Finds them: how many wait of each org and priority is in `rivals` of the org. */
+static void
+find_rivals(LlmqLine *line, Rivals *rivals)
+{
+	const LlmqPlace *place = rivals->place;
 
 	line->last_walk++;
 	for (int i = 0; i < line->end; i++)
 	{
-		LlmqLineOrg *org = &line->org[line->place[i].org];
+		const LlmqPlace *other = &line->place[i];
+		LlmqLineOrg *org = &line->org[other->org];
 
-		if (line->place[i].state == LLMQ_PLACE_FREE || org->walk == line->last_walk)
+		if (!is_rival(place, other))
 			continue;
-		org->walk = line->last_walk;
-		load += org->in_flight + org->called;
-		weight += org->weight;
+		if (is_first_sight(line, org))
+		{
+			memset(org->rivals, 0, sizeof(org->rivals));
+			rivals->load += org->in_flight + org->called;
+			rivals->weight += org->weight;
+		}
+		if (other->state == LLMQ_PLACE_CALLED)
+			rivals->called++;
+		else
+			org->rivals[other->priority]++;
+		rivals->before += other->state == LLMQ_PLACE_WAITING && other->org == place->org &&
+			other->priority == place->priority && came_before(other, place);
 	}
-	return (double) load / Max(weight, 1);
 }
 
 /* How many of an org's calls have to end before it has no more than its share: until then it is not its turn. */
@@ -292,55 +326,47 @@ ahead_of(const LlmqLineOrg *other, const LlmqLineOrg *own, int64 turn, double me
 
 	if (turn * other->weight % own->weight != 0 || is_first_of_equals(other, own))
 		turns++;
-	return (int) Min(Max(turns - excess(other, mean), 0), other->waiting[priority]);
+	return (int) Min(Max(turns - excess(other, mean), 0), other->rivals[priority]);
 }
 
-/* How many are called, are of higher priorities, or of other orgs and come before one who has so many before him in his. */
+/* How many are of higher priorities, or of other orgs and come before one who has these rivals. */
 static int
-others_ahead(LlmqLine *line, const LlmqLineOrg *own, int before, int priority)
+others_ahead(LlmqLine *line, const LlmqLineOrg *own, const Rivals *rivals)
 {
-	double		mean = mean_load(line);
-	int64		turn = before + excess(own, mean);
+	const LlmqPlace *place = rivals->place;
+	double		mean = (double) rivals->load / Max(rivals->weight, 1);
+	int64		turn = rivals->before + excess(own, mean);
 	int			ahead = 0;
 
 	line->last_walk++;
 	for (int i = 0; i < line->end; i++)
 	{
-		LlmqLineOrg *org = &line->org[line->place[i].org];
+		const LlmqPlace *other = &line->place[i];
+		LlmqLineOrg *org = &line->org[other->org];
 
-		if (line->place[i].state == LLMQ_PLACE_FREE || org->walk == line->last_walk)
+		if (!is_rival(place, other) || !is_first_sight(line, org))
 			continue;
-		org->walk = line->last_walk;
-		ahead += org->called;
-		for (int rank = 0; rank < ranks[priority]; rank++)
-			ahead += org->waiting[by_rank[rank]];
+		for (int rank = 0; rank < ranks[place->priority]; rank++)
+			ahead += org->rivals[by_rank[rank]];
 		if (org != own)
-			ahead += ahead_of(org, own, turn, mean, priority);
+			ahead += ahead_of(org, own, turn, mean, place->priority);
 	}
 	return ahead;
 }
 
 /*
- * Which place in the line somebody has, from 1, if calls end in the order in which they began and nobody else comes. Who
- * is called has the first.
+ * Which place somebody has, from 1, among those who wait for one of the meters that he waits for, if calls end in the
+ * order in which they began and nobody else comes. Who is called has the first.
  */
 int
 llmq_line_position(LlmqLine *line, const LlmqPlace *place)
 {
-	const LlmqLineOrg *own = &line->org[place->org];
-	int			before = 0;
+	Rivals		rivals = {.place = place};
 
 	if (place->state == LLMQ_PLACE_CALLED)
 		return 1;
-	for (int i = 0; i < line->end; i++)
-	{
-		const LlmqPlace *other = &line->place[i];
-
-		if (other->state == LLMQ_PLACE_WAITING && other->org == place->org && other->priority == place->priority &&
-			came_before(other, place))
-			before++;
-	}
-	return 1 + before + others_ahead(line, own, before, place->priority);
+	find_rivals(line, &rivals);
+	return 1 + rivals.before + rivals.called + others_ahead(line, &line->org[place->org], &rivals);
 }
 
 /* Changes for which meters somebody waits. */

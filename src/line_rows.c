@@ -1,6 +1,6 @@
 /*
  * line_rows.c
- *	  What is to be seen of the line: llmquota_line_rows(), for llmquota.waiting; and how many wait, for llmquota_metrics().
+ *	  What is seen of the line: llmquota_line_rows(), for llmquota.waiting; and how many wait, for llmquota_metrics().
  *
  * The places are copied under the line's lock and put out without it.
  */

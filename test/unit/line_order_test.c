@@ -390,9 +390,22 @@ test_best(void)
 	}
 }
 
+/* Does somebody wait for a meter for which the other waits, too? */
+static bool
+waits_for_the_same(const LlmqPlace *place, const LlmqPlace *other)
+{
+	if (other->state == LLMQ_PLACE_FREE)
+		return false;
+	for (int i = 0; i < place->nwants; i++)
+		for (int j = 0; j < other->nwants; j++)
+			if (place->want[i] == other->want[j])
+				return true;
+	return false;
+}
+
 /* The calls of an org that have to end before it has its share of those in flight, which end in the order they began. */
 static int
-more_than_its_share(const LlmqLineOrg *org)
+more_than_its_share(const LlmqLineOrg *org, const LlmqPlace *to)
 {
 	bool		seen[LLMQ_LINE_ORGS] = {false};
 	double		load = 0;
@@ -402,7 +415,7 @@ more_than_its_share(const LlmqLineOrg *org)
 	{
 		const LlmqLineOrg *other = &line->org[line->place[i].org];
 
-		if (line->place[i].state == LLMQ_PLACE_FREE || seen[line->place[i].org])
+		if (!waits_for_the_same(to, &line->place[i]) || seen[line->place[i].org])
 			continue;
 		seen[line->place[i].org] = true;
 		load += other->in_flight + other->called;
@@ -428,8 +441,8 @@ is_served_before(const LlmqPlace *a, const LlmqPlace *b, const int *had)
 }
 
 /*
- * Serves those of his priority step by step until it is the turn of the one at a place: in which step of all. Those who
- * are called and those of higher priorities go first.
+ * Serves those of his priority who wait for the same step by step until it is the turn of the one at a place: in which
+ * step of all. Those who are called and those of higher priorities go first.
  */
 static int
 serve_until(int place)
@@ -441,11 +454,12 @@ serve_until(int place)
 	for (int i = 0; i < line->end; i++)
 	{
 		const LlmqPlace *at = &line->place[i];
+		bool		is_there = waits_for_the_same(&line->place[place], at);
 		bool		before = at->state == LLMQ_PLACE_CALLED || goes_first(at->priority, line->place[place].priority);
 
-		served[i] = at->state == LLMQ_PLACE_FREE || before || at->priority != line->place[place].priority;
-		step += at->state != LLMQ_PLACE_FREE && before;
-		had[at->org] = more_than_its_share(&line->org[at->org]);
+		served[i] = !is_there || before || at->priority != line->place[place].priority;
+		step += is_there && before;
+		had[at->org] = more_than_its_share(&line->org[at->org], &line->place[place]);
 	}
 	for (;; step++)
 	{
