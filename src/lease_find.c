@@ -16,9 +16,9 @@
  * of the bound, which are looked at only when all others are taken. (A lease there does not keep others from the slots
  * of the bound, so that for a while more may be in flight than the setting says, at most twice as many.)
  *
- * A batch takes all that is free in the page it finds, and, when that is too little, in one more. Of pages with one free
- * slot each it would have as many records as picks by themselves: so it wants half of a page, and has the pool grow when
- * the few looks find no such page, as far as that may; then it takes what there is.
+ * A batch takes all that is free in the page it finds, and, when that is too little, in one more. Of pages with one
+ * free slot each it would have as many records as picks by themselves: so it wants half of a page, and has the pool
+ * grow when the few looks find no such page, as far as that may; then it takes what there is.
  *
  * When nothing was found at all, the backend remembers for a tenth of a second that the pool is full, and then takes no
  * more than the few looks of any pick. It forgets that at once when it ends a lease itself.

@@ -2,10 +2,11 @@
  * pick_set.c
  *	  llmquota_pick_set: picks for a set of calls of several orgs, fairly, in one statement.
  *
- * Who is next is the org with the fewest calls in flight relative to its weight, those of this set included; of several,
- * that whose next call was given first. Within an org the order is that of the set, and its first refusal is that of all its calls behind
- * it, except that a call which can never fit, or is one of a request that has its call, keeps none of the others. When as many were granted as the caller wants,
- * nobody asks for the others, and they are not answered.
+ * Who is next is the org with the fewest calls in flight relative to its weight, those of this set included; of
+ * several, that whose next call was given first. Within an org the order is that of the set, and its first refusal is
+ * that of all its calls behind it, except that a call which can never fit, or is one of a request that has its call,
+ * keeps none of the others. When as many were granted as the caller wants, nobody asks for the others, and they are
+ * not answered.
  *
  * To ask for every call by itself would be fair, and slow. So calls are asked for in turns. In one turn as many calls
  * are shared out among the orgs, by the order above, as the last grant has seen to fit the limits that orgs share; then
@@ -31,8 +32,8 @@ PG_FUNCTION_INFO_V1(llmquota_pick_set);
 /* Arguments of llmquota_pick_set(). */
 enum
 {
-	ARG_ROUTE, ARG_ORGS, ARG_INPUT_TOKENS, ARG_MAX_OUTPUT_TOKENS, ARG_PRIORITY, ARG_EXCLUDE, ARG_SESSIONS, ARG_REQUEST_IDS,
-	ARG_TTL_MS, ARG_PROMPTS, ARG_MAX_COSTS, ARG_AT_MOST, NARGS
+	ARG_ROUTE, ARG_ORGS, ARG_INPUT_TOKENS, ARG_MAX_OUTPUT_TOKENS, ARG_PRIORITY, ARG_EXCLUDE, ARG_SESSIONS,
+	ARG_REQUEST_IDS, ARG_TTL_MS, ARG_PROMPTS, ARG_MAX_COSTS, ARG_AT_MOST, NARGS
 };
 
 /* Where an argument of llmquota_pick() comes from: an argument of the set, or the call's element of one. */
@@ -100,7 +101,8 @@ typedef struct Set
 
 static const char *const argument_names[NARGS] = {
 	[ARG_ORGS] = "orgs",[ARG_INPUT_TOKENS] = "input_tokens",[ARG_MAX_OUTPUT_TOKENS] = "max_output_tokens",
-	[ARG_SESSIONS] = "sessions",[ARG_REQUEST_IDS] = "request_ids",[ARG_PROMPTS] = "prompts",[ARG_MAX_COSTS] = "max_costs"
+	[ARG_SESSIONS] = "sessions",[ARG_REQUEST_IDS] = "request_ids",[ARG_PROMPTS] = "prompts",
+	[ARG_MAX_COSTS] = "max_costs"
 };
 
 /* Takes an argument apart that has an element for each call; returns how many. */
