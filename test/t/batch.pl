@@ -109,6 +109,19 @@ agree($node, 'a crash in the second set');
 sql($node, $release_all);
 is(in_flight($node), 0, 'a crash in the second set: nothing is in flight when they have ended');
 
+# Cut short by a timeout, sooner or later: nobody was told, but whatever was granted by then is whole.
+my $cut = 0;
+for (my $ms = 4; $cut == 0 && $ms < 10_000; $ms = int($ms * 1.4))
+{
+	$node->psql('postgres', "SET statement_timeout = $ms; SELECT count(*) FROM llmquota_pick_many('large', 'cut', 10000)");
+	$cut = sql($node, q{SELECT count(*) FROM llmquota.lease WHERE org = 'cut'});
+}
+cmp_ok($cut, '>', 0, 'a batch is cut short in its middle');
+cmp_ok($cut, '<', 10_000, '... and has not come to its end');
+agree($node, 'a batch that is cut short');
+sql($node, $release_all);
+is(in_flight($node), 0, 'a batch that is cut short: nothing is in flight when its leases have ended');
+
 # What was acknowledged is there
 my $session = $node->background_psql('postgres');
 $session->query_safe('SET synchronous_commit = on');
