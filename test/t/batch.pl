@@ -13,7 +13,7 @@ my $node = new_node('batch', conf => [ 'max_connections = 60', 'wal_writer_delay
 my $release_all = 'SELECT count(llmquota_release(lease)) FROM llmquota.lease';
 
 # Runs a statement, twice: names, meters and lease pages are there the second time. How many records of live state that
-# one writes.
+# one writes. (They can be read when they are on disk.)
 sub records
 {
 	my ($database, $sql) = @_;
@@ -23,6 +23,7 @@ sub records
 		SELECT pg_current_wal_insert_lsn() AS begun \\gset
 		$sql \\g /dev/null
 		SELECT pg_current_wal_insert_lsn() AS ended \\gset
+		CHECKPOINT;
 		SELECT count(*) FROM pg_get_wal_records_info(:'begun', :'ended') WHERE resource_manager = 'Generic'});
 	$node->safe_psql($database, $release_all);
 	return $out;
