@@ -18,6 +18,7 @@
 #include "compat.h"
 #include "name.h"
 #include "wait.h"
+#include "worker.h"
 
 /*
  * Does the limit that refuses come back only after anybody would wait for it, with its next day or month? Who waited
@@ -132,10 +133,13 @@ stay(LlmqWaiting *waiting, LlmqPick *pick, MemoryContext context)
 		now = GetCurrentTimestamp();
 		if (now >= waiting->deadline)
 			return false;
-		if (now >= until)
-			llmq_line_keep(waiting->number);
-		else
+		if (now < until)
 			sleep_until(until);
+		else
+		{
+			llmq_line_keep(waiting->number);
+			llmq_worker_look_meanwhile();
+		}
 	}
 }
 

@@ -119,6 +119,7 @@ extern bool llmq_sleeper_hears(dsm_segment *segment);
 
 /* worker_look.c */
 extern void llmq_worker_look(TimestampTz expires_at);
+extern void llmq_worker_look_meanwhile(void);
 extern bool llmq_worker_takes_wal(void);
 
 /* worker_cell.c */

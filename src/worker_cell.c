@@ -33,7 +33,8 @@ llmq_worker_cell_create(LlmqLive *live)
 {
 	LlmqWorkerCell cell = {.cell = {.length = sizeof(LlmqWorkerCell)},.database = MyDatabaseId};
 
-	return llmq_cell_create(live, &cell_key, &cell.cell, PG_INT32_MAX) != 0;
+	/* others may hold the creation lock for long, when many cells are born */
+	return llmq_cell_find(live, &cell_key) != 0 || llmq_cell_create(live, &cell_key, &cell.cell, PG_INT32_MAX) != 0;
 }
 
 /* Copies the cell. False when there is none, or one that came with a copy of another database. */

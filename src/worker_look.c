@@ -159,13 +159,11 @@ look(LlmqLive *live, TimestampTz now, TimestampTz wanted, const LlmqAlertCall *c
 
 /*
  * Sees to it that maintenance will be done, by a look at most once a second, for a lease that will expire before the
- * next round (DT_NOEND: there is no lease), and for what this call wants looked at. Called at the end of a call, when
- * nothing is held.
+ * next round (DT_NOEND: there is no lease), and for what this call wants looked at.
  */
-void
-llmq_worker_look(TimestampTz expires_at)
+static void
+look_at(TimestampTz now, TimestampTz expires_at)
 {
-	TimestampTz now = GetCurrentStatementStartTimestamp();
 	LlmqLive	live;
 	/* a clock that was set back does not make it wait longer */
 	bool		soon = now < next_look && next_look <= now + USECS_PER_SEC;
@@ -179,6 +177,20 @@ llmq_worker_look(TimestampTz expires_at)
 	if (!is_of_this_transaction(&live))
 		look(&live, now, expires_at, calls ? &call : NULL);
 	llmq_live_close(&live);
+}
+
+/* That of a call, at its end, when nothing is held. */
+void
+llmq_worker_look(TimestampTz expires_at)
+{
+	look_at(GetCurrentStatementStartTimestamp(), expires_at);
+}
+
+/* That of a call that waits, maybe for leases that expire: all may have begun before the server was started anew. */
+void
+llmq_worker_look_meanwhile(void)
+{
+	look_at(GetCurrentTimestamp(), DT_NOEND);
 }
 
 /* Wakes the sleeper. False when it has ended. */

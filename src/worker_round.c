@@ -30,6 +30,8 @@
 #include "sql.h"
 #include "worker.h"
 
+/* After a round that could not begin because others held a lock. */
+#define LOCKED_OUT (INT64CONST(500) * 1000)
 
 typedef struct Round
 {
@@ -59,7 +61,7 @@ wait_after(int failures, int64 longest)
 
 /*
  * Keeps the error that has just been caught; to end the transaction is up to the caller. A lock that was not to be had
- * is none: the next round comes again.
+ * is none: the next round comes again, soon if this one has not even begun.
  */
 static void
 keep_error(Round *round)
@@ -76,6 +78,8 @@ keep_error(Round *round)
 		if (round->known_error == NULL || strcmp(round->known_error, round->error) != 0)
 			EmitErrorReport();
 	}
+	else if (!round->wanted)
+		round->due = round->began + LOCKED_OUT;
 	FlushErrorState();
 }
 
