@@ -8,8 +8,8 @@ import time
 
 from shell import BUILD, Failure, run
 
-# One server connection for each client, so that waiting for connections is not what is measured. Options of the startup
-# packet go no further than pgbouncer: what a measure wants is set when a server connection is made.
+# Options of the startup packet go no further than pgbouncer: what a measure wants is set when a server connection is
+# made.
 CONFIGURATION = """[databases]
 * = host={host} port={port} user={user} connect_query='SET synchronous_commit = {mode}'
 [pgbouncer]
@@ -18,8 +18,8 @@ listen_addr =
 listen_port = 6432
 unix_socket_dir = {directory}
 auth_type = any
-default_pool_size = 32
-max_client_conn = 200
+default_pool_size = {connections}
+max_client_conn = 300
 ignore_startup_parameters = extra_float_digits, options
 logfile = {directory}/log
 pidfile = {directory}/pid
@@ -27,8 +27,10 @@ pidfile = {directory}/pid
 
 
 class PgBouncer:
-    def __init__(self, cluster):
+    def __init__(self, cluster, connections=32):
+        """With one server connection for each client waiting for connections is not what is measured."""
         self.cluster = cluster
+        self.connections = connections
         self.directory = BUILD / "pgbouncer"
         self.env = {**cluster.env, "PGHOST": str(self.directory), "PGPORT": "6432"}
 
@@ -39,7 +41,8 @@ class PgBouncer:
         configuration = self.directory / "ini"
         server = self.cluster.env
         configuration.write_text(CONFIGURATION.format(directory=self.directory, mode=mode, host=server["PGHOST"],
-                                                      port=server["PGPORT"], user=server["PGUSER"]))
+                                                      port=server["PGPORT"], user=server["PGUSER"],
+                                                      connections=self.connections))
         run("pgbouncer", "-d", "-q", configuration)
         deadline = time.monotonic() + 10
         while run("psql", "-XAtc", "SELECT 1", "-d", "postgres", env=self.env, check=False).strip() != "1":
