@@ -7,7 +7,8 @@
  * window must hold at least, and can hold at most, is added up from these and compared with its sum:
  *
  *	- A lease picked within the buckets of the window (or its period) counts with all that it used. One picked before
- *	  counts at most with what it exceeded its reservation by, because an excess goes to the running bucket.
+ *	  counts at most with what it exceeded its reservation by, because an excess goes to the running bucket. Of money
+ *	  only its slot knows what that was: a pick's max_cost is not in the ledger.
  *	- The ledger knows no generations. That a row is counted is certain only if it was picked after the window began,
  *	  and since the configuration last changed: before, its subject may have been without this limit.
  *	- A row that was recorded late counts with what was reserved or with what was used, depending on whether its slot
@@ -211,6 +212,13 @@ add(int64 *sum, int64 value)
 		*sum = PG_INT64_MAX;
 }
 
+/* What a lease has reserved of a window for certain. */
+static int64
+certainly_reserved(const LlmqWindow *window, const LlmqTallied *lease, int64 reserved)
+{
+	return window->metric == LLMQ_METRIC_COST && !lease->knows_generation ? 0 : reserved;
+}
+
 static void
 tally_window(const LlmqTallies *tallies, Tally *tally, const LlmqTallied *lease)
 {
@@ -239,7 +247,7 @@ tally_window(const LlmqTallies *tallies, Tally *tally, const LlmqTallied *lease)
 			break;
 		case PLACE_BEFORE:
 			if (place_of(window, lease->recorded_at) != PLACE_BEFORE)
-				add(&tally->most, Max(most - reserved, 0));
+				add(&tally->most, Max(most - certainly_reserved(window, lease, reserved), 0));
 			break;
 	}
 }
