@@ -182,19 +182,19 @@ llmq_once_begin(LlmqPick *pick)
 	return llmq_once_look(pick);
 }
 
-/* Under the locks of a grant: is the request remembered as it was seen, and is there a place for it? */
+/* Under the locks of a grant: is the request remembered as it was seen, and is there a place for it? Keeps the place. */
 bool
 llmq_once_as_seen(const LlmqPick *pick, const LlmqRequestPage *page)
 {
-	const LlmqOnce *once = pick->once;
+	LlmqOnce   *once = pick->once;
 	uint32		now = llmq_request_seconds(pick->now);
-	int			place;
+	int			in_force;
 
-	if (llmq_request_other_cell(page, once->key.hash[0]) != page->cell.id ||
-		llmq_request_place(page, &once->key, now) < 0)
+	if (llmq_request_other_cell(page, once->key.hash[0]) != page->cell.id)
 		return false;
-	place = llmq_request_find(page, &once->key, now);
-	return place < 0 ? once->look.entry.page == 0 : page->entry[place].secret == once->look.entry.secret;
+	once->place = llmq_request_place(page, &once->key, now, &in_force);
+	return once->place >= 0 &&
+		llmq_request_at(page, once->place, &once->key, now).secret == once->look.entry.secret;
 }
 
 /* Under the locks of a grant: writes the new lease down in a copy of the request's cell. */
@@ -203,9 +203,8 @@ llmq_once_note(const LlmqPick *pick, const LlmqLeaseId *lease, const LlmqSlot *s
 {
 	const LlmqOnce *once = pick->once;
 	int64		window = pick->catalog->settings.idempotency_window;
-	int			place = llmq_request_place(page, &once->key, llmq_request_seconds(pick->now));
 
-	page->entry[place] = (LlmqRequestEntry) {
+	page->entry[once->place] = (LlmqRequestEntry) {
 		.hash = {once->key.hash[0], once->key.hash[1]},.secret = slot->secret,.page = lease->page,
 		.day = (uint16) llmq_lease_day(slot->granted_at),.slot = lease->slot,.attempt = slot->attempt,
 		.until = llmq_request_seconds_after(Max(slot->granted_at + window, slot->expires_at)),.org = once->key.org

@@ -23,6 +23,7 @@ typedef struct LlmqOnce
 {
 	LlmqRequestKey key;
 	LlmqRequestLook look;
+	int			place;			/* in its cell, while that is locked */
 	LlmqOnceAnswer answer;
 	LlmqLeaseId lease_id;		/* of what is remembered, as all that follows */
 	bool		in_slot;

@@ -112,30 +112,37 @@ is_of(const LlmqRequestEntry *entry, const LlmqRequestKey *key)
 	return entry->hash[0] == key->hash[0] && entry->hash[1] == key->hash[1] && entry->page != 0;
 }
 
-/* The place of a request that is remembered; -1: it is not. */
+/*
+ * The place for a request: its own if it has one, else one that is free; -1: there is none. And how many the cell
+ * remembers: when it has its own, of the places before it.
+ */
 int
-llmq_request_find(const LlmqRequestPage *page, const LlmqRequestKey *key, uint32 now)
-{
-	for (int i = 0; i < LLMQ_REQUEST_ENTRIES; i++)
-		if (is_of(&page->entry[i], key))
-			return page->entry[i].until > now ? i : -1;
-	return -1;
-}
-
-/* The place for a request: its own if it has one, else one that is free; -1: there is none. */
-int
-llmq_request_place(const LlmqRequestPage *page, const LlmqRequestKey *key, uint32 now)
+llmq_request_place(const LlmqRequestPage *page, const LlmqRequestKey *key, uint32 now, int *in_force)
 {
 	int			place = -1;
 
+	*in_force = 0;
 	for (int i = 0; i < LLMQ_REQUEST_ENTRIES; i++)
 	{
-		if (is_of(&page->entry[i], key))
+		const LlmqRequestEntry *entry = &page->entry[i];
+
+		if (is_of(entry, key))
 			return i;
-		if (place < 0 && page->entry[i].until <= now)
+		if (entry->until > now)
+			(*in_force)++;
+		else if (place < 0)
 			place = i;
 	}
 	return place;
+}
+
+/* What a place remembers of a request; all zero: nothing. */
+LlmqRequestEntry
+llmq_request_at(const LlmqRequestPage *page, int place, const LlmqRequestKey *key, uint32 now)
+{
+	if (place >= 0 && is_of(&page->entry[place], key) && page->entry[place].until > now)
+		return page->entry[place];
+	return (LlmqRequestEntry) {0};
 }
 
 /* How many requests the cell remembers. */

@@ -47,12 +47,10 @@ peek_at_cell(const LlmqCellHeader *state, void *argument)
 	peek->other = llmq_request_other_cell(page, peek->key->hash[0]);
 	if (peek->other != state->id)
 		return;
-	place = llmq_request_find(page, peek->key, peek->now);
-	if (place >= 0 && llmq_cell_crc_holds(state))
-		peek->look->entry = page->entry[place];
-	else
+	place = llmq_request_place(page, peek->key, peek->now, &peek->look->in_force);
+	peek->look->entry = llmq_request_at(page, place, peek->key, peek->now);
+	if (peek->look->entry.page != 0 && !llmq_cell_crc_holds(state))
 		memset(&peek->look->entry, 0, sizeof(LlmqRequestEntry));
-	peek->look->in_force = llmq_request_in_force(page, peek->now);
 }
 
 /* How many cells there are, as far as is known; made is the first one if there is none, and this may be written. */

@@ -49,6 +49,20 @@ random_bits(void)
 	return bits;
 }
 
+static int
+place_of(const LlmqRequestPage *page, const LlmqRequestKey *key, uint32 now)
+{
+	int			in_force;
+
+	return llmq_request_place(page, key, now, &in_force);
+}
+
+static bool
+is_found(const LlmqRequestPage *page, const LlmqRequestKey *key, uint32 now)
+{
+	return llmq_request_at(page, place_of(page, key, now), key, now).page != 0;
+}
+
 static LlmqRequestEntry
 entry_of(const LlmqRequestKey *key, uint32 until)
 {
@@ -66,7 +80,7 @@ search(int32 cell, const LlmqRequestKey *key, int *steps)
 		int32		other = llmq_request_other_cell(&pages[cell], key->hash[0]);
 
 		if (other == cell)
-			return llmq_request_find(&pages[cell], key, 1) >= 0 ? cell : 0;
+			return is_found(&pages[cell], key, 1) ? cell : 0;
 		cell = other;
 	}
 	return 0;
@@ -133,11 +147,11 @@ test_growth(void)
 		keys[n].hash[0] = random_bits();
 		keys[n].hash[1] = random_bits();
 		cell = llmq_request_cell(keys[n].hash[0], ncells);
-		place = llmq_request_place(&pages[cell], &keys[n], 1);
+		place = place_of(&pages[cell], &keys[n], 1);
 		CHECK(&promises[PLACE], place >= 0, "none of %d in cell %d of %d", llmq_request_in_force(&pages[cell], 1), cell,
 			  ncells);
 		pages[cell].entry[place] = entry_of(&keys[n], 1000);
-		CHECK(&promises[PLACE], llmq_request_place(&pages[cell], &keys[n], 1) == place, "another than %d", place);
+		CHECK(&promises[PLACE], place_of(&pages[cell], &keys[n], 1) == place, "another than %d", place);
 		if (llmq_request_in_force(&pages[cell], 1) >= LLMQ_REQUEST_CROWDED)
 			grow(n + 1, ncells++);
 	}
@@ -158,19 +172,19 @@ test_places(void)
 
 		page.entry[i] = entry_of(&each, i == 40 ? 50 : 100);
 	}
-	CHECK(&promises[FULL], llmq_request_place(&page, &key, 49) < 0, "a place for a new one");
+	CHECK(&promises[FULL], place_of(&page, &key, 49) < 0, "a place for a new one");
 	other.hash[1] = 17;
-	CHECK(&promises[FULL], llmq_request_place(&page, &other, 49) == 7, "not its place");
-	CHECK(&promises[REUSED], llmq_request_place(&page, &key, 50) == 40, "not that which is over");
+	CHECK(&promises[FULL], place_of(&page, &other, 49) == 7, "not its place");
+	CHECK(&promises[REUSED], place_of(&page, &key, 50) == 40, "not that which is over");
 	CHECK(&promises[REUSED], llmq_request_in_force(&page, 50) == LLMQ_REQUEST_ENTRIES - 1, "not one less");
 	other.hash[1] = 50;
-	CHECK(&promises[REUSED], llmq_request_find(&page, &other, 49) == 40, "not found before it is over");
-	CHECK(&promises[REUSED], llmq_request_find(&page, &other, 50) < 0, "found when it is over");
-	CHECK(&promises[REUSED], llmq_request_place(&page, &other, 50) == 40, "not its own place");
+	CHECK(&promises[REUSED], is_found(&page, &other, 49), "not found before it is over");
+	CHECK(&promises[REUSED], !is_found(&page, &other, 50), "found when it is over");
+	CHECK(&promises[REUSED], place_of(&page, &other, 50) == 40, "not its own place");
 	/* what was never one */
 	memset(&page.entry[3], 0, sizeof(LlmqRequestEntry));
 	memset(&other, 0, sizeof(other));
-	CHECK(&promises[PLACE], llmq_request_find(&page, &other, 49) < 0, "an empty place is taken for a request");
+	CHECK(&promises[PLACE], !is_found(&page, &other, 49), "an empty place is taken for a request");
 }
 
 static void
