@@ -38,10 +38,10 @@
 /* More lease pages than this are not looked through for the calls that an org has in flight: then it is none. */
 #define COUNTED_PAGES 4096
 
-/* What was before counts half in the mean time between grants when so long has passed. Microseconds. */
+/* What was before counts half in the mean time between departures when so long has passed. Microseconds. */
 #define INTERVAL_MEMORY 1000000.0
 
-/* The time between two grants, before there were any. Microseconds. */
+/* The time between two departures, before there were any. Microseconds. */
 #define INTERVAL_UNKNOWN 1000.0
 
 /*
@@ -335,7 +335,7 @@ llmq_line_join(const LlmqPick *pick, const LlmqPlace *place)
 	lock();
 	lapse(now);
 	if (pg_atomic_read_u32(&llmq_line->waiting) == 0)
-		llmq_line->granted_at = now;	/* time in which nobody waited says nothing */
+		llmq_line->departed_at = now;	/* time in which nobody waited says nothing */
 	alone = !llmq_line_is_wanted(llmq_line, joining.place.want, joining.place.nwants);
 	number = llmq_line_put(llmq_line, &joining);
 	if (number >= 0 && alone)
@@ -347,34 +347,38 @@ llmq_line_join(const LlmqPick *pick, const LlmqPlace *place)
 	return number;
 }
 
+/*
+ * Under the lock: somebody has left the line, served or because he would wait no longer: either brings those behind him
+ * forward. (If only grants counted, tickets of a line that many leave would come late, and what is kept for them
+ * meanwhile would make grants rarer still.) The mean is one of times, so that it is the same when many are granted at
+ * once, and then nobody for a while.
+ */
+static void
+note_departure(TimestampTz now)
+{
+	double		passed = Min(Max(now - llmq_line->departed_at, 0), KEEPER_PATIENCE);
+	double		kept = INTERVAL_MEMORY / (INTERVAL_MEMORY + passed);
+
+	llmq_line->departures = llmq_line->departures * kept + 1;
+	llmq_line->departures_took = llmq_line->departures_took * kept + passed;
+	llmq_line->departed_at = now;
+}
+
 /* Somebody leaves the line without having been granted anything. What he was in the way of is passed on. */
 void
 llmq_line_leave(int number)
 {
 	LlmqPlace	left;
+	TimestampTz now = GetCurrentTimestamp();
 
 	lock();
 	left = llmq_line->place[number];
 	if (left.state != LLMQ_PLACE_CALLED)
 		left.ncalled = 0;
 	take_out(number);
-	pass_on(&left, NULL, 0, GetCurrentTimestamp());
+	note_departure(now);
+	pass_on(&left, NULL, 0, now);
 	unlock();
-}
-
-/*
- * Under the lock: somebody who waited has been granted something. The mean is one of times, so that it is the same when
- * many are granted at once, and then nobody for a while.
- */
-static void
-note_grant(TimestampTz now)
-{
-	double		passed = Min(Max(now - llmq_line->granted_at, 0), KEEPER_PATIENCE);
-	double		kept = INTERVAL_MEMORY / (INTERVAL_MEMORY + passed);
-
-	llmq_line->grants = llmq_line->grants * kept + 1;
-	llmq_line->grants_took = llmq_line->grants_took * kept + passed;
-	llmq_line->granted_at = now;
 }
 
 /* Who was called has been granted a lease; those of its meters that are full now are `pick->full`. */
@@ -388,7 +392,7 @@ llmq_line_served(int number, const LlmqPick *pick)
 	lock();
 	served = *place;
 	take_out(number);
-	note_grant(now);
+	note_departure(now);
 	pass_on(&served, pick->full, pick->nfull, now);
 	unlock();
 }
@@ -546,13 +550,13 @@ llmq_line_held(void)
 	return llmq_line == NULL ? 0 : llmq_line->held;
 }
 
-/* The time between two grants, as far as is known. Read without the lock: it is an estimate. */
+/* The time between two departures, as far as is known. Read without the lock: it is an estimate. */
 static double
 mean_interval(void)
 {
-	double		grants = llmq_line->grants;
+	double		departures = llmq_line->departures;
 
-	return grants > 0 ? llmq_line->grants_took / grants : INTERVAL_UNKNOWN;
+	return departures > 0 ? llmq_line->departures_took / departures : INTERVAL_UNKNOWN;
 }
 
 /*

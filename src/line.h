@@ -108,9 +108,9 @@ typedef struct LlmqLine
 	int32		free_from;		/* none before is */
 	int32		norgs;			/* in the table */
 	int32		owed[LLMQ_PRIORITIES];	/* how often lower ones have been passed over, see line_order.c */
-	TimestampTz granted_at;		/* to the last one who waited */
-	double		grants;			/* to those who waited; those of long ago count less */
-	double		grants_took;	/* microseconds, likewise */
+	TimestampTz departed_at;	/* of the last one who left, served or not */
+	double		departures;		/* those of long ago count less */
+	double		departures_took;	/* microseconds, likewise */
 	LlmqLineMeter meter[LLMQ_LINE_METERS];
 	LlmqLineOrg org[LLMQ_LINE_ORGS];
 	LlmqPlace	place[LLMQ_LINE_PLACES];
