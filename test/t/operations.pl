@@ -18,6 +18,7 @@ sub blocks
 
 # The statements, in order, on a server that has seen some traffic
 my $node = new_node('operations');
+sql($node, q{INSERT INTO llmquota.route (route, step, model) VALUES ('chat', 1, 'large')});
 sql($node, q{SELECT llmquota_record((llmquota_pick('large', 'clinic-7')).lease, 10, 10); SELECT llmquota_pick('small', 'b')});
 sql($node, 'SELECT llmquota_maintain()');
 
