@@ -31,7 +31,7 @@ find_open(const LlmqCellHeader *state, HeapTuple tuple, void *context)
 	{
 		const LlmqSlot *slot = &page->slot[i];
 
-		if (llmq_slot_reusable(slot))
+		if (!llmq_slot_has_lease(slot) || llmq_slot_reusable(slot))
 			continue;
 		if (leases->n == leases->size)
 		{

@@ -104,3 +104,14 @@ BEGIN
 END $$;
 SELECT windows_completed >= 60 AS completed FROM llmquota_maintain();
 SELECT * FROM llmquota_verify();
+
+-- who waits with a ticket has used nothing, and neither has who gave his back
+UPDATE llmquota.setting SET value = '3600000' WHERE name = 'ticket_ttl';
+INSERT INTO llmquota.quota (scope, subject, metric, amount) VALUES ('org', 'queued', 'concurrency', 1);
+CREATE TABLE line AS SELECT n, p.status, p.lease FROM generate_series(1, 4) n, llmquota_pick('renamed model', 'queued', n, 1, queue => true) p;
+SELECT n, status, CASE WHEN n IN (1, 4) THEN llmquota_release(lease) END AS given_back FROM line ORDER BY n;
+INSERT INTO llmquota.quota (scope, subject, metric, amount, calendar) VALUES ('org', 'queued', 'requests', 100, 'day');
+SELECT c.status FROM line, llmquota_claim(lease) c WHERE n = 2;
+SELECT windows_completed > 0 AS completed FROM llmquota_maintain();
+SELECT metric, used FROM used WHERE subject = 'queued';
+SELECT * FROM llmquota_verify();
