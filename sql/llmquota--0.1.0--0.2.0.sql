@@ -154,6 +154,31 @@ ALTER TABLE llmquota.usage
 	ADD COLUMN requested_model text,
 	ADD COLUMN cost_given boolean;
 
+ALTER TABLE llmquota.org ADD COLUMN weight int NOT NULL DEFAULT 1;
+ALTER TABLE llmquota.org ADD CONSTRAINT org_weight_valid CHECK (weight OPERATOR(pg_catalog.>=) 1 AND weight OPERATOR(pg_catalog.<=) 1000);
+ALTER TABLE llmquota.org DROP CONSTRAINT org_priority_valid;
+ALTER TABLE llmquota.org ADD CONSTRAINT org_priority_valid CHECK (priority OPERATOR(pg_catalog.=) ANY ('{low,normal,high}'));
+ALTER TABLE llmquota.usage ADD COLUMN waited_ms int;
+CREATE TYPE llmquota.pick_set_result AS (
+	place int,
+	status text,
+	lease uuid,
+	key text,
+	secret_ref text,
+	account text,
+	provider text,
+	base_url text,
+	model text,
+	provider_model text,
+	attempt int,
+	max_output_tokens int,
+	granted_at timestamptz,
+	expires_at timestamptz,
+	retry_after_ms int,
+	refusal jsonb,
+	timeout_ms int,
+	downgraded boolean
+);
 CREATE TYPE llmquota.statement_result AS (
 	line text,
 	org text,
@@ -356,12 +381,18 @@ CREATE UNIQUE INDEX alert_standing ON llmquota.alert (subject, kind, quota, budg
 CREATE INDEX alert_subject ON llmquota.alert (subject, kind);
 CREATE INDEX alert_part_of ON llmquota.alert (part_of) WHERE part_of IS NOT NULL;
 CREATE INDEX alert_open ON llmquota.alert (kind) WHERE resolved_at IS NULL;
+-- Two rows to a page: as many requests as fit are remembered on it.
+CREATE TABLE llmquota.request_page (
+	id int4 NOT NULL,
+	state bytea NOT NULL
+) USING heap WITH (vacuum_truncate = false);
+CREATE INDEX request_page_id ON llmquota.request_page (id);
 
 --
 -- Functions, views and comments, in the order of the script of 0.2.0
 --
-COMMENT ON COLUMN llmquota.pick_result.status IS 'granted, or why not: rate_limited, over_capacity, unavailable, too_large, no_route, disabled, no_lease_slot, attempts_exhausted, budget_exceeded';
-COMMENT ON COLUMN llmquota.pick_result.refusal IS 'the limit that refused: scope, subject, model, metric, period, amount, used, requested, quota (or currency and budget), retry_at; or the trouble: scope, subject, model, trouble, failure, retry_at; of a retry also tried: the attempts before it, each with model, error_class, http_status; where a budget downgrades also requested_model and downgrades: the models tried in its place. Where neither refused: the disabled org''s scope and subject, the route that nothing serves, the setting max_leases and its amount, or how many names were excluded. NULL when granted';
+COMMENT ON COLUMN llmquota.pick_result.status IS 'granted, queued, or why not: rate_limited, over_capacity, unavailable, too_large, no_route, disabled, no_lease_slot, attempts_exhausted, budget_exceeded; of a request_id that has a call already in_flight or duplicate';
+COMMENT ON COLUMN llmquota.pick_result.refusal IS 'the limit that refused: scope, subject, model, metric, period, amount, used, requested, quota (or currency and budget), retry_at; of one that waits or has waited also position: its place in the line; or the trouble: scope, subject, model, trouble, failure, retry_at; of a retry also tried: the attempts before it, each with model, error_class, http_status; where a budget downgrades also requested_model and downgrades: the models tried in its place. Where neither refused: the disabled org''s scope and subject, the route that nothing serves, the setting max_leases or max_requests and its amount, or how many names were excluded. With in_flight and duplicate the call that there is: request_id, lease, attempt, and expires_at, or status, usage_source, model, input_tokens, output_tokens, recorded_at, cost, currency. NULL when granted';
 COMMENT ON COLUMN llmquota.pick_result.timeout_ms IS 'milliseconds to wait for the provider''s answer before the call is given up, by the attempt and by how long calls of the model at the account take, within the route''s deadline; NULL unless granted';
 
 COMMENT ON COLUMN llmquota.record_result.advice IS 'what to do next: done, fallback (at once, with another candidate: llmquota_retry), retry (after retry_after_ms), or stop; NULL for a lease of which nothing is known any more';
@@ -470,7 +501,9 @@ CREATE FUNCTION @extschema@.llmquota_pick(
 	ttl_ms int DEFAULT NULL,
 	prompt text DEFAULT NULL,
 	retry_of uuid DEFAULT NULL,
-	max_cost numeric DEFAULT NULL)
+	max_cost numeric DEFAULT NULL,
+	wait_ms int DEFAULT NULL,
+	queue boolean DEFAULT NULL)
 RETURNS llmquota.pick_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'llmquota_pick';
@@ -852,9 +885,12 @@ RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 AS $$
 DECLARE
-	calls CONSTANT pg_catalog.text := '@extschema@.llmquota_pick(pg_catalog.text, pg_catalog.text, bigint, bigint, pg_catalog.text, pg_catalog.text[], pg_catalog.text, pg_catalog.text, int, pg_catalog.text, pg_catalog.uuid, pg_catalog.numeric), '
+	calls CONSTANT pg_catalog.text := '@extschema@.llmquota_pick(pg_catalog.text, pg_catalog.text, bigint, bigint, pg_catalog.text, pg_catalog.text[], pg_catalog.text, pg_catalog.text, int, pg_catalog.text, pg_catalog.uuid, pg_catalog.numeric, int, boolean), '
+		'@extschema@.llmquota_claim(pg_catalog.uuid, int), '
 		'@extschema@.llmquota_record(pg_catalog.uuid, bigint, bigint, bigint, bigint, bigint, int, pg_catalog.text, int, pg_catalog.jsonb, pg_catalog.jsonb, pg_catalog.jsonb, pg_catalog.numeric), '
 		'@extschema@.llmquota_retry(pg_catalog.uuid, bigint, bigint, bigint, bigint, bigint, int, pg_catalog.text, int, pg_catalog.jsonb, pg_catalog.jsonb, pg_catalog.jsonb, pg_catalog.numeric), '
+		'@extschema@.llmquota_pick_many(pg_catalog.text, pg_catalog.text, int, bigint, bigint, pg_catalog.text, pg_catalog.text[], pg_catalog.text, int, pg_catalog.text, pg_catalog.numeric), '
+		'@extschema@.llmquota_pick_set(pg_catalog.text, pg_catalog.text[], bigint[], bigint[], pg_catalog.text, pg_catalog.text[], pg_catalog.text[], pg_catalog.text[], int, pg_catalog.text[], pg_catalog.numeric[], int), '
 		'@extschema@.llmquota_explain, '
 		'@extschema@.llmquota_release(pg_catalog.uuid), '
 		'@extschema@.llmquota_renew(pg_catalog.uuid, int), '
@@ -876,6 +912,7 @@ DECLARE
 		'@extschema@.llmquota_export_column(pg_catalog.regclass, pg_catalog.text, pg_catalog.text), '
 		'@extschema@.llmquota_key_state(pg_catalog.text, pg_catalog.text), '
 		'@extschema@.llmquota_lease_rows(), '
+		'@extschema@.llmquota_line_rows(), '
 		'@extschema@.llmquota_meter_rows(), '
 		'@extschema@.llmquota_budget_rows(), '
 		'@extschema@.llmquota_raise_budget(pg_catalog.text, pg_catalog.numeric, pg_catalog.timestamptz, pg_catalog.text, bigint), '
@@ -896,7 +933,7 @@ DECLARE
 		'@extschema@.llmquota_histogram(int, bigint), '
 		'@extschema@.llmquota_histogram_sum(bigint[])';
 	foresight CONSTANT pg_catalog.text := '@extschema@.llmquota_backtest(pg_catalog.jsonb, pg_catalog.timestamptz, pg_catalog.timestamptz)';
-	reading CONSTANT pg_catalog.text := 'llmquota.usage_current, llmquota.budget_raise, llmquota.budget_window, llmquota.alias, llmquota.former_name, llmquota.change, llmquota.event, llmquota.key_status, llmquota.lease, llmquota.meter_window, llmquota.observed_limit, llmquota.worker_status, llmquota.role_grant';
+	reading CONSTANT pg_catalog.text := 'llmquota.usage_current, llmquota.budget_raise, llmquota.budget_window, llmquota.alias, llmquota.former_name, llmquota.change, llmquota.event, llmquota.key_status, llmquota.lease, llmquota.meter_window, llmquota.observed_limit, llmquota.waiting, llmquota.worker_status, llmquota.role_grant';
 	is_app CONSTANT boolean := EXISTS (SELECT FROM llmquota.role_grant g
 										WHERE g.role OPERATOR(pg_catalog.=) $1 AND g.kind OPERATOR(pg_catalog.=) ANY ('{app,admin}'::pg_catalog.text[]));
 	is_reader CONSTANT boolean := EXISTS (SELECT FROM llmquota.role_grant g
@@ -1145,14 +1182,20 @@ BEGIN
 			('base_currency', '^[A-Z]{3}$', NULL, NULL),
 			('default_input_tokens', '^[0-9]{1,9}$', 0, 100000000),
 			('event_retention', '^[0-9]{1,9}$', 1, 36500),
+			('idempotency_window', '^(0|[1-9][0-9]{3,9})$', 0, 2764800000),
 			('lease_ttl', '^[0-9]{1,9}$', 1000, 86400000),
+			('max_held_waiters', '^(auto|[0-9]{1,4})$', NULL, NULL),
 			('max_leases', '^[0-9]{1,9}$', 1, 10000000),
+			('max_requests', '^[0-9]{1,9}$', 1, 10000000),
 			('max_subjects', '^[0-9]{1,9}$', 1, 10000000),
+			('max_waiting', '^[0-9]{1,9}$', 0, 16384),
+			('max_waiting_per_org', '^[0-9]{1,9}$', 0, 16384),
 			('observed_limit_ttl', '^[0-9]{1,10}$', 1000, 2764800000),
 			('partitions_ahead', '^[0-9]{1,9}$', 1, 90),
 			('refusal_retention', '^[0-9]{1,9}$', 1, 36500),
 			('refusal_sample_retention', '^[0-9]{1,9}$', 1, 36500),
 			('refusal_spread', '^[0-9](\.[0-9]{1,9})?$', 0, 1),
+			('ticket_ttl', '^[0-9]{1,9}$', 1000, 3600000),
 			('unknown_org', '^(allow|refuse)$', NULL, NULL),
 			('usage_retention', '^[0-9]{1,9}$', 1, 36500)
 		   ) AS s (name, pattern, lowest, highest)
@@ -1176,7 +1219,9 @@ BEGIN
 			HINT = CASE WHEN known.name OPERATOR(pg_catalog.=) 'base_currency' THEN 'Use three capital letters.'
 						WHEN known.name OPERATOR(pg_catalog.=) 'alert_at' THEN 'Use at most eight fractions above 0 to 1, such as {0.8,0.95}, or {}.'
 						WHEN known.name OPERATOR(pg_catalog.=) 'alert_forecast' THEN 'Use on or off.'
+						WHEN known.name OPERATOR(pg_catalog.=) 'max_held_waiters' THEN 'Use a number of up to four digits, or auto.'
 						WHEN known.lowest IS NULL THEN 'Use allow or refuse.'
+						WHEN known.name OPERATOR(pg_catalog.=) 'idempotency_window' THEN pg_catalog.format('Use a number from 1000 to %s, or 0 to remember none.', known.highest)
 						ELSE pg_catalog.format('Use a number from %s to %s.', known.lowest, known.highest) END;
 	END IF;
 	IF TG_OP OPERATOR(pg_catalog.=) 'INSERT' THEN
@@ -1279,7 +1324,7 @@ SELECT u.lease, u.picked_at, u.recorded_at, u.recorded_in, u.reserved_input, u.r
 	   COALESCE(k.now_called, u.key) AS key, COALESCE(a.now_called, u.account) AS account, u.provider, u.route,
 	   u.usage_source, u.session, u.request_id, u.error, u.tags, u.first_lease, u.retry_of,
 	   u.error_class, u.cost, u.currency, u.cost_base, u.downgraded, u.budget,
-	   COALESCE(r.now_called, u.requested_model) AS requested_model, u.cost_given
+	   COALESCE(r.now_called, u.requested_model) AS requested_model, u.cost_given, u.waited_ms
   FROM llmquota.usage u
   LEFT JOIN llmquota.former_name o ON o.kind OPERATOR(pg_catalog.=) 'org' AND o.name OPERATOR(pg_catalog.=) u.org
 		AND u.recorded_at OPERATOR(pg_catalog.>=) o.since AND u.picked_at OPERATOR(pg_catalog.>=) o.picked_from AND u.picked_at OPERATOR(pg_catalog.<) o.until
@@ -1295,6 +1340,7 @@ SELECT u.lease, u.picked_at, u.recorded_at, u.recorded_in, u.reserved_input, u.r
 COMMENT ON COLUMN llmquota.usage.downgraded IS 'true: a budget had another model answer than the one asked for';
 COMMENT ON COLUMN llmquota.usage.budget IS 'the budget that did; NULL: none';
 COMMENT ON COLUMN llmquota.usage.requested_model IS 'the model that would have been called without it; NULL: the one that was';
+COMMENT ON COLUMN llmquota.usage.waited_ms IS 'milliseconds for which it waited in the line before it was granted; NULL: it did not';
 COMMENT ON COLUMN llmquota.usage.cost_given IS 'true: the application said what the call cost; NULL: it did not, and llmquota_reprice may say something else';
 DO $$
 DECLARE
@@ -1310,7 +1356,51 @@ BEGIN
 END
 $$;
 
+COMMENT ON COLUMN llmquota.pick_result.lease IS 'the lease, to be given to llmquota_record or llmquota_release; when queued, the ticket for llmquota_claim, which becomes the lease; with in_flight that of the call in flight, which is another caller''s; NULL when refused';
+
+COMMENT ON COLUMN llmquota.pick_result.attempt IS 'number of this attempt at the request, from 1; with in_flight that of the call in flight; else NULL';
+
+COMMENT ON COLUMN llmquota.pick_result.expires_at IS 'when the lease expires unless it is recorded, released or renewed before; when queued, when the ticket leaves the line unless it is shown before; with in_flight that of the call in flight; NULL when refused';
+
 COMMENT ON COLUMN llmquota.pick_result.downgraded IS 'true: a budget has this model answer in place of the one asked for; NULL unless granted';
+
+COMMENT ON TYPE llmquota.pick_set_result IS 'the answer of llmquota_pick_set to one of its calls';
+
+COMMENT ON COLUMN llmquota.pick_set_result.place IS 'which call: its place in orgs, from 1';
+
+COMMENT ON COLUMN llmquota.pick_set_result.status IS 'granted, or why not, as llmquota.pick_result has it';
+
+COMMENT ON COLUMN llmquota.pick_set_result.lease IS 'the lease, to be given to llmquota_record or llmquota_release; NULL unless granted';
+
+COMMENT ON COLUMN llmquota.pick_set_result.key IS 'name of the chosen key; NULL unless granted';
+
+COMMENT ON COLUMN llmquota.pick_set_result.secret_ref IS 'where the application finds the secret of the key, as configured; NULL unless granted, or when none is configured';
+
+COMMENT ON COLUMN llmquota.pick_set_result.account IS 'account of the chosen key; NULL unless granted';
+
+COMMENT ON COLUMN llmquota.pick_set_result.provider IS 'provider of the chosen key; NULL unless granted';
+
+COMMENT ON COLUMN llmquota.pick_set_result.base_url IS 'base URL of the account, else of its provider; NULL unless granted, or when none is configured';
+
+COMMENT ON COLUMN llmquota.pick_set_result.model IS 'the chosen model, by its name here; NULL unless granted';
+
+COMMENT ON COLUMN llmquota.pick_set_result.provider_model IS 'the chosen model, by its name at the provider; NULL unless granted';
+
+COMMENT ON COLUMN llmquota.pick_set_result.attempt IS 'number of this attempt at the request, from 1; NULL unless granted';
+
+COMMENT ON COLUMN llmquota.pick_set_result.max_output_tokens IS 'output tokens reserved: to be sent as the maximum of the provider request; NULL unless granted';
+
+COMMENT ON COLUMN llmquota.pick_set_result.granted_at IS 'the time of the pick; NULL unless granted';
+
+COMMENT ON COLUMN llmquota.pick_set_result.expires_at IS 'when the lease expires unless it is recorded, released or renewed before; NULL unless granted';
+
+COMMENT ON COLUMN llmquota.pick_set_result.retry_after_ms IS 'milliseconds to wait before asking again; NULL when granted, and when asking again cannot help';
+
+COMMENT ON COLUMN llmquota.pick_set_result.refusal IS 'what refused, as llmquota.pick_result has it: the same for all calls of an org from the first refused one on; NULL when granted';
+
+COMMENT ON COLUMN llmquota.pick_set_result.timeout_ms IS 'milliseconds to wait for the provider''s answer before the call is given up, by the attempt and by how long calls of the model at the account take, within the route''s deadline; NULL unless granted';
+
+COMMENT ON COLUMN llmquota.pick_set_result.downgraded IS 'true: a budget has this model answer in place of the one asked for; NULL unless granted';
 
 COMMENT ON TYPE llmquota.statement_result IS 'a row of llmquota_statement: what an org is billed for a month';
 
@@ -1410,9 +1500,13 @@ COMMENT ON COLUMN llmquota.capacity_result.request_output_tokens IS 'output toke
 
 COMMENT ON COLUMN llmquota.model.downgrade_to IS 'the model that answers in its place when a budget downgrades and names none itself; NULL: none';
 
+COMMENT ON COLUMN llmquota.org.priority IS 'priority of picks that name none: low, normal or high';
+
 COMMENT ON COLUMN llmquota.org.parent IS 'the org it belongs to, whose budgets of the scope parent it spends, too, and so on, up to three orgs above one; NULL: none';
 
 COMMENT ON COLUMN llmquota.org.timezone IS 'time zone of its budgets that name none, and of its statements';
+
+COMMENT ON COLUMN llmquota.org.weight IS 'its share of what a line gives out, against other orgs that wait: with 2 it may have twice as many calls in flight, 1 to 1000';
 
 COMMENT ON COLUMN llmquota.org.markup IS 'what its statements add to the cost, as a fraction: 0.2 for a fifth more';
 
@@ -1538,6 +1632,8 @@ COMMENT ON COLUMN llmquota.refusal_hourly.quota IS 'id of the quota that refused
 
 COMMENT ON COLUMN llmquota.refusal_sample.quota IS 'id of the quota that refused, with the status budget_exceeded of the budget; NULL: none did, the status says why';
 
+COMMENT ON COLUMN llmquota.refusal_sample.priority IS 'priority of the request: low, normal or high';
+
 COMMENT ON TABLE llmquota.alert IS 'what somebody should know of: each alert once. Written by maintenance, told on the channel llmquota_alert, kept for the setting alert_retention after it was resolved';
 
 COMMENT ON SEQUENCE llmquota.alert_id_seq IS 'numbers of alerts';
@@ -1592,8 +1688,64 @@ COMMENT ON COLUMN llmquota.alert.acknowledged_at IS 'when somebody acknowledged 
 
 COMMENT ON COLUMN llmquota.alert.acknowledged_by IS 'the role that was logged in and did; NULL: nobody did';
 
-COMMENT ON FUNCTION @extschema@.llmquota_pick(text, text, bigint, bigint, text, text[], text, text, int, text, uuid, numeric) IS
+COMMENT ON TABLE llmquota.request_page IS 'which lease a request was granted, by hashes of org and request_id, so that each makes one call';
+
+COMMENT ON COLUMN llmquota.request_page.id IS 'number of the cell';
+
+COMMENT ON COLUMN llmquota.request_page.state IS 'the requests, edited in place';
+
+COMMENT ON FUNCTION @extschema@.llmquota_pick(text, text, bigint, bigint, text, text[], text, text, int, text, uuid, numeric, int, boolean) IS
 'Asks for the right to make one call of a model: checks every quota and budget that matches, charges them all or none, and answers with a lease, or with the limit that refused and when to come back. The charge does not wait for, and is not undone by, the end of the transaction. Call it as SELECT * FROM llmquota_pick(...). NULL for any argument but route and org means: not given';
+
+CREATE FUNCTION @extschema@.llmquota_claim(ticket uuid, wait_ms int DEFAULT NULL)
+RETURNS llmquota.pick_result
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'llmquota_claim';
+
+COMMENT ON FUNCTION @extschema@.llmquota_claim(uuid, int) IS
+'Shows the ticket that llmquota_pick answered with the status queued: answers with the lease when it is its turn, which has the uuid of the ticket, else with queued, the position in the line and when to come again. Waits for up to wait_ms milliseconds when the ticket is near the head of the line; NULL: not at all. Claimed again after it was granted it answers with the lease again. unknown_lease: nobody knows the ticket any more, or its lease has ended';
+
+CREATE FUNCTION @extschema@.llmquota_pick_many(
+	route text,
+	org text,
+	n int,
+	input_tokens bigint DEFAULT NULL,
+	max_output_tokens bigint DEFAULT NULL,
+	priority text DEFAULT NULL,
+	exclude text[] DEFAULT NULL,
+	session text DEFAULT NULL,
+	ttl_ms int DEFAULT NULL,
+	prompt text DEFAULT NULL,
+	max_cost numeric DEFAULT NULL)
+RETURNS SETOF llmquota.pick_result
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'llmquota_pick_many';
+
+COMMENT ON FUNCTION @extschema@.llmquota_pick_many(text, text, int, bigint, bigint, text, text[], text, int, text, numeric) IS
+'Asks for the right to make n calls of a model that are alike, each as llmquota_pick with the same arguments: a row for each one that is granted, and, when not all are, a last one with the refusal. Leases that are granted together share their WAL records. NULL for any argument but route, org and n means: not given';
+
+CREATE FUNCTION @extschema@.llmquota_pick_set(
+	route text,
+	orgs text[],
+	input_tokens bigint[] DEFAULT NULL,
+	max_output_tokens bigint[] DEFAULT NULL,
+	priority text DEFAULT NULL,
+	exclude text[] DEFAULT NULL,
+	sessions text[] DEFAULT NULL,
+	request_ids text[] DEFAULT NULL,
+	ttl_ms int DEFAULT NULL,
+	prompts text[] DEFAULT NULL,
+	max_costs numeric[] DEFAULT NULL,
+	at_most int DEFAULT NULL)
+RETURNS SETOF llmquota.pick_set_result
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'llmquota_pick_set';
+
+COMMENT ON FUNCTION @extschema@.llmquota_pick_set(text, text[], bigint[], bigint[], text, text[], text[], text[], int, text[], numeric[], int) IS
+'Asks for the right to make a set of calls, each for the org at its place in orgs and with what the other arrays have there, as llmquota_pick: a row for every call, granted or refused, until at_most were granted. Fairly: next is the org with the fewest calls in flight relative to its weight, as far as a quota counts them, and those of this set; then that whose call comes first. An org''s first refusal is that of all its calls behind it, except too_large. A call with a request_id shares no WAL records. No rows for orgs that are NULL or empty';
+
+COMMENT ON FUNCTION @extschema@.llmquota_release(uuid) IS
+'Gives back a lease whose call was not made, with everything it reserved, or a ticket. Answers released, already_settled or unknown_lease';
 
 --
 -- Functions: foresight
@@ -1918,6 +2070,13 @@ $$;
 COMMENT ON FUNCTION @extschema@.llmquota_raise_budget(text, numeric, timestamptz, text, bigint) IS
 'Raises a budget of an org to an amount, in the budget''s currency, until a time, and keeps who did and why in llmquota.budget_raise; answers the number of the raise. Where the org has several, budget says which one. What a parent or others have is raised with org => its subject and budget => its id. Deleting the row ends the raise';
 
+CREATE FUNCTION @extschema@.llmquota_forget_requests(org text, pseudonym text)
+RETURNS bigint
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'llmquota_forget_requests';
+
+COMMENT ON FUNCTION @extschema@.llmquota_forget_requests(text, text) IS 'internal: forgets which requests were made, for llmquota_forget';
+
 -- Pseudonyms are made with a salt that is forgotten at once: what was one stays one, and nobody finds out which.
 CREATE OR REPLACE FUNCTION @extschema@.llmquota_forget(
 	org text,
@@ -1962,6 +2121,7 @@ BEGIN
 								  AND u.recorded_at OPERATOR(pg_catalog.>=) f.since AND u.picked_at OPERATOR(pg_catalog.>=) f.picked_from
 								  AND u.picked_at OPERATOR(pg_catalog.<) f.until));
 	GET DIAGNOSTICS ledger_rows := ROW_COUNT;
+	PERFORM @extschema@.llmquota_forget_requests(bearer, CASE WHEN session IS NOT NULL THEN pseudonym END);
 	-- hours whose rows are still in the ledger are counted anew by maintenance; those of dropped partitions are not
 	IF session IS NULL THEN
 		UPDATE llmquota.usage_hourly h SET org = pseudonym
@@ -2363,6 +2523,24 @@ $$;
 COMMENT ON FUNCTION @extschema@.llmquota_reconcile(text, regclass, jsonb, date, date, text, text, jsonb) IS
 'Compares the ledger with a provider''s own usage export, which somebody has loaded into a table: a row for each day and model, and for each account and key if the export has them, with the figures of both. mapping says which columns are the day, model, account, key, requests, input_tokens, output_tokens and cost (NULL, or what is not in it: those of these names); first_day and last_day which days (NULL: those of the export); timezone what a day is (NULL: the provider''s); currency that of the export''s costs (NULL: the base currency); names what models, accounts and keys of the export are called here (NULL: the same). Reads the table as the caller';
 
+CREATE FUNCTION @extschema@.llmquota_line_rows(
+	OUT org text,
+	OUT route text,
+	OUT priority text,
+	OUT since timestamptz,
+	OUT "position" int,
+	OUT kind text,
+	OUT called boolean,
+	OUT scope text,
+	OUT subject text,
+	OUT metric text,
+	OUT ticket uuid)
+RETURNS SETOF record
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'llmquota_line_rows';
+
+COMMENT ON FUNCTION @extschema@.llmquota_line_rows() IS 'internal: who waits, for llmquota.waiting';
+
 COMMENT ON FUNCTION @extschema@.llmquota_meter_rows() IS 'internal: the windows of all quotas, for llmquota.meter_window';
 
 CREATE FUNCTION @extschema@.llmquota_budget_rows(
@@ -2454,12 +2632,16 @@ RETURNS SETOF record
 LANGUAGE sql VOLATILE PARALLEL UNSAFE
 BEGIN ATOMIC
 	SELECT 'llmquota_' OPERATOR(pg_catalog.||) c.name,
-		   CASE WHEN c.status IS NULL THEN '{}'::jsonb ELSE pg_catalog.jsonb_build_object('status', c.status) END,
+		   CASE WHEN c.status IS NULL THEN '{}'::jsonb
+				ELSE pg_catalog.jsonb_build_object(CASE WHEN c.name OPERATOR(pg_catalog.=) 'waiting' THEN 'kind' ELSE 'status' END, c.status) END,
 		   c.value
 	  FROM @extschema@.llmquota_live_counts() c
 	UNION ALL
 	SELECT 'llmquota_leases_max', '{}'::jsonb,
 		   COALESCE((SELECT s.value::float8 FROM llmquota.setting s WHERE s.name OPERATOR(pg_catalog.=) 'max_leases'), 100000)
+	UNION ALL
+	SELECT 'llmquota_requests_max', '{}'::jsonb,
+		   COALESCE((SELECT s.value::float8 FROM llmquota.setting s WHERE s.name OPERATOR(pg_catalog.=) 'max_requests'), 1000000)
 	UNION ALL
 	SELECT m.name, m.labels, m.value
 	  FROM (SELECT r.used, r.amount, r.refused, r.would_refuse,
@@ -2868,6 +3050,34 @@ COMMENT ON COLUMN llmquota.exhaustion.quota IS 'id of the row in llmquota.quota;
 
 COMMENT ON COLUMN llmquota.exhaustion.budget IS 'id of the row in llmquota.budget; NULL: a quota';
 
+CREATE VIEW llmquota.waiting AS
+SELECT r.org, r.route, r.priority, r.since, r."position", r.kind, r.called, r.scope, r.subject, r.metric, r.ticket
+  FROM @extschema@.llmquota_line_rows() r;
+
+COMMENT ON VIEW llmquota.waiting IS 'the line: picks that wait for capacity, in their calls or with tickets. It is in shared memory; on a standby, and after a restart until tickets are shown, it is empty';
+
+COMMENT ON COLUMN llmquota.waiting.org IS 'the org that waits';
+
+COMMENT ON COLUMN llmquota.waiting.route IS 'the route that was asked for';
+
+COMMENT ON COLUMN llmquota.waiting.priority IS 'high, normal or low';
+
+COMMENT ON COLUMN llmquota.waiting.since IS 'since when it waits';
+
+COMMENT ON COLUMN llmquota.waiting.position IS 'place in the line, from 1, among those who wait for the same limits, as far as can be told';
+
+COMMENT ON COLUMN llmquota.waiting.kind IS 'held: in the call, which has a connection; ticket: with a ticket';
+
+COMMENT ON COLUMN llmquota.waiting.called IS 'true: it is its turn to try';
+
+COMMENT ON COLUMN llmquota.waiting.scope IS 'whose limit it waits for: global, provider, account, key, org or parent; NULL: for no limit, but for the end of a trouble';
+
+COMMENT ON COLUMN llmquota.waiting.subject IS 'which one, by name; NULL: everything, or as for scope';
+
+COMMENT ON COLUMN llmquota.waiting.metric IS 'what the limit counts; NULL as for scope';
+
+COMMENT ON COLUMN llmquota.waiting.ticket IS 'the ticket; NULL: it has none';
+
 CREATE VIEW llmquota.capacity AS
 SELECT r.model, r.org, r.accounts, r.horizon, r.keys, r.requests, r.input_tokens, r.output_tokens, r.tokens,
 	   r.at_once, r.in_flight, r.request_input_tokens, r.request_output_tokens
@@ -2955,6 +3165,7 @@ ALTER TABLE llmquota.price ENABLE ALWAYS TRIGGER config_changed, ENABLE ALWAYS T
 	ENABLE ALWAYS TRIGGER log_insert, ENABLE ALWAYS TRIGGER log_update, ENABLE ALWAYS TRIGGER log_delete,
 	ENABLE ALWAYS TRIGGER log_truncate;
 
+ALTER TABLE llmquota.request_page ALTER COLUMN state SET STORAGE PLAIN;
 ALTER TABLE llmquota.budget ADD CONSTRAINT budget_timezone_exists CHECK (@extschema@.llmquota_zone_exists(timezone));
 ALTER TABLE llmquota.org ADD CONSTRAINT org_timezone_exists CHECK (@extschema@.llmquota_zone_exists(timezone));
 ALTER TABLE llmquota.budget ADD CONSTRAINT budget_timezone_named CHECK (timezone OPERATOR(pg_catalog.!~) '[0-9]'
@@ -3021,6 +3232,9 @@ BEGIN
 END
 $$;
 
+CREATE TRIGGER refuse_write BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON llmquota.request_page
+	FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.llmquota_refuse_write();
+ALTER TABLE llmquota.request_page ENABLE ALWAYS TRIGGER refuse_write;
 
 -- What every live table has.
 CREATE TRIGGER refuse_write BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON llmquota.health
@@ -3038,6 +3252,12 @@ INSERT INTO llmquota.setting (name, value, unit, description) VALUES
 	('alert_interval', '3600000', 'ms', 'how long the same alert is not raised again, where it is about no calendar period'),
 	('alert_recovery', '300000', 'ms', 'no alert is raised for what is over by itself within this time'),
 	('alert_retention', '90', 'days', 'how long llmquota.alert keeps a row after it was resolved'),
+	('idempotency_window', '86400000', 'ms', 'how long after a grant a pick with the same org and request_id is answered in_flight or duplicate; 0: such picks are calls of their own'),
+	('max_held_waiters', 'auto', 'calls', 'how many picks can wait in their calls; beyond it they get tickets. auto: a quarter of max_connections'),
+	('max_requests', '1000000', 'requests', 'how many requests with a request_id can be remembered, of those within idempotency_window; beyond it a pick of a new one may be refused with the status no_lease_slot'),
+	('max_waiting', '10000', 'picks', 'how many picks can wait in line; beyond it they are refused'),
+	('max_waiting_per_org', '500', 'picks', 'how many of them can be of one org'),
+	('ticket_ttl', '10000', 'ms', 'how long a ticket that nobody shows stays in line'),
 	('auth_probe_after', '3600000', 'ms', 'after how long a key that was disabled because its credential was refused lets one call through to see'),
 	('base_currency', 'USD', NULL, 'the currency of llmquota.usage.cost_base, which llmquota.exchange_rate counts in'),
 	('event_retention', '90', 'days', 'how long llmquota.event keeps a row'),
@@ -3053,10 +3273,11 @@ UPDATE llmquota.setting s SET description = 'by how much of the wait retry_after
 -- Grants
 --
 
-REVOKE ALL ON llmquota.budget, llmquota.budget_step, llmquota.budget_raise, llmquota.repricing, llmquota.budget_recount, llmquota.alert, llmquota.budget_window, llmquota.burn_rate, llmquota.exhaustion, llmquota.capacity, llmquota.budget_id_seq, llmquota.budget_raise_id_seq, llmquota.repricing_id_seq, llmquota.alert_id_seq FROM PUBLIC;
+REVOKE ALL ON llmquota.budget, llmquota.budget_step, llmquota.budget_raise, llmquota.repricing, llmquota.budget_recount, llmquota.alert, llmquota.request_page, llmquota.budget_window, llmquota.burn_rate, llmquota.exhaustion, llmquota.waiting, llmquota.capacity, llmquota.budget_id_seq, llmquota.budget_raise_id_seq, llmquota.repricing_id_seq, llmquota.alert_id_seq FROM PUBLIC;
 REVOKE ALL ON llmquota.price, llmquota.exchange_rate, llmquota.route_option, llmquota.event, llmquota.health, llmquota.key_status, llmquota.observed_limit FROM PUBLIC;
-REVOKE ALL ON TYPE llmquota.explain_result, llmquota.statement_result, llmquota.reconcile_result, llmquota.capacity_result FROM PUBLIC;
+REVOKE ALL ON TYPE llmquota.explain_result, llmquota.pick_set_result, llmquota.statement_result, llmquota.reconcile_result, llmquota.capacity_result FROM PUBLIC;
 REVOKE ALL ON FUNCTION
+	@extschema@.llmquota_forget_requests(text, text),
 	@extschema@.llmquota_check_chain(),
 	@extschema@.llmquota_check_currencies(),
 	@extschema@.llmquota_capacity(text, text, bigint, bigint),
@@ -3080,7 +3301,11 @@ REVOKE ALL ON FUNCTION
 	@extschema@.llmquota_minor_unit(text),
 	@extschema@.llmquota_reprice(timestamptz, timestamptz),
 	@extschema@.llmquota_backtest(jsonb, timestamptz, timestamptz),
-	@extschema@.llmquota_pick(text, text, bigint, bigint, text, text[], text, text, int, text, uuid, numeric),
+	@extschema@.llmquota_line_rows(),
+	@extschema@.llmquota_claim(uuid, int),
+	@extschema@.llmquota_pick_set(text, text[], bigint[], bigint[], text, text[], text[], text[], int, text[], numeric[], int),
+	@extschema@.llmquota_pick_many(text, text, int, bigint, bigint, text, text[], text, int, text, numeric),
+	@extschema@.llmquota_pick(text, text, bigint, bigint, text, text[], text, text, int, text, uuid, numeric, int, boolean),
 	@extschema@.llmquota_estimate_tokens(text, text),
 	@extschema@.llmquota_record(uuid, bigint, bigint, bigint, bigint, bigint, int, text, int, jsonb, jsonb, jsonb, numeric),
 	@extschema@.llmquota_retry(uuid, bigint, bigint, bigint, bigint, bigint, int, text, int, jsonb, jsonb, jsonb, numeric),
