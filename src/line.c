@@ -32,6 +32,9 @@
 /* A keeper looks at least so often: configuration may have changed, or somebody who was called did not come. */
 #define KEEPER_PATIENCE INT64CONST(1000000)
 
+/* So often it is looked whose time has passed. Microseconds. */
+#define LAPSE_PAUSE 10000
+
 /* As many meters as lapse at once are passed on; those of others wait for their keepers. */
 #define LAPSED_MOST 64
 
@@ -153,8 +156,17 @@ lapse(TimestampTz now)
 	int32		left[LAPSED_MOST];
 	int			n = llmq_line_lapse(llmq_line, now, left, LAPSED_MOST);
 
+	llmq_line->lapsed_at = now;
 	for (int i = 0; i < n; i++)
 		(void) call_next(&left[i], 1, now);
+}
+
+/* Under the lock: the same, unless it was done a moment ago. */
+static void
+lapse_sometimes(TimestampTz now)
+{
+	if (now >= llmq_line->lapsed_at + LAPSE_PAUSE || now < llmq_line->lapsed_at)
+		lapse(now);
 }
 
 /* Something has come back to these meters: the next may try. */
@@ -167,7 +179,7 @@ llmq_line_call_next(const int32 *want, int n)
 		return;
 	now = GetCurrentTimestamp();
 	lock();
-	lapse(now);
+	lapse_sometimes(now);
 	(void) call_next(want, n, now);
 	unlock();
 }
@@ -299,7 +311,7 @@ describe(const LlmqPick *pick, LlmqPlace *place)
 
 	place->retry_at = refusal->when;
 	if (refusal->limit != NULL && refusal->limit->shape.kind == LLMQ_WINDOW_CONCURRENCY)
-		place->retry_at = GetCurrentTimestamp() + KEEPER_PATIENCE;	/* what comes back calls */
+		place->retry_at = DT_NOEND; /* what comes back calls */
 	place->scope = LLMQ_SCOPE_COUNT;
 	if (refusal->meter != NULL)
 	{
@@ -417,6 +429,13 @@ llmq_line_refused(int number, const LlmqPick *pick)
 	unlock();
 }
 
+/* Under the lock: the meter that somebody waits for first. */
+static LlmqLineMeter *
+first_meter(const LlmqPlace *place)
+{
+	return llmq_line_meter(llmq_line, place->nwants > 0 ? place->want[0] : LLMQ_WANT_OTHER);
+}
+
 /*
  * Has somebody been called? Then what he was called for is copied, for llmq_line_bars(). Else says if he must not sleep
  * until `sleep_until`: as a keeper, only until the next is to be called.
@@ -425,11 +444,12 @@ bool
 llmq_line_is_called(int number, LlmqPick *pick, TimestampTz *sleep_until)
 {
 	LlmqPlace  *place = &llmq_line->place[number];
-	LlmqLineMeter *meter = llmq_line_meter(llmq_line, place->nwants > 0 ? place->want[0] : LLMQ_WANT_OTHER);
+	LlmqLineMeter *meter;
 	TimestampTz now = GetCurrentTimestamp();
 	bool		called;
 
 	lock();
+	meter = first_meter(place);
 	place->absent = false;
 	called = place->state == LLMQ_PLACE_CALLED;
 	if (called)
@@ -445,33 +465,44 @@ llmq_line_is_called(int number, LlmqPick *pick, TimestampTz *sleep_until)
 	return called;
 }
 
+/* Under the lock: something is expected to fit, or may fit for a reason that calls nobody: calls the next. */
+static void
+keep(LlmqPlace *place, TimestampTz now)
+{
+	place->retry_at = DT_NOEND;
+	first_meter(place)->looked_at = now;
+	(void) call_next(place->want, place->nwants, now);
+}
+
 /* The keeper's time has come: calls the next, and looks again later unless somebody relieves him. */
 void
 llmq_line_keep(int number)
 {
-	LlmqPlace  *place = &llmq_line->place[number];
 	TimestampTz now = GetCurrentTimestamp();
 
 	lock();
-	lapse(now);
-	place->retry_at = now + KEEPER_PATIENCE;
-	(void) call_next(place->want, place->nwants, now);
+	lapse_sometimes(now);
+	keep(&llmq_line->place[number], now);
 	unlock();
 }
 
-/* A ticket is shown: if something was expected to fit by now, the next is called. */
+/*
+ * A ticket is shown: if something was expected to fit by now, and nobody has looked since, or nobody has looked for
+ * long, the next is called.
+ */
 void
 llmq_line_show(int number)
 {
+	LlmqPlace  *place = &llmq_line->place[number];
 	TimestampTz now = GetCurrentTimestamp();
-	bool		due;
+	TimestampTz looked_at;
 
 	lock();
-	lapse(now);
-	due = llmq_line->place[number].retry_at <= now;
+	lapse_sometimes(now);
+	looked_at = first_meter(place)->looked_at;
+	if ((place->retry_at <= now && looked_at < place->retry_at) || looked_at + KEEPER_PATIENCE <= now)
+		keep(place, now);
 	unlock();
-	if (due)
-		llmq_line_keep(number);
 }
 
 /* Where somebody is in the line, from 1. */
@@ -496,7 +527,7 @@ llmq_line_find(const LlmqLeaseId *ticket)
 		return -1;
 	LWLockAcquire(&llmq_line->lock, LW_SHARED);
 	for (int i = 0; i < llmq_line->end && number < 0; i++)
-		if (llmq_line->place[i].state != LLMQ_PLACE_FREE && llmq_line->place[i].secret == ticket->secret)
+		if (llmq_line->secret[i] == ticket->secret)
 			number = i;
 	LWLockRelease(&llmq_line->lock);
 	return number;

@@ -53,7 +53,7 @@ typedef struct LlmqPlace
 	TimestampTz since;
 	TimestampTz called_at;
 	TimestampTz seen_until;		/* he of a ticket leaves the line then; DT_NOEND: not by himself */
-	TimestampTz retry_at;		/* what he waits for fits then, as far as was known */
+	TimestampTz retry_at;		/* what he waits for fits then, as far as was known; DT_NOEND: it was not */
 	Latch	   *latch;			/* of the backend in which he waits; NULL: he is not there */
 	int32		page;			/* of his ticket */
 	int16		slot;
@@ -90,6 +90,7 @@ typedef struct LlmqLineMeter
 {
 	uint32		waiting;		/* places */
 	int32		keeper;			/* the place, from 1, whose backend wakes up when the time comes; 0: none */
+	TimestampTz looked_at;		/* somebody was called last because it was time */
 } LlmqLineMeter;
 
 /* The memory. Everything but the first line of fields is under the lock. */
@@ -108,11 +109,13 @@ typedef struct LlmqLine
 	int32		free_from;		/* none before is */
 	int32		norgs;			/* in the table */
 	int32		owed[LLMQ_PRIORITIES];	/* how often lower ones have been passed over, see line_order.c */
+	TimestampTz lapsed_at;		/* it was looked last whose time has passed */
 	TimestampTz departed_at;	/* of the last one who left, served or not */
 	double		departures;		/* those of long ago count less */
 	double		departures_took;	/* microseconds, likewise */
 	LlmqLineMeter meter[LLMQ_LINE_METERS];
 	LlmqLineOrg org[LLMQ_LINE_ORGS];
+	uint64		secret[LLMQ_LINE_PLACES];	/* of the tickets at these places; 0: none */
 	LlmqPlace	place[LLMQ_LINE_PLACES];
 } LlmqLine;
 

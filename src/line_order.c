@@ -435,6 +435,7 @@ llmq_line_put(LlmqLine *line, const LlmqJoining *joining)
 		return -1;
 	place = &line->place[number];
 	*place = joining->place;
+	line->secret[number] = place->secret;
 	place->state = LLMQ_PLACE_WAITING;
 	place->org = org - line->org;
 	place->number = ++line->last_number;
@@ -484,6 +485,7 @@ llmq_line_take_out(LlmqLine *line, int number)
 	llmq_line_want(line, number, NULL, 0);
 	line->org[place->org].waiting[place->priority]--;
 	line->held -= place->latch != NULL;
+	line->secret[number] = 0;
 	place->state = LLMQ_PLACE_FREE;
 	line->free_from = Min(line->free_from, number);
 	while (line->end > 0 && line->place[line->end - 1].state == LLMQ_PLACE_FREE)

@@ -148,6 +148,7 @@ llmq_ticket_make(LlmqPick *pick)
 		return false;
 	pick->granted[0].lease = ticket.at.place;
 	pick->expires_at = lease.slot.granted_at + ticket.ttl;
+	pick->position = 0;
 	llmq_wait_tell(pick, number);
 	return true;
 }
@@ -266,9 +267,12 @@ wait_with_ticket(Claim *claim, LlmqPick *pick, int32 wait_ms)
 	waiting.number = appear(claim, pick, MyLatch);
 	if (waiting.number < 0)
 		return pick->ngranted > 0;
-	if (llmq_line_held() <= llmq_max_held(&pick->catalog->settings) &&
-		llmq_line_is_near(llmq_line_position_of(waiting.number), wait))
+	pick->position = llmq_line_position_of(waiting.number);
+	if (llmq_line_held() <= llmq_max_held(&pick->catalog->settings) && llmq_line_is_near(pick->position, wait))
+	{
 		waiting.deadline = now + wait;
+		pick->position = 0;
+	}
 	llmq_line_show(waiting.number);
 	granted = llmq_wait_stay(&waiting, pick);
 	pick->queued = !granted && waiting.number >= 0;

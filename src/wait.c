@@ -159,7 +159,7 @@ end_waiting(int code, Datum argument)
 
 /*
  * Waits in the line, in which the call has a place. Is it granted? What was said of it last is in the pick, with its
- * position in the line.
+ * position in the line, unless that is there already and nothing has changed.
  */
 bool
 llmq_wait_stay(LlmqWaiting *waiting, LlmqPick *pick)
@@ -174,7 +174,7 @@ llmq_wait_stay(LlmqWaiting *waiting, LlmqPick *pick)
 	}
 	PG_END_ENSURE_ERROR_CLEANUP(end_waiting, PointerGetDatum(waiting));
 	MemoryContextSwitchTo(caller);
-	if (!granted && waiting->number >= 0)
+	if (!granted && waiting->number >= 0 && pick->position == 0)
 		pick->position = llmq_line_position_of(waiting->number);
 	end_waiting(0, PointerGetDatum(waiting));
 	return granted;
@@ -219,6 +219,7 @@ llmq_wait_in_call(LlmqPick *pick, LlmqRequestReader read, void *argument)
 void
 llmq_wait_tell(LlmqPick *pick, int number)
 {
-	pick->position = llmq_line_position_of(number);
+	if (pick->position == 0)
+		pick->position = llmq_line_position_of(number);
 	pick->return_ms = (int32) ((llmq_line_return(pick->position) + 999) / 1000);
 }
