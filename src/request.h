@@ -35,7 +35,10 @@ StaticAssertDecl(sizeof(LlmqRequestEntry) == 40, "LlmqRequestEntry has no paddin
 /* As many as two cells to a page leave room for. */
 #define LLMQ_REQUEST_ENTRIES 100
 
-/* With so many in force a cell is crowded, and there should be more cells. */
+/*
+ * With so many in force a cell is crowded, and there should be more cells: long before it is full, because cells take
+ * turns in giving requests away, and hashes do not fill all cells alike.
+ */
 #define LLMQ_REQUEST_CROWDED 75
 
 /* So many of each cell are counted on: hashes do not fill all cells alike. */
