@@ -216,6 +216,7 @@ read_request(void *argument, LlmqPick *pick)
 	memset(pick, 0, sizeof(LlmqPick));
 	llmq_request_resume(&claim->lease, pick);
 	pick->ticket = &claim->ticket;
+	pick->waiting_since = claim->lease.slot.granted_at;
 }
 
 /* Notes in the slot that the ticket was shown, if that is due. */
