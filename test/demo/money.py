@@ -3,7 +3,7 @@ from collections import defaultdict
 from decimal import ROUND_HALF_UP, Decimal
 
 from config import day_of
-from oracle import tokens_of
+from oracle import used_by
 
 MILLION = 1_000_000
 SMALLEST = Decimal("0.000000001")
@@ -24,13 +24,18 @@ class Money:
         rounded = dollars.quantize(SMALLEST, ROUND_HALF_UP)
         return (rounded * self.rate).quantize(SMALLEST, ROUND_HALF_UP)
 
+    def cost_of(self, call):
+        """What a call used, or what it reserved where that is not known or less."""
+        reserved, used = self.cost(call.model, call.reserved), used_by(call)
+        return reserved if used is None else min(reserved, self.cost(call.model, used))
+
     def spent(self, calls):
-        """{(clinic, day): what its calls cost}: what was used, or what was reserved where that is not known or less."""
+        """{(clinic, day): what its calls cost}."""
         days = defaultdict(Decimal)
         for call in calls:
             if call.outcome != "released":
                 day = day_of(self.budget(call.org), call.granted_at)
-                days[call.org, day] += self.cost(call.model, tokens_of(call))
+                days[call.org, day] += self.cost_of(call)
         return days
 
     def worst(self, calls):

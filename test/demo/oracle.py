@@ -13,11 +13,16 @@ def microseconds(at):
     return round(at * 1_000_000)
 
 
+def used_by(call):
+    """What a call used; None: nobody said so."""
+    if call.outcome not in ("settled", "settled_late"):
+        return None
+    return {"ok": (call.request.used_input, call.request.used_output), "error": (0, 0)}.get(call.request.fate)
+
+
 def tokens_of(call):
-    used = {"ok": (call.request.used_input, call.request.used_output), "error": (0, 0)}.get(call.request.fate)
-    if call.outcome not in ("settled", "settled_late") or used is None or sum(used) > sum(call.reserved):
-        return call.reserved
-    return used
+    used = used_by(call)
+    return call.reserved if used is None or sum(used) > sum(call.reserved) else used
 
 
 def highest_in_flight(calls):

@@ -1,23 +1,35 @@
-"""The peak hour against llmquota: clients in several processes, each with a connection of its own; progress on the
-screen; maintenance once a minute of the hour; and in the middle the server is killed."""
+"""The peak hour against llmquota: clients in several processes, each with a connection of its own, half of which wait in
+their calls and half with tickets; progress on the screen; maintenance once a minute of the hour; and in the middle the
+server is killed."""
 import multiprocessing
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 from database import Database
-from player import Player, RealClock
-from traffic import HOUR, clock
+from player import PatientPlayer, Player, RealClock
+from traffic import HELD, HOUR, clock
 
-PROCESSES, THREADS = 4, 4
+PROCESSES, THREADS = 4, 8
 CLIENTS = PROCESSES * THREADS
 KILL_AT = HOUR / 2
 SHOW_EVERY, MAINTAIN_EVERY, TICK = 5.0, 1.0, 0.1
+NOW = """SELECT count(*) FILTER (WHERE kind = 'held') AS held, count(*) FILTER (WHERE kind = 'ticket') AS tickets,
+                count(DISTINCT org) AS clinics,
+                (SELECT used FROM llmquota.meter_window WHERE scope = 'global') AS in_flight FROM llmquota.waiting"""
 
 
-def play_client(requests, conninfo, begin, progress):
+def share_of(client, requests):
+    """The requests of a client, and how it plays them: every other client waits in its calls."""
+    held = client % 2 == 1
+    own = [request for request in requests if (request.route in HELD) == held]
+    return own[client // 2::CLIENTS // 2], PatientPlayer if held else Player
+
+
+def play_client(client, requests, conninfo, begin, progress):
     gate = Database(conninfo)
-    log = Player(requests, gate, RealClock, begin, progress).play()
+    own, player = share_of(client, requests)
+    log = player(own, gate, RealClock, begin, progress).play()
     log.unanswered = gate.unanswered_picks
     return log
 
@@ -28,7 +40,7 @@ def play_process(number, requests, conninfo, begin, progress, results):
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
     def play(client):
-        return play_client(requests[client::CLIENTS], conninfo, begin, progress[client])
+        return play_client(client, requests, conninfo, begin, progress[client])
 
     with ThreadPoolExecutor(THREADS) as pool:
         results.send(list(pool.map(play, range(number * THREADS, (number + 1) * THREADS))))
@@ -41,8 +53,8 @@ class Peak:
         context = multiprocessing.get_context("fork")
         self.cluster = cluster
         self.begin = time.time() + 0.5
-        self.progress = [context.RawArray("q", 4) for _ in range(CLIENTS)]
-        self.shown = [0] * 4
+        self.progress = [context.RawArray("q", 2) for _ in range(CLIENTS)]
+        self.shown = [0] * 2
         self.show_at = self.maintain_at = 0.0
         self.killed_at = self.back_at = None
         self.supervisor = Database(f"{conninfo} user=postgres")
@@ -55,7 +67,8 @@ class Peak:
 
     def play(self):
         """Plays to the end; gives the logs of all clients. A process that dies without one is an EOFError."""
-        print("  time     granted  refused  in flight  waiting")
+        print("                                       in line:")
+        print("  time     granted  refused  in flight    held  tickets  clinics")
         for process, _, sender in self.running:
             process.start()
             sender.close()
@@ -86,7 +99,9 @@ class Peak:
     def show(self, at):
         now = [sum(numbers) for numbers in zip(*self.progress)]
         granted, refused = now[0] - self.shown[0], now[1] - self.shown[1]
-        print(f"  {clock(at)} {granted:10,} {refused:8,} {now[2]:10} {now[3]:8}", flush=True)
+        row = self.supervisor.until_answered(NOW)
+        print(f"  {clock(at)} {granted:10,} {refused:8,} {row.in_flight or 0:10} {row.held:7} {row.tickets:8} {row.clinics:8}",
+              flush=True)
         self.shown = now
 
     def kill(self):

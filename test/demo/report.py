@@ -1,7 +1,9 @@
 """The tables at the end."""
 from collections import Counter, defaultdict
 
-from traffic import PATIENCE
+from statistics import median
+
+from traffic import BATCH_SIZE, BATCH_TAKES, PATIENCE, batches
 
 # The counters by the day, held against the ledger. What nobody reported stands as it was reserved; what was reported
 # after its lease had expired stands as one or the other. Released calls were none.
@@ -151,6 +153,52 @@ def tokens_by_clinic(db):
     table(f"Tokens by clinic, from the ledger: the first 8 of {len(rows)}", rows[0]._fields, rows[:8])
 
 
+def seconds(waited_ms):
+    """Of the hour that is played."""
+    return f"{(waited_ms or 0) * 60 / 1000:.1f}"
+
+
+def waits_of(orgs, where):
+    """Columns about those who waited: how many, and for how long."""
+    return f"""count(*)::int AS calls, count(waited_ms)::int AS waited,
+               coalesce(percentile_cont(0.5) WITHIN GROUP (ORDER BY waited_ms), 0) AS median_wait,
+               coalesce(percentile_cont(0.95) WITHIN GROUP (ORDER BY waited_ms), 0) AS most_wait,
+               coalesce(max(waited_ms), 0) AS longest_wait FROM llmquota.usage WHERE {where} GROUP BY {orgs}"""
+
+
+def the_line(db, log, requests):
+    """Who waited in line, and for how long."""
+    rows = db.execute("SELECT CASE route WHEN 'consult' THEN 'in its call' ELSE 'with a ticket' END AS form, "
+                      + waits_of("1", "true") + " ORDER BY 1").fetchall()
+    table("The line, in seconds of the hour", ["waits", "calls", "waited", "median", "95 % up to", "longest"],
+          [(row.form, row.calls, row.waited, *map(seconds, row[3:])) for row in rows])
+    clinics = db.execute("SELECT org, " + waits_of("org", "true") + " ORDER BY 3 DESC, org").fetchall()
+    table(f"The first 8 of {sum(row.waited > 0 for row in clinics)} clinics that waited, in seconds of the hour",
+          ["clinic", "calls", "waited", "median", "95 % up to", "longest", "gave up in line"],
+          [(row.org, row.calls, row.waited, *map(seconds, row[3:]), log.left_line[row.org]) for row in clinics[:8]])
+    floods(db, log, requests)
+
+
+def floods(db, log, requests):
+    """Whoever sends many requests at once delays itself, and not the others."""
+    waited = {row.lease: row.waited_ms or 0 for row in db.execute("SELECT lease, waited_ms FROM llmquota.usage")}
+    calls = {call.request.number: waited.get(call.lease, 0) for call in log.calls}
+    floods, others = [], []
+    for begin in batches():
+        then = [request for request in requests if begin <= request.at < begin + 1]
+        at_once = Counter(request.org for request in then if request.at < begin + BATCH_TAKES)
+        (flooding, _), = at_once.most_common(1)
+        for request in then:
+            (floods if request.org == flooding else others).append(calls.get(request.number))
+    rows = []
+    for who, asked in [("that clinic", floods), ("all others in that minute", others)]:
+        served = [wait for wait in asked if wait is not None]
+        waits = [wait for wait in served if wait > 0] or [0]
+        rows.append((who, len(asked), len(served), sum(wait > 0 for wait in served), seconds(median(waits)), seconds(max(waits))))
+    table(f"Every seven minutes a clinic sends {BATCH_SIZE} requests at once: who waits, in seconds of the hour",
+          ["", "requests", "got their call", "waited", "median", "longest"], rows)
+
+
 def the_crash(db, log, peak):
     """What the crash cost: gives how many acknowledged charges are gone, and how many counters are wrong."""
     leases = db.execute("SELECT lease FROM llmquota.usage UNION ALL SELECT lease FROM llmquota.lease").fetchall()
@@ -171,10 +219,11 @@ def the_crash(db, log, peak):
     return len(lost), wrong
 
 
-def everything(db, config, money, memory, log, peak, judge):
+def everything(db, config, money, memory, log, peak, judge, requests):
     """All tables: gives whether all is well."""
     remembered, kept = judge(config, memory.calls), judge(config, log.calls)
     granted_and_refused(config, log)
+    the_line(db, log, requests)
     tokens_by_clinic(db)
     overspent = budgets(db, money, memory, log)
     unheard = alerts(db)
@@ -194,4 +243,5 @@ The cluster is still running, until `make demo-stop`. Look around:
   SELECT raised_at, message FROM llmquota.alert WHERE part_of IS NULL ORDER BY id LIMIT 10;
   SELECT * FROM llmquota.meter_window WHERE refused > 0 ORDER BY refused DESC LIMIT 10;
   SELECT org, count(*), round(avg(latency_ms)) AS ms FROM llmquota.usage GROUP BY org ORDER BY 2 DESC LIMIT 5;
+  SELECT org, picked_at, waited_ms FROM llmquota.usage WHERE waited_ms > 0 ORDER BY waited_ms DESC LIMIT 5;
   SELECT * FROM llmquota_pick('chat', org => 'clinic-500', input_tokens => 1200) \\gx""")

@@ -1,14 +1,15 @@
 -- The service that `make demo` plays: 500 clinics that share 12 keys, in 5 accounts of three providers.
 --
 -- An hour is played in a minute, so a minute takes a second here. In your own configuration write '1 minute' and leave
--- the three settings below as they are.
+-- the settings below, and the routes' deadlines, as they are.
 \set minute '''1 second'''
 
 CREATE EXTENSION llmquota;
 
--- durations of the server, in the demo's time: 250 ms and 120 s, each 60 times shorter
+-- durations of the server, in the demo's time: 250 ms, 120 s and, of a request and its retries, 30 s, each 60 times shorter
 UPDATE llmquota.setting SET value = '4' WHERE name = 'arrival_slack';
 UPDATE llmquota.setting SET value = '2000' WHERE name = 'lease_ttl';
+INSERT INTO llmquota.route_option (route, deadline_ms) VALUES ('chat', 500), ('summary', 500), ('consult', 500);
 
 -- Whom we may ask. Google's days end at midnight in California.
 INSERT INTO llmquota.provider (provider, adapter, base_url, timezone) VALUES

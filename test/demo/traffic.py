@@ -11,8 +11,9 @@ CLINICS = 500
 ROUTES = {"chat": 0.45, "summary": 0.40, "consult": 0.15}
 FATES = {"ok": 0.945, "error": 0.03, "forgotten": 0.005, "unused": 0.02}
 SLOW_FROM, SLOW_UNTIL, SLOWER = 15.0, 25.0, 3.0
-BATCH_EVERY, BATCH_SIZE = 7.0, 40
+BATCH_EVERY, BATCH_SIZE, BATCH_TAKES = 7.0, 40, 0.1
 PATIENCE = 0.5
+HELD = {"consult"}           # somebody sits in front of it: it waits in its call, and the others with tickets
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,14 @@ def clock(at):
     return f"{10 + int(at) // 60}:{int(at) % 60:02}"
 
 
+def batches():
+    """When a clinic sends many at once."""
+    begin = BATCH_EVERY / 2
+    while begin < HOUR:
+        yield begin
+        begin += BATCH_EVERY
+
+
 def arrivals(rng):
     """When requests come, and of which clinic: singly, most of them at half past; and in batches."""
     weights = [1 / (rank + 10) for rank in range(1, CLINICS + 1)]
@@ -42,11 +51,9 @@ def arrivals(rng):
     while at < HOUR:
         yield at, rng.choices(clinics, weights)[0]
         at += rng.expovariate(50 + 70 * math.sin(math.pi * at / HOUR))
-    begin = BATCH_EVERY / 2
-    while begin < HOUR:
+    for begin in batches():
         clinic = rng.choice(clinics[10:])
-        yield from ((begin + rng.uniform(0, 0.1), clinic) for _ in range(BATCH_SIZE))
-        begin += BATCH_EVERY
+        yield from ((begin + rng.uniform(0, BATCH_TAKES), clinic) for _ in range(BATCH_SIZE))
 
 
 def request(rng, number, at, org):
