@@ -30,7 +30,7 @@ my $names = sql($node, q{
 		UNION ALL SELECT name FROM llmquota.setting
 		UNION ALL SELECT DISTINCT name FROM llmquota_metrics()
 		UNION ALL SELECT rolname FROM pg_roles) n (name)});
-my %known = map { $_ => 1 } split(/ /, $names), 'llmquota_service', 'llmquota_alert';
+my %known = map { $_ => 1 } split(/ /, $names), 'llmquota_service', 'llmquota_alert', 'llmquota_line';
 my %named = map { $_ => 1 } $page =~ /\b(llmquota[._](?!\*)[a-z_]+|max_leases|max_subjects|unknown_org|arrival_slack)\b/g;
 is(join(' ', grep { !$known{$_} } sort keys %named), '', 'everything that the page names exists');
 
