@@ -103,7 +103,8 @@ forget_orgs(LlmqLine *line)
 	while (is_taken(line, &line->org[free]))
 		free++;
 	for (int i = 0; i < line->end; i++)
-		line->place[i].org = line->org[line->place[i].org].org;
+		if (line->place[i].state != LLMQ_PLACE_FREE)
+			line->place[i].org = line->org[line->place[i].org].org;
 	for (int i = 1; i < LLMQ_LINE_ORGS; i++)
 	{
 		LlmqLineOrg *at = &line->org[(free + i) % LLMQ_LINE_ORGS];
