@@ -2,7 +2,8 @@
  * line_rows.c
  *	  What is seen of the line: llmquota_line_rows(), for llmquota.waiting; and how many wait, for llmquota_metrics().
  *
- * The places are copied under the line's lock and put out without it.
+ * The line is copied under its lock; positions, each a walk over it, are worked out on the copy, without the lock: ten
+ * thousand of them take most of a second.
  */
 #include "postgres.h"
 
@@ -27,18 +28,19 @@ enum
 	COL_TICKET, NCOLUMNS
 };
 
-/* One who waits, with what the line says of him. */
-typedef struct Copied
+/* Is this one who waits? Tickets that nobody has shown for long do not, though nobody has taken them out yet. */
+static bool
+waits(const LlmqPlace *place, TimestampTz now)
 {
-	LlmqPlace	place;
-	int32		org;
-	int			position;
-} Copied;
+	return place->state != LLMQ_PLACE_FREE && (place->seen_until > now || place->latch != NULL);
+}
 
 /* How many wait in their calls, and how many with tickets. */
 void
 llmq_line_count(int *held, int *tickets)
 {
+	TimestampTz now = GetCurrentTimestamp();
+
 	*held = 0;
 	*tickets = 0;
 	if (!llmq_line_exists())
@@ -48,41 +50,31 @@ llmq_line_count(int *held, int *tickets)
 	{
 		const LlmqPlace *place = &llmq_line->place[i];
 
-		if (place->state != LLMQ_PLACE_FREE)
+		if (waits(place, now))
 			*(place->secret == 0 ? held : tickets) += 1;
 	}
 	LWLockRelease(&llmq_line->lock);
 }
 
-/* Copies all who wait; how many. */
-static int
-copy_line(Copied **copied)
+/* Copies what places, orgs and positions need of the line. Its lock and its meters are not copied. */
+static LlmqLine *
+copy_line(void)
 {
-	TimestampTz now = GetCurrentTimestamp();
-	int			n = 0;
+	LlmqLine   *copy = palloc0(sizeof(LlmqLine));
 
-	*copied = palloc(sizeof(Copied) * LLMQ_LINE_PLACES);
-	if (llmq_line == NULL)
-		return 0;
-	LWLockAcquire(&llmq_line->lock, LW_EXCLUSIVE);
-	for (int i = 0; i < llmq_line->end; i++)
-	{
-		const LlmqPlace *place = &llmq_line->place[i];
-
-		if (place->state == LLMQ_PLACE_FREE || (place->seen_until <= now && place->latch == NULL))
-			continue;
-		(*copied)[n].place = *place;
-		(*copied)[n].org = llmq_line->org[place->org].org;
-		(*copied)[n++].position = llmq_line_position(llmq_line, place);
-	}
+	LWLockAcquire(&llmq_line->lock, LW_SHARED);
+	copy->filling = llmq_line->filling;
+	copy->last_walk = llmq_line->last_walk;
+	copy->end = llmq_line->end;
+	memcpy(copy->org, llmq_line->org, sizeof(copy->org));
+	memcpy(copy->place, llmq_line->place, sizeof(LlmqPlace) * llmq_line->end);
 	LWLockRelease(&llmq_line->lock);
-	return n;
+	return copy;
 }
 
 static void
-put_place(ReturnSetInfo *result, const Copied *copied)
+put_place(ReturnSetInfo *result, LlmqLine *line, const LlmqPlace *place)
 {
-	const LlmqPlace *place = &copied->place;
 	bool		has_ticket = place->secret != 0;
 	Datum		values[NCOLUMNS];
 	bool		nulls[NCOLUMNS] = {false};
@@ -91,11 +83,11 @@ put_place(ReturnSetInfo *result, const Copied *copied)
 	};
 	pg_uuid_t	uuid;
 
-	llmq_put_text(values, nulls, COL_ORG, llmq_name_text(copied->org));
+	llmq_put_text(values, nulls, COL_ORG, llmq_name_text(line->org[place->org].org));
 	llmq_put_text(values, nulls, COL_ROUTE, llmq_name_text(place->route));
 	llmq_put_text(values, nulls, COL_PRIORITY, llmq_priority_text(place->priority));
 	values[COL_SINCE] = TimestampTzGetDatum(place->since);
-	values[COL_POSITION] = Int32GetDatum(copied->position);
+	values[COL_POSITION] = Int32GetDatum(llmq_line_position(line, place));
 	llmq_put_text(values, nulls, COL_KIND, has_ticket ? "ticket" : "held");
 	values[COL_CALLED] = BoolGetDatum(place->state == LLMQ_PLACE_CALLED);
 	llmq_put_text(values, nulls, COL_SCOPE, place->scope < LLMQ_SCOPE_COUNT ? llmq_scope_name(place->scope) : NULL);
@@ -112,16 +104,21 @@ put_place(ReturnSetInfo *result, const Copied *copied)
 Datum
 llmquota_line_rows(PG_FUNCTION_ARGS)
 {
-	Copied	   *copied;
+	LlmqLine   *line;
 	LlmqLive	live;
-	int			n;
 
 	InitMaterializedSRF(fcinfo, 0);
 	llmq_live_open(&live, LLMQ_LIVE_LEASE + 1, AccessShareLock);
 	llmq_health_look(&live);
 	llmq_live_close(&live);
-	n = copy_line(&copied);
-	for (int i = 0; i < n; i++)
-		put_place((ReturnSetInfo *) fcinfo->resultinfo, &copied[i]);
+	if (!llmq_line_exists())
+		return (Datum) 0;
+	line = copy_line();
+	for (int i = 0; i < line->end; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (waits(&line->place[i], GetCurrentTimestamp()))
+			put_place((ReturnSetInfo *) fcinfo->resultinfo, line, &line->place[i]);
+	}
 	return (Datum) 0;
 }
