@@ -299,6 +299,7 @@ main(int argc, char **argv)
 	call_us = atoll(argv[4]) * 1000;
 	wait_ms = argv[5];
 	ttl_ms = argv[6];
+	setvbuf(stdout, NULL, _IOLBF, 0);	/* what was said is said, also by one who is killed */
 	for (const char *word = strtok(argv[2], ","); word != NULL; word = strtok(NULL, ","))
 	{
 		org++;

@@ -209,6 +209,15 @@ class Group:
                     command("held", GROUP, seconds, SHORT_WAIT_MS, SHORT_TTL_MS), stdout=out, stderr=err,
                     env=environment(bench.cluster.env)))
 
+    def wait_for_calls(self):
+        """Until each of them has had a call, and a second more."""
+        deadline = time.monotonic() + 30
+        while not all("\ncall " in file.read_text() for file in self.files):
+            if time.monotonic() > deadline:
+                raise Failure("not all clients have had calls")
+            time.sleep(0.1)
+        time.sleep(1)
+
     def kill(self, number):
         for process in self.processes[:number]:
             process.kill()
@@ -231,13 +240,14 @@ def killed(bench):
     """kill -9 of half of the clients, of which some wait and some hold; then of the server in that load, too."""
     bench.say("kill -9")
     settle(bench)
-    with Group(bench, 2 + EXPIRY + 2) as group:
-        time.sleep(2)
+    with Group(bench, 4 + EXPIRY + 2) as group:
+        group.wait_for_calls()
         group.kill(GROUPS // 2)
         since = (time.time() + EXPIRY) * 1e6
         clients_killed = group.finish()
-    with Group(bench, 10) as group:
-        time.sleep(2)
+    settle(bench)
+    with Group(bench, 60) as group:
+        group.wait_for_calls()
         run("test/cluster", "kill", bench.cluster.directory)
         crashed = group.finish()
     run("test/cluster", "restart", bench.cluster.directory)
