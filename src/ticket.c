@@ -124,35 +124,6 @@ join(LlmqPick *pick, LlmqTicket *ticket, Latch *latch)
 	return llmq_line_join(pick, &place);
 }
 
-/*
- * Gives the refused pick a ticket, which is its lease then. False, when as many wait as may, or no slot is free: it
- * stays refused.
- */
-bool
-llmq_ticket_make(LlmqPick *pick)
-{
-	LlmqTicket	ticket = {.ttl = pick->catalog->settings.ticket_ttl};
-	LlmqLive	live;
-	LlmqLease	lease;
-	bool		written;
-	int			number;
-
-	fill(pick, &lease);
-	llmq_live_open(&live, LLMQ_LIVE_LEASE + 1, RowExclusiveLock);
-	written = write_ticket(pick, &live, &lease, &ticket);
-	number = written ? join(pick, &ticket, NULL) : -1;
-	if (written && number < 0)
-		(void) llmq_lease_free(&live, &ticket.at.place, &ticket.at.seen);
-	llmq_live_close(&live);
-	if (number < 0)
-		return false;
-	pick->granted[0].lease = ticket.at.place;
-	pick->expires_at = lease.slot.granted_at + ticket.ttl;
-	pick->position = 0;
-	llmq_wait_tell(pick, number);
-	return true;
-}
-
 /* The slot into which a ticket is granted, as it is now. False when it is not that ticket any more. */
 bool
 llmq_ticket_place(LlmqPick *pick, LlmqFreeSlot *place)
@@ -284,6 +255,33 @@ wait_with_ticket(Claim *claim, LlmqPick *pick, int32 wait_ms)
 		llmq_wait_tell(pick, waiting.number);
 	}
 	return granted;
+}
+
+/*
+ * Gives the refused pick a ticket, which is its lease then, and tries once more if nobody waits before it: something may
+ * have come back before it was in line, and nobody else would be called for that in its place. It stays refused when as
+ * many wait as may, or no slot is free.
+ */
+void
+llmq_ticket_make(LlmqPick *pick)
+{
+	Claim		claim = {.ticket.ttl = pick->catalog->settings.ticket_ttl};
+	LlmqTicket *ticket = &claim.ticket;
+	LlmqLive	live;
+	bool		written;
+	int			number;
+
+	fill(pick, &claim.lease);
+	llmq_live_open(&live, LLMQ_LIVE_LEASE + 1, RowExclusiveLock);
+	written = write_ticket(pick, &live, &claim.lease, ticket);
+	number = written ? join(pick, ticket, NULL) : -1;
+	if (written && number < 0)
+		(void) llmq_lease_free(&live, &ticket->at.place, &ticket->at.seen);
+	llmq_live_close(&live);
+	if (number < 0)
+		return;
+	if (!wait_with_ticket(&claim, pick, 0) && !pick->queued)
+		(void) llmq_ticket_release(&ticket->at.place);
 }
 
 /* llmquota_claim(ticket, wait_ms): the lease of a ticket, if it is its turn; else where it is in the line. */

@@ -212,7 +212,7 @@ llmq_wait_in_call(LlmqPick *pick, LlmqRequestReader read, void *argument)
 	if (hold && wait_held(pick, read, argument))
 		return;
 	if (queue && llmq_may_wait(pick))
-		pick->queued = llmq_ticket_make(pick);
+		llmq_ticket_make(pick);
 }
 
 /* What a ticket's holder is told: his position, and when he is to come again. */

@@ -30,7 +30,7 @@ extern void llmq_wait_tell(LlmqPick *pick, int number);
 extern int	llmq_max_held(const LlmqSettings *settings);
 
 /* ticket.c */
-extern bool llmq_ticket_make(LlmqPick *pick);
+extern void llmq_ticket_make(LlmqPick *pick);
 extern bool llmq_ticket_release(const LlmqLeaseId *id);
 extern void llmq_request_resume(const LlmqLease *lease, LlmqPick *pick);
 extern bool llmq_request_granted(const LlmqLease *lease, const LlmqLeaseId *id, LlmqPick *pick);
