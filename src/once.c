@@ -32,8 +32,8 @@
 #include "settle.h"
 
 /*
- * How many cells one pick makes at most to have room for its request. Cells take turns in giving requests away, so that a
- * full one may have to wait for others.
+ * How many cells one pick makes at most to have room for its request. Cells take turns in giving requests away, so
+ * that a full one may have to wait for others.
  */
 #define MOST_CELLS_MADE 64
 
@@ -185,7 +185,9 @@ llmq_once_begin(LlmqPick *pick)
 	return llmq_once_look(pick);
 }
 
-/* Under the locks of a grant: is the request remembered as it was seen, and is there a place for it? Keeps the place. */
+/*
+ * Under the locks of a grant: is the request remembered as it was seen, and is there a place for it? Keeps the place.
+ */
 bool
 llmq_once_as_seen(const LlmqPick *pick, const LlmqRequestPage *page)
 {
