@@ -37,7 +37,7 @@ test:		## builds, installs and runs every suite; SUITES='unit regress:pick' runs
 	+@$(BUILD) all testing installed
 	@test/as-postgres test/run-suites $(SUITES)
 
-torture:	## kills a server in mid-traffic 500 times and spends budgets; ROUNDS=5 ROLLBACKS=100 SPEND=20 OPERATIONS=10000 for less
+torture:	## kills a server in mid-traffic 500 times and spends budgets; ROUNDS=5 ROLLBACKS=100 SPEND=20 OPERATIONS=10000 LINE=2 for less
 	@test/deps test
 	+@$(BUILD) all testing installed
 	@test/as-postgres test/torture/run

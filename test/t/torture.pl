@@ -17,6 +17,6 @@ sub torture
 	return;
 }
 
-torture('rollbacks', ROLLBACKS => 500, ROUNDS => 0, SPEND => 0, OPERATIONS => 0);
-torture('crashes', ROLLBACKS => 0, ROUNDS => 6, SPEND => 0, OPERATIONS => 0);
+torture('rollbacks', ROLLBACKS => 500, ROUNDS => 0, SPEND => 0, OPERATIONS => 0, LINE => 0);
+torture('crashes', ROLLBACKS => 0, ROUNDS => 6, SPEND => 0, OPERATIONS => 0, LINE => 0);
 done_testing();
