@@ -52,7 +52,7 @@ $node->start;
 IPC::Run::run(command($node->connstr('postgres'), $directory, 'clients'), '>', \$out, '2>', \$err);
 is($err, '', 'killed clients: the others have seen no error');
 $seen = decode_json($out);
-note($out =~ s/"late":\[.*?\]//r);
+note($out =~ s/"late": \[.*?\], //r);
 is($seen->{free}, $slots, 'every slot is free at the end, and no more');
 kept_deadlines('killed clients', $seen->{late});
 cmp_ok(sql($node, q{SELECT count(*) FROM llmquota.usage WHERE status = 'expired'}),

@@ -23,7 +23,7 @@ def crash(server, directory, name):
 
 
 def wait_in_line(server, rounds, verify):
-    """So many crashes, after each of which half of the clients are killed, too; then all slots are free, and no more."""
+    """So many crashes, after each of which half of the clients are killed, too; then all slots are free, no more."""
     calls = 0
     for number in range(rounds):
         if number % ROUNDS_PER_CLUSTER == 0:
