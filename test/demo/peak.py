@@ -1,6 +1,6 @@
-"""The peak hour against llmquota: clients in several processes, each with a connection of its own, half of which wait in
-their calls and half with tickets; progress on the screen; maintenance once a minute of the hour; and in the middle the
-server is killed."""
+"""The peak hour against llmquota: clients in several processes, each with a connection of its own, half of which wait
+in their calls and half with tickets; progress on the screen; maintenance once a minute of the hour; and in the middle
+the server is killed."""
 import multiprocessing
 import signal
 import time
@@ -100,8 +100,8 @@ class Peak:
         now = [sum(numbers) for numbers in zip(*self.progress)]
         granted, refused = now[0] - self.shown[0], now[1] - self.shown[1]
         row = self.supervisor.until_answered(NOW)
-        print(f"  {clock(at)} {granted:10,} {refused:8,} {row.in_flight or 0:10} {row.held:7} {row.tickets:8} {row.clinics:8}",
-              flush=True)
+        print(f"  {clock(at)} {granted:10,} {refused:8,} {row.in_flight or 0:10} {row.held:7} {row.tickets:8} "
+              f"{row.clinics:8}", flush=True)
         self.shown = now
 
     def kill(self):

@@ -182,8 +182,8 @@ class PatientPlayer(Player):
 
 @dataclass
 class Answer:
-    """What a gate answers to a pick: a call; or why not, how many seconds to wait (None: it is of no use), the ticket when
-    it is in line, and whether it has waited there."""
+    """What a gate answers to a pick: a call; or why not, how many seconds to wait (None: it is of no use), the ticket
+    when it is in line, and whether it has waited there."""
     call: Call = None
     reason: tuple = None
     retry_after: float = None

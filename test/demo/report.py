@@ -25,6 +25,10 @@ COUNTERS = """
            AND date_trunc('day', u.picked_at, substr(m.period, 5)) = date_trunc('day', now(), substr(m.period, 5))) l"""
 
 
+# So much longer than its patience nobody waits who is answered.
+LATE = 1.5
+
+
 def table(title, header, rows):
     """Prints rows under a header. Numbers stand right, texts left."""
     cells = [[f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row] for row in rows]
@@ -158,21 +162,23 @@ def seconds(waited_ms):
     return f"{(waited_ms or 0) * 60 / 1000:.1f}"
 
 
-def waits_of(orgs, where):
-    """Columns about those who waited: how many, and for how long."""
+def waits_of(group):
+    """Columns about those who waited, and where they are from: how many, and for how long."""
     return f"""count(*)::int AS calls, count(waited_ms)::int AS waited,
                coalesce(percentile_cont(0.5) WITHIN GROUP (ORDER BY waited_ms), 0) AS median_wait,
                coalesce(percentile_cont(0.95) WITHIN GROUP (ORDER BY waited_ms), 0) AS most_wait,
-               coalesce(max(waited_ms), 0) AS longest_wait FROM llmquota.usage WHERE {where} GROUP BY {orgs}"""
+               coalesce(max(waited_ms), 0) AS longest_wait FROM llmquota.usage GROUP BY {group}"""
 
 
 def the_line(db, log, requests):
     """Who waited in line, and for how long."""
     rows = db.execute("SELECT CASE route WHEN 'consult' THEN 'in its call' ELSE 'with a ticket' END AS form, "
-                      + waits_of("1", "true") + " ORDER BY 1").fetchall()
+                      + waits_of("1") + " ORDER BY 1").fetchall()
     table("The line, in seconds of the hour", ["waits", "calls", "waited", "median", "95 % up to", "longest"],
           [(row.form, row.calls, row.waited, *map(seconds, row[3:])) for row in rows])
-    clinics = db.execute("SELECT org, " + waits_of("org", "true") + " ORDER BY 3 DESC, org").fetchall()
+    if max(row.longest_wait for row in rows) > LATE * PATIENCE * 1000:
+        print("\n  Who waited for much longer than half a minute did so while the server was down.")
+    clinics = db.execute("SELECT org, " + waits_of("org") + " ORDER BY 3 DESC, org").fetchall()
     table(f"The first 8 of {sum(row.waited > 0 for row in clinics)} clinics that waited, in seconds of the hour",
           ["clinic", "calls", "waited", "median", "95 % up to", "longest", "gave up in line"],
           [(row.org, row.calls, row.waited, *map(seconds, row[3:]), log.left_line[row.org]) for row in clinics[:8]])
@@ -194,7 +200,8 @@ def floods(db, log, requests):
     for who, asked in [("that clinic", floods), ("all others in that minute", others)]:
         served = [wait for wait in asked if wait is not None]
         waits = [wait for wait in served if wait > 0] or [0]
-        rows.append((who, len(asked), len(served), sum(wait > 0 for wait in served), seconds(median(waits)), seconds(max(waits))))
+        rows.append((who, len(asked), len(served), sum(wait > 0 for wait in served), seconds(median(waits)),
+                     seconds(max(waits))))
     table(f"Every seven minutes a clinic sends {BATCH_SIZE} requests at once: who waits, in seconds of the hour",
           ["", "requests", "got their call", "waited", "median", "longest"], rows)
 

@@ -6,7 +6,7 @@
 
 CREATE EXTENSION llmquota;
 
--- durations of the server, in the demo's time: 250 ms, 120 s and, of a request and its retries, 30 s, each 60 times shorter
+-- durations of the server, in the demo's time: 250 ms, 120 s, and 30 s of a request and its retries, 60 times shorter
 UPDATE llmquota.setting SET value = '4' WHERE name = 'arrival_slack';
 UPDATE llmquota.setting SET value = '2000' WHERE name = 'lease_ttl';
 INSERT INTO llmquota.route_option (route, deadline_ms) VALUES ('chat', 500), ('summary', 500), ('consult', 500);
