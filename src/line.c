@@ -465,13 +465,19 @@ llmq_line_is_called(int number, LlmqPick *pick, TimestampTz *sleep_until)
 	return called;
 }
 
-/* Under the lock: something is expected to fit, or may fit for a reason that calls nobody: calls the next. */
+/*
+ * Under the lock: something is expected to fit, or may fit for a reason that calls nobody: calls the next. In the second
+ * case nobody is needed where somebody is called already: he will see, and what he was called for is kept for him.
+ */
 static void
 keep(LlmqPlace *place, TimestampTz now)
 {
+	bool		expected = place->retry_at <= now;
+
 	place->retry_at = DT_NOEND;
 	first_meter(place)->looked_at = now;
-	(void) call_next(place->want, place->nwants, now);
+	if (expected || !llmq_line_is_called_for(llmq_line, place->want, place->nwants))
+		(void) call_next(place->want, place->nwants, now);
 }
 
 /* The keeper's time has come: calls the next, and looks again later unless somebody relieves him. */

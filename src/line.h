@@ -138,6 +138,7 @@ typedef struct LlmqJoining
 /* line_order.c: on the memory alone, under its lock */
 extern LlmqLineOrg *llmq_line_org(LlmqLine *line, int32 org);
 extern bool llmq_line_is_wanted(const LlmqLine *line, const int32 *meter, int n);
+extern bool llmq_line_is_called_for(const LlmqLine *line, const int32 *meter, int n);
 extern int	llmq_line_best(LlmqLine *line, const int32 *want, int n);
 extern int	llmq_line_position(LlmqLine *line, const LlmqPlace *place);
 extern int	llmq_line_put(LlmqLine *line, const LlmqJoining *joining);

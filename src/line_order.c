@@ -171,6 +171,16 @@ llmq_line_is_wanted(const LlmqLine *line, const int32 *meter, int n)
 	return false;
 }
 
+/* Is somebody called who waits for one of these meters? */
+bool
+llmq_line_is_called_for(const LlmqLine *line, const int32 *meter, int n)
+{
+	for (int i = 0; i < line->end; i++)
+		if (line->place[i].state == LLMQ_PLACE_CALLED && wants_one_of(&line->place[i], meter, n))
+			return true;
+	return false;
+}
+
 /* Has the first waited for longer than the second? */
 static bool
 came_before(const LlmqPlace *a, const LlmqPlace *b)

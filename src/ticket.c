@@ -258,9 +258,9 @@ wait_with_ticket(Claim *claim, LlmqPick *pick, int32 wait_ms)
 }
 
 /*
- * Gives the refused pick a ticket, which is its lease then, and tries once more if nobody waits before it: something may
- * have come back before it was in line, and nobody else would be called for that in its place. It stays refused when as
- * many wait as may, or no slot is free.
+ * Gives the refused pick a ticket, which is its lease then, and tries once more if nobody waits before it: something
+ * may have come back before it was in line, and nobody else would be called for that in its place. It stays refused
+ * when as many wait as may, or no slot is free.
  */
 void
 llmq_ticket_make(LlmqPick *pick)
