@@ -48,9 +48,9 @@
 #define INTERVAL_UNKNOWN 1000.0
 
 /*
- * When a ticket is to be shown again: at least and at most after so long, in microseconds, and after half of the time that
- * is expected. If holders come late slots wait for them, which looks as if calls took longer; halves are early enough for
- * that to end by itself.
+ * When a ticket is to be shown again: at least and at most after so long, in microseconds, and after half of the time
+ * that is expected. If holders come late slots wait for them, which looks as if calls took longer; halves are early
+ * enough for that to end by itself.
  */
 #define RETURN_EARLY 0.5
 #define RETURN_LEAST 5000
@@ -597,8 +597,8 @@ mean_interval(void)
 }
 
 /*
- * Should the holder of a ticket at this position stay when he can wait for so long, in microseconds? Else he would hold a
- * connection in vain: it is unlikely that his turn comes meanwhile.
+ * Should the holder of a ticket at this position stay when he can wait for so long, in microseconds? Else he would hold
+ * a connection in vain: it is unlikely that his turn comes meanwhile.
  */
 bool
 llmq_line_is_near(int position, int64 wait)

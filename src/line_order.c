@@ -327,8 +327,8 @@ excess(const LlmqLineOrg *org, double mean)
 }
 
 /*
- * How many of another org's places come before an org's one that has `turn` others to come before: those that have fewer
- * before them, relative to the weights.
+ * How many of another org's places come before an org's one that has `turn` others to come before: those that have
+ * fewer before them, relative to the weights.
  */
 static int
 ahead_of(const LlmqLineOrg *other, const LlmqLineOrg *own, int64 turn, double mean, int priority)

@@ -5,6 +5,7 @@ import itertools
 import os
 import statistics
 import subprocess
+import threading
 import time
 from dataclasses import dataclass
 
@@ -20,7 +21,7 @@ EVEN = [5] * 40
 FLOOD = [150] + [5] * 9
 SECONDS = 5
 CONNECTIONS = 20    # that pgbouncer has
-HELD_WAIT_MS, TICKET_WAIT_MS = 20_000, 20
+HELD_WAIT_MS, TICKET_WAIT_MS = 20_000, 50
 TICKETS = 1000
 TTL_MS = 120_000
 MARGIN = 1_000_000    # microseconds at either end of a run that do not count
@@ -29,6 +30,7 @@ MARGIN = 1_000_000    # microseconds at either end of a run that do not count
 GROUPS, GROUP = 4, [5] * 10
 SHORT_WAIT_MS, SHORT_TTL_MS = 300, 2000
 EXPIRY = 4    # seconds, after which no lease of the killed is left
+PAUSE = threading.Event()    # nobody sets it
 
 
 @dataclass
@@ -118,13 +120,17 @@ def make(bench):
     compile_c("line_client.c", BUILD / "line_client", f"-I{run('pg_config', '--includedir').strip()}", "-lpq")
     bench.cluster.restart(max_connections=300)
     bench.make_database(DATABASE, keys=12)
-    bench.cluster.sql(
-        DATABASE, f"UPDATE llmquota.quota SET amount = {SLOTS} WHERE scope = 'global'",
-        f"UPDATE llmquota.setting SET value = '{sum(EVEN)}' WHERE name = 'max_held_waiters'")
+    bench.cluster.sql(DATABASE, f"UPDATE llmquota.quota SET amount = {SLOTS} WHERE scope = 'global'")
+
+
+def let_wait(bench, most):
+    """So many may wait in their calls."""
+    bench.cluster.sql(DATABASE, f"UPDATE llmquota.setting SET value = '{most}' WHERE name = 'max_held_waiters'")
 
 
 def held(bench):
     """200 who wait with a connection each, and how soon the next one has the slot that somebody gives back."""
+    let_wait(bench, sum(EVEN))
     bench.say(f"{sum(EVEN)} held waiters")
     runs = [play(bench, "held", EVEN, HELD_WAIT_MS) for _ in range(bench.rounds)]
     handed_over = [run.handed_over() for run in runs]
@@ -140,7 +146,8 @@ def share(measure, figures, bar, note=""):
 
 
 def tickets(bench):
-    """200 who come again with their tickets, through a pool of 20 connections."""
+    """200 who come again with their tickets, through a pool of 20 connections, of which claims that wait have half."""
+    let_wait(bench, CONNECTIONS // 2)
     bench.say(f"{sum(EVEN)} tickets through pgbouncer")
     bouncer = PgBouncer(bench.cluster, CONNECTIONS)
     try:
@@ -148,6 +155,7 @@ def tickets(bench):
         runs = [play(bench, "ticket", EVEN, TICKET_WAIT_MS, bouncer.env) for _ in range(bench.rounds)]
     finally:
         bouncer.stop()
+    let_wait(bench, sum(EVEN))
     claims = statistics.mean(call.claims for run in runs for call in run.calls)
     what = f"{sum(EVEN)} tickets, {CONNECTIONS} connections of pgbouncer:"
     return [share(f"{what} slots busy", [run.busy() for run in runs], 0.9, f"{claims:.1f} claims to a call"),
@@ -215,8 +223,8 @@ class Group:
         while not all("\ncall " in file.read_text() for file in self.files):
             if time.monotonic() > deadline:
                 raise Failure("not all clients have had calls")
-            time.sleep(0.1)
-        time.sleep(1)
+            PAUSE.wait(0.1)
+        PAUSE.wait(1)
 
     def kill(self, number):
         for process in self.processes[:number]:
