@@ -130,6 +130,17 @@ is_done(LlmqLeaseStanding standing, const LlmqSlot *slot, TimestampTz now)
 	return llmq_xact_end(slot->settled_by) == LLMQ_XACT_TOO_OLD;
 }
 
+/* Frees the slot of a ticket that nobody has shown for long. False when there is none there. */
+static bool
+free_ticket(LlmqLive *live, const LlmqLeaseId *id, const LlmqSlot *slot, TimestampTz now)
+{
+	if (slot->state != LLMQ_SLOT_WAITING || slot->secret != id->secret)
+		return false;
+	if (slot->expires_at <= now)
+		(void) llmq_lease_free(live, id, slot);
+	return true;
+}
+
 /*
  * Does what is to be done about an overdue lease, unless somebody was faster: it expires, or the ledger gets the row
  * that a failed transaction took with it, in the current transaction; or its slot is freed. Has it expired?
@@ -139,10 +150,12 @@ llmq_overdue_settle(LlmqLive *live, const LlmqLeaseId *id, TimestampTz now)
 {
 	LlmqLedgerExtra extra = {0};
 	LlmqSettlement settlement;
-	LlmqLease	lease;
+	LlmqLease	lease = {0};
 	LlmqLeaseStanding standing = llmq_lease_look(live, id, &lease);
 	LlmqBill	bill;
 
+	if (free_ticket(live, id, &lease.slot, now))
+		return false;
 	if (!decide(standing, &lease.slot, now, &settlement))
 	{
 		if (is_done(standing, &lease.slot, now))

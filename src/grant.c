@@ -65,11 +65,12 @@ llmq_look(LlmqPick *pick, LlmqMeters *meters, LlmqVerdict *verdict)
 		LlmqMeter  *meter = meters->meter[i];
 		bool		known;
 
-		if (llmq_line_bars(pick, meter->id))
-			llmq_meter_bar(meter, pick->now, verdict);
 		if (llmq_meter_recall(meter, &pick->demand, pick->now, verdict))
 			continue;
+		/* only now the meter's id is known for certain */
 		known = llmq_meter_read(&pick->live, meter, pick->scratch);
+		if (llmq_line_bars(pick, meter->id))
+			llmq_meter_bar(meter, pick->now, verdict);
 		llmq_plan_refresh(meter, pick->now);
 		llmq_meter_check(meter, known ? pick->scratch : NULL, &pick->demand, pick->now, verdict);
 	}

@@ -131,22 +131,61 @@ find_keeper(int32 meter)
 	{
 		const LlmqPlace *place = &llmq_line->place[i];
 
-		if (place->state != LLMQ_PLACE_FREE && place->latch != NULL && place->nwants > 0 && place->want[0] == meter)
-		{
-			SetLatch(place->latch);
-			return;
-		}
+		if (place->state == LLMQ_PLACE_FREE || place->latch == NULL)
+			continue;
+		for (int j = 0; j < place->nwants; j++)
+			if (place->want[j] == meter)
+			{
+				SetLatch(place->latch);
+				return;
+			}
 	}
+}
+
+/* Under the lock: the same of all meters for which somebody waited, who has gone or is not there. */
+static void
+find_keepers(const LlmqPlace *place)
+{
+	for (int i = 0; i < place->nwants; i++)
+		find_keeper(place->want[i]);
 }
 
 /* Under the lock: takes somebody out of the line. */
 static void
 take_out(int number)
 {
-	int32		first = llmq_line->place[number].nwants > 0 ? llmq_line->place[number].want[0] : LLMQ_WANT_OTHER;
+	LlmqPlace	left = llmq_line->place[number];
 
 	llmq_line_take_out(llmq_line, number);
-	find_keeper(first);
+	find_keepers(&left);
+}
+
+/* Under the lock: who is not there any more is no keeper. */
+static void
+give_up_keeping(int number)
+{
+	LlmqPlace  *place = &llmq_line->place[number];
+
+	for (int i = 0; i < place->nwants; i++)
+	{
+		LlmqLineMeter *meter = llmq_line_meter(llmq_line, place->want[i]);
+
+		if (meter->keeper == number + 1)
+			meter->keeper = 0;
+	}
+	find_keepers(place);
+}
+
+/*
+ * Under the lock: is the place still that of this ticket? It has been given back otherwise, or was granted to another
+ * who showed it, and by now somebody else may be there. NULL: that of a pick without one, which nobody else ends.
+ */
+static bool
+is_still(int number, const LlmqTicket *ticket)
+{
+	const LlmqPlace *place = &llmq_line->place[number];
+
+	return ticket == NULL || (place->state != LLMQ_PLACE_FREE && place->secret == ticket->at.place.secret);
 }
 
 /* Under the lock: sees to those whose time has passed. */
@@ -253,7 +292,7 @@ llmq_line_bars(const LlmqPick *pick, int32 meter)
 	if (is_own_want(pick, meter))
 		return false;
 	LWLockAcquire(&llmq_line->lock, LW_SHARED);
-	bars = llmq_line_is_wanted(llmq_line, &meter, 1);
+	bars = llmq_line_is_wanted(llmq_line, &meter, 1, pick->now);
 	LWLockRelease(&llmq_line->lock);
 	return bars;
 }
@@ -348,7 +387,7 @@ llmq_line_join(const LlmqPick *pick, const LlmqPlace *place)
 	lapse(now);
 	if (pg_atomic_read_u32(&llmq_line->waiting) == 0)
 		llmq_line->departed_at = now;	/* time in which nobody waited says nothing */
-	alone = !llmq_line_is_wanted(llmq_line, joining.place.want, joining.place.nwants);
+	alone = !llmq_line_is_wanted(llmq_line, joining.place.want, joining.place.nwants, now);
 	number = llmq_line_put(llmq_line, &joining);
 	if (number >= 0 && alone)
 	{
@@ -376,20 +415,34 @@ note_departure(TimestampTz now)
 	llmq_line->departed_at = now;
 }
 
+/* Under the lock: somebody leaves the line, as he was. Another who waits with the same ticket is told. */
+static LlmqPlace
+depart(int number, TimestampTz now)
+{
+	LlmqPlace	left = llmq_line->place[number];
+
+	take_out(number);
+	if (left.latch != NULL && left.latch != MyLatch)
+		SetLatch(left.latch);
+	note_departure(now);
+	return left;
+}
+
 /* Somebody leaves the line without having been granted anything. What he was in the way of is passed on. */
 void
-llmq_line_leave(int number)
+llmq_line_leave(int number, const LlmqTicket *ticket)
 {
-	LlmqPlace	left;
 	TimestampTz now = GetCurrentTimestamp();
 
 	lock();
-	left = llmq_line->place[number];
-	if (left.state != LLMQ_PLACE_CALLED)
-		left.ncalled = 0;
-	take_out(number);
-	note_departure(now);
-	pass_on(&left, NULL, 0, now);
+	if (is_still(number, ticket))
+	{
+		LlmqPlace	left = depart(number, now);
+
+		if (left.state != LLMQ_PLACE_CALLED)
+			left.ncalled = 0;
+		pass_on(&left, NULL, 0, now);
+	}
 	unlock();
 }
 
@@ -397,16 +450,24 @@ llmq_line_leave(int number)
 void
 llmq_line_served(int number, const LlmqPick *pick)
 {
-	LlmqPlace  *place = &llmq_line->place[number];
-	LlmqPlace	served;
 	TimestampTz now = GetCurrentTimestamp();
 
 	lock();
-	served = *place;
-	take_out(number);
-	note_departure(now);
-	pass_on(&served, pick->full, pick->nfull, now);
+	if (is_still(number, pick->ticket))
+	{
+		LlmqPlace	served = depart(number, now);
+
+		pass_on(&served, pick->full, pick->nfull, now);
+	}
 	unlock();
+}
+
+/* Under the lock: notes that somebody looks whether what he waits for fits. */
+static void
+note_look(const LlmqPlace *place, TimestampTz now)
+{
+	for (int i = 0; i < place->nwants; i++)
+		llmq_line_meter(llmq_line, place->want[i])->looked_at = now;
 }
 
 /* Who was called has been refused: he waits on, for what refuses now, and watches over that. */
@@ -414,55 +475,86 @@ void
 llmq_line_refused(int number, const LlmqPick *pick)
 {
 	LlmqPlace  *place = &llmq_line->place[number];
-	LlmqPlace	before;
+	TimestampTz now = GetCurrentTimestamp();
 
 	lock();
-	before = *place;
-	llmq_line_uncall(llmq_line, number, false);
-	llmq_line_want(llmq_line, number, pick->want, pick->nwants);
-	describe(pick, place);
-	if (place->latch != NULL && place->nwants > 0)
-		llmq_line_meter(llmq_line, place->want[0])->keeper = number + 1;
-	if (before.nwants > 0)
-		find_keeper(before.want[0]);
-	pass_on(&before, place->want, place->nwants, GetCurrentTimestamp());
-	unlock();
-}
+	if (is_still(number, pick->ticket))
+	{
+		LlmqPlace	before = *place;
 
-/* Under the lock: the meter that somebody waits for first. */
-static LlmqLineMeter *
-first_meter(const LlmqPlace *place)
-{
-	return llmq_line_meter(llmq_line, place->nwants > 0 ? place->want[0] : LLMQ_WANT_OTHER);
+		llmq_line_uncall(llmq_line, number, false);
+		llmq_line_want(llmq_line, number, pick->want, pick->nwants);
+		describe(pick, place);
+		for (int i = 0; place->latch != NULL && i < place->nwants; i++)
+			llmq_line_meter(llmq_line, place->want[i])->keeper = number + 1;
+		note_look(place, now);
+		find_keepers(&before);
+		pass_on(&before, place->want, place->nwants, now);
+	}
+	unlock();
 }
 
 /*
- * Has somebody been called? Then what he was called for is copied, for llmq_line_bars(). Else says if he must not sleep
- * until `sleep_until`: as a keeper, only until the next is to be called.
+ * Under the lock: is somebody to look? When something is expected to fit by now, and nobody has looked since; or nobody
+ * has looked for long.
  */
-bool
-llmq_line_is_called(int number, LlmqPick *pick, TimestampTz *sleep_until)
+static bool
+is_due(const LlmqPlace *place, TimestampTz now)
+{
+	for (int i = 0; i < place->nwants; i++)
+	{
+		TimestampTz looked_at = llmq_line_meter(llmq_line, place->want[i])->looked_at;
+
+		if ((place->retry_at <= now && looked_at < place->retry_at) || looked_at + KEEPER_PATIENCE <= now)
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Under the lock: when somebody is to look as a keeper, which he is of all meters that he waits for and nobody keeps
+ * yet. DT_NOEND: he is of none.
+ */
+static TimestampTz
+next_look(int number)
 {
 	LlmqPlace  *place = &llmq_line->place[number];
-	LlmqLineMeter *meter;
-	TimestampTz now = GetCurrentTimestamp();
-	bool		called;
+	TimestampTz next = DT_NOEND;
+
+	for (int i = 0; i < place->nwants; i++)
+	{
+		LlmqLineMeter *meter = llmq_line_meter(llmq_line, place->want[i]);
+
+		if (meter->keeper == 0)
+			meter->keeper = number + 1;
+		if (meter->keeper == number + 1)
+			next = Min(next, Min(place->retry_at, meter->looked_at + KEEPER_PATIENCE));
+	}
+	return next;
+}
+
+/*
+ * What is somebody to do? What he waits for is copied, for llmq_line_bars() when he has been called. Else says if he
+ * must not sleep until `sleep_until`: as a keeper, only until the next is to be called.
+ */
+LlmqTurn
+llmq_line_turn(int number, const LlmqTicket *ticket, LlmqPick *pick, TimestampTz *sleep_until)
+{
+	LlmqPlace  *place = &llmq_line->place[number];
+	LlmqTurn	turn = LLMQ_TURN_GONE;
 
 	lock();
-	meter = first_meter(place);
-	place->absent = false;
-	called = place->state == LLMQ_PLACE_CALLED;
-	if (called)
+	if (is_still(number, ticket) && place->latch == MyLatch)
 	{
+		turn = place->state == LLMQ_PLACE_CALLED ? LLMQ_TURN_CALLED : LLMQ_TURN_WAIT;
+		place->absent = false;
 		pick->nown = place->nwants;
 		memcpy(pick->own_want, place->want, sizeof(int32) * place->nwants);
+		if (turn == LLMQ_TURN_WAIT)
+			*sleep_until = Min(*sleep_until, next_look(number));
 	}
-	else if (meter->keeper == 0)
-		meter->keeper = number + 1;
-	if (meter->keeper == number + 1)
-		*sleep_until = Min(*sleep_until, Min(Max(place->retry_at, now), now + KEEPER_PATIENCE));
 	unlock();
-	return called;
+	return turn;
 }
 
 /*
@@ -475,20 +567,21 @@ keep(LlmqPlace *place, TimestampTz now)
 	bool		expected = place->retry_at <= now;
 
 	place->retry_at = DT_NOEND;
-	first_meter(place)->looked_at = now;
+	note_look(place, now);
 	if (expected || !llmq_line_is_called_for(llmq_line, place->want, place->nwants))
 		(void) call_next(place->want, place->nwants, now);
 }
 
 /* The keeper's time has come: calls the next, and looks again later unless somebody relieves him. */
 void
-llmq_line_keep(int number)
+llmq_line_keep(int number, const LlmqTicket *ticket)
 {
 	TimestampTz now = GetCurrentTimestamp();
 
 	lock();
 	lapse_sometimes(now);
-	keep(&llmq_line->place[number], now);
+	if (is_still(number, ticket))
+		keep(&llmq_line->place[number], now);
 	unlock();
 }
 
@@ -497,28 +590,27 @@ llmq_line_keep(int number)
  * long, the next is called.
  */
 void
-llmq_line_show(int number)
+llmq_line_show(int number, const LlmqTicket *ticket)
 {
 	LlmqPlace  *place = &llmq_line->place[number];
 	TimestampTz now = GetCurrentTimestamp();
-	TimestampTz looked_at;
 
 	lock();
 	lapse_sometimes(now);
-	looked_at = first_meter(place)->looked_at;
-	if ((place->retry_at <= now && looked_at < place->retry_at) || looked_at + KEEPER_PATIENCE <= now)
+	if (is_still(number, ticket) && is_due(place, now))
 		keep(place, now);
 	unlock();
 }
 
-/* Where somebody is in the line, from 1. */
+/* Where somebody is in the line, from 1; 0: he is there no longer. */
 int
-llmq_line_position_of(int number)
+llmq_line_position_of(int number, const LlmqTicket *ticket)
 {
-	int			position;
+	int			position = 0;
 
 	lock();
-	position = llmq_line_position(llmq_line, &llmq_line->place[number]);
+	if (is_still(number, ticket))
+		position = llmq_line_position(llmq_line, &llmq_line->place[number]);
 	unlock();
 	return position;
 }
@@ -556,8 +648,8 @@ call_again(int number, TimestampTz now)
 }
 
 /*
- * The holder of a ticket is there, and stays for a while if he brings a latch, else goes. False when the ticket has
- * left the line meanwhile.
+ * The holder of a ticket is there, and stays for a while if he brings a latch, else goes. Who stayed with the same
+ * ticket is told that another does now. False when the ticket has left the line meanwhile.
  */
 bool
 llmq_line_appear(int number, const LlmqTicket *ticket, Latch *latch)
@@ -567,14 +659,18 @@ llmq_line_appear(int number, const LlmqTicket *ticket, Latch *latch)
 	bool		there;
 
 	lock();
-	there = place->state != LLMQ_PLACE_FREE && place->secret == ticket->at.place.secret;
+	there = is_still(number, ticket) && (latch != NULL || place->latch == MyLatch);
 	if (there)
 	{
+		if (place->latch != NULL && place->latch != MyLatch)
+			SetLatch(place->latch);
 		llmq_line->held += (latch != NULL) - (place->latch != NULL);
 		place->latch = latch;
 		place->seen_until = now + ticket->ttl;
 		if (latch != NULL)
 			call_again(number, now);
+		else
+			give_up_keeping(number);
 	}
 	unlock();
 	return there;

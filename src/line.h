@@ -52,6 +52,7 @@ typedef struct LlmqPlace
 	uint64		number;			/* who came earlier has a smaller one; never used twice */
 	TimestampTz since;
 	TimestampTz called_at;
+	TimestampTz org_called_at;	/* when his org had been called last before */
 	TimestampTz seen_until;		/* he of a ticket leaves the line then; DT_NOEND: not by himself */
 	TimestampTz retry_at;		/* what he waits for fits then, as far as was known; DT_NOEND: it was not */
 	Latch	   *latch;			/* of the backend in which he waits; NULL: he is not there */
@@ -121,6 +122,7 @@ typedef struct LlmqLine
 
 /* line_memory.c */
 extern LlmqLine *llmq_line;
+extern bool llmq_line_is_held;
 extern void llmq_line_look(dsm_handle handle);
 extern void llmq_line_open(void);
 
@@ -137,7 +139,7 @@ typedef struct LlmqJoining
 
 /* line_order.c: on the memory alone, under its lock */
 extern LlmqLineOrg *llmq_line_org(LlmqLine *line, int32 org);
-extern bool llmq_line_is_wanted(const LlmqLine *line, const int32 *meter, int n);
+extern bool llmq_line_is_wanted(const LlmqLine *line, const int32 *meter, int n, TimestampTz now);
 extern bool llmq_line_is_called_for(const LlmqLine *line, const int32 *meter, int n);
 extern int	llmq_line_best(LlmqLine *line, const int32 *want, int n);
 extern int	llmq_line_position(LlmqLine *line, const LlmqPlace *place);

@@ -24,6 +24,9 @@
 /* The line of this database; NULL: nobody has waited since the server was started, as far as known. */
 LlmqLine   *llmq_line = NULL;
 
+/* While this backend waits in the line it stays there, whatever is on the board: the extension may be created anew. */
+bool		llmq_line_is_held = false;
+
 /* The handle that was last seen on the board, whatever it led to. */
 static dsm_handle known_handle = DSM_HANDLE_INVALID;
 static dsm_segment *segment = NULL;
@@ -53,7 +56,7 @@ llmq_line_look(dsm_handle handle)
 {
 	dsm_segment *found;
 
-	if (handle == known_handle)
+	if (handle == known_handle || llmq_line_is_held)
 		return;
 	if (segment != NULL)
 		dsm_detach(segment);

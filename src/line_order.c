@@ -161,13 +161,24 @@ wants_one_of(const LlmqPlace *place, const int32 *want, int n)
 	return false;
 }
 
-/* Does anybody wait for one of these very meters? */
+/* Is it a ticket that nobody has shown for too long? */
+static bool
+is_unseen(const LlmqPlace *place, TimestampTz now)
+{
+	return place->seen_until <= now && place->latch == NULL;
+}
+
+/* Does anybody wait for one of these very meters? Tickets that are to leave the line are in nobody's way. */
 bool
-llmq_line_is_wanted(const LlmqLine *line, const int32 *meter, int n)
+llmq_line_is_wanted(const LlmqLine *line, const int32 *meter, int n, TimestampTz now)
 {
 	for (int i = 0; i < line->end; i++)
-		if (line->place[i].state != LLMQ_PLACE_FREE && wants_one_of(&line->place[i], meter, n))
+	{
+		const LlmqPlace *place = &line->place[i];
+
+		if (place->state != LLMQ_PLACE_FREE && !is_unseen(place, now) && wants_one_of(place, meter, n))
 			return true;
+	}
 	return false;
 }
 
@@ -467,23 +478,27 @@ llmq_line_call(LlmqLine *line, int number, TimestampTz now)
 
 	place->state = LLMQ_PLACE_CALLED;
 	place->called_at = now;
+	place->org_called_at = org->called_at;
 	org->called_at = now;
 	org->called++;
 	org->waiting[place->priority]--;
 }
 
-/* Takes back that somebody was called: he has tried in vain, or did not come. */
+/* Takes back that somebody was called: he did not come, or has tried in vain, which is no turn of his org. */
 void
 llmq_line_uncall(LlmqLine *line, int number, bool absent)
 {
 	LlmqPlace  *place = &line->place[number];
+	LlmqLineOrg *org = &line->org[place->org];
 
 	if (place->state != LLMQ_PLACE_CALLED)
 		return;
 	place->state = LLMQ_PLACE_WAITING;
 	place->absent = absent;
-	line->org[place->org].called--;
-	line->org[place->org].waiting[place->priority]++;
+	org->called--;
+	org->waiting[place->priority]++;
+	if (!absent && org->called_at == place->called_at)
+		org->called_at = place->org_called_at;
 }
 
 /* Takes somebody out of the line. */
@@ -492,7 +507,8 @@ llmq_line_take_out(LlmqLine *line, int number)
 {
 	LlmqPlace  *place = &line->place[number];
 
-	llmq_line_uncall(line, number, false);
+	/* it was his org's turn, whatever came of it */
+	llmq_line_uncall(line, number, true);
 	llmq_line_want(line, number, NULL, 0);
 	line->org[place->org].waiting[place->priority]--;
 	line->held -= place->latch != NULL;
@@ -521,7 +537,7 @@ llmq_line_lapse(LlmqLine *line, TimestampTz now, int32 *left, int most)
 
 		if (place->state == LLMQ_PLACE_FREE)
 			continue;
-		if (place->seen_until <= now && place->latch == NULL)
+		if (is_unseen(place, now))
 		{
 			for (int j = 0; j < place->nwants && n < most; j++)
 				left[n++] = place->want[j];

@@ -54,7 +54,7 @@ typedef struct LastCall
 {
 	MemoryContext context;
 	FmgrInfo   *flinfo;
-	bool		granted;
+	bool		granted;		/* a new lease, or a ticket */
 	LlmqLeaseId lease;
 } LastCall;
 
@@ -66,7 +66,10 @@ forget_last_call(void *arg)
 	last_call.context = NULL;
 }
 
-/* Gives back what the first column's call was granted. Its ledger row is written by maintenance: this call fails. */
+/*
+ * Gives back what the first column's call was granted, or its ticket. Its ledger row is written by maintenance: this
+ * call fails.
+ */
 static void
 release_last_call(void)
 {
@@ -75,6 +78,8 @@ release_last_call(void)
 	LlmqLive	live;
 	LlmqLease	lease;
 
+	if (llmq_ticket_release(&last_call.lease))
+		return;
 	llmq_live_open(&live, LLMQ_LIVE_LEASE + 1, RowExclusiveLock);
 	if (llmq_lease_look(&live, &last_call.lease, &lease) == LLMQ_LEASE_LIVE)
 		(void) llmq_lease_settle(&live, &last_call.lease, &release, &bill, &lease);
@@ -461,11 +466,11 @@ answer_call(FunctionCallInfo fcinfo, LlmqPick *pick)
 	LlmqAnswer	answer;
 	Datum		row;
 
-	last_call.granted = pick->ngranted > 0;
+	last_call.granted = pick->ticket == NULL && (pick->ngranted > 0 || pick->queued);
 	last_call.lease = pick->granted[0].lease;
 	llmq_pick_answer(pick, 0, &answer);
 	row = llmq_result_row(fcinfo, answer.values, answer.nulls, NCOLUMNS);
-	llmq_pick_end(pick, last_call.granted ? pick->expires_at : DT_NOEND);
+	llmq_pick_end(pick, pick->ngranted > 0 ? pick->expires_at : DT_NOEND);
 	return row;
 }
 

@@ -44,10 +44,11 @@ llmq_request_resume(const LlmqLease *lease, LlmqPick *pick)
 }
 
 /*
- * The pick that has been granted this lease, to be answered again. False when its key or model is no longer configured.
+ * The pick that has been granted this lease of a ticket, to be answered again. False when its key or model is no longer
+ * configured.
  */
 bool
-llmq_request_granted(const LlmqLease *lease, const LlmqLeaseId *id, LlmqPick *pick)
+llmq_request_granted(const LlmqLease *lease, const LlmqTicket *ticket, LlmqPick *pick)
 {
 	const LlmqSlot *slot = &lease->slot;
 	const char *key = pstrdup(llmq_name_text(slot->key));
@@ -61,7 +62,8 @@ llmq_request_granted(const LlmqLease *lease, const LlmqLeaseId *id, LlmqPick *pi
 	if (pick->key == NULL || pick->model == NULL)
 		return false;
 	pick->ngranted = 1;
-	pick->granted[0].lease = *id;
+	pick->ticket = ticket;
+	pick->granted[0].lease = ticket->at.place;
 	pick->granted[0].lease.day = llmq_lease_day(slot->granted_at);
 	pick->granted[0].output_tokens = slot->reserved_output;
 	pick->granted_at = slot->granted_at;

@@ -143,6 +143,7 @@ typedef struct Claim
 	FunctionCallInfo fcinfo;
 	LlmqTicket	ticket;
 	LlmqLease	lease;			/* that the slot has, or is to have */
+	bool		gone;			/* from the line, while it waited there */
 } Claim;
 
 /* What a slot has become. */
@@ -239,20 +240,23 @@ wait_with_ticket(Claim *claim, LlmqPick *pick, int32 wait_ms)
 	waiting.number = appear(claim, pick, MyLatch);
 	if (waiting.number < 0)
 		return pick->ngranted > 0;
-	pick->position = llmq_line_position_of(waiting.number);
+	pick->position = llmq_line_position_of(waiting.number, &claim->ticket);
 	if (llmq_line_held() <= llmq_max_held(&pick->catalog->settings) && llmq_line_is_near(pick->position, wait))
 	{
 		waiting.deadline = now + wait;
 		pick->position = 0;
 	}
-	llmq_line_show(waiting.number);
+	llmq_line_show(waiting.number, &claim->ticket);
 	granted = llmq_wait_stay(&waiting, pick);
+	if (waiting.gone)
+		waiting.number = llmq_line_find(&claim->ticket.at.place);
+	claim->gone = waiting.gone && waiting.number < 0;
 	pick->queued = !granted && waiting.number >= 0;
 	if (pick->queued)
 	{
 		pick->granted[0].lease = claim->ticket.at.place;
 		pick->expires_at = GetCurrentTimestamp() + claim->ticket.ttl;
-		llmq_wait_tell(pick, waiting.number);
+		llmq_wait_tell(pick, waiting.number, &claim->ticket);
 	}
 	return granted;
 }
@@ -282,6 +286,7 @@ llmq_ticket_make(LlmqPick *pick)
 		return;
 	if (!wait_with_ticket(&claim, pick, 0) && !pick->queued)
 		(void) llmq_ticket_release(&ticket->at.place);
+	pick->ticket = NULL;
 }
 
 /* llmquota_claim(ticket, wait_ms): the lease of a ticket, if it is its turn; else where it is in the line. */
@@ -309,13 +314,15 @@ llmquota_claim(PG_FUNCTION_ARGS)
 		extend(&claim, &pick);
 		granted = wait_with_ticket(&claim, &pick, Max(wait_ms, 0));
 		/* another claim of the same ticket may have been first */
-		standing = granted || pick.queued || !pick.no_slot ? STANDING_WAITING : look(&claim);
+		standing = granted || pick.queued || !(pick.no_slot || claim.gone) ? STANDING_WAITING : look(&claim);
+		if (claim.gone && standing == STANDING_WAITING)
+			standing = STANDING_UNKNOWN;
 		if (!granted && !pick.queued && standing == STANDING_WAITING)
 			(void) llmq_ticket_release(&claim.ticket.at.place);
 		if (standing == STANDING_WAITING)
 			return llmq_pick_finish(fcinfo, &pick);
 	}
-	if (standing == STANDING_GRANTED && llmq_request_granted(&claim.lease, &claim.ticket.at.place, &pick))
+	if (standing == STANDING_GRANTED && llmq_request_granted(&claim.lease, &claim.ticket, &pick))
 		return llmq_pick_finish(fcinfo, &pick);
 	return llmq_pick_answer_unknown(fcinfo);
 }
@@ -335,7 +342,7 @@ llmq_ticket_release(const LlmqLeaseId *id)
 			return false;
 		number = llmq_line_find(id);
 		if (number >= 0)
-			llmq_line_leave(number);
+			llmq_line_leave(number, &claim.ticket);
 		llmq_live_open(&live, LLMQ_LIVE_LEASE + 1, RowExclusiveLock);
 		freed = llmq_lease_free(&live, id, &claim.ticket.at.seen);
 		llmq_live_close(&live);

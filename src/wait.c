@@ -104,7 +104,7 @@ try_again(LlmqWaiting *waiting, LlmqPick *pick, const LlmqPick *called)
 		llmq_line_refused(waiting->number, pick);
 	else
 	{
-		llmq_line_leave(waiting->number);
+		llmq_line_leave(waiting->number, waiting->ticket);
 		waiting->number = -1;
 	}
 	return false;
@@ -118,10 +118,12 @@ stay(LlmqWaiting *waiting, LlmqPick *pick, MemoryContext context)
 	{
 		TimestampTz until = waiting->deadline;
 		TimestampTz now;
+		LlmqTurn	turn;
 		LlmqPick	called;
 
 		CHECK_FOR_INTERRUPTS();
-		if (llmq_line_is_called(waiting->number, &called, &until))
+		turn = llmq_line_turn(waiting->number, waiting->ticket, &called, &until);
+		if (turn == LLMQ_TURN_CALLED)
 		{
 			MemoryContextReset(context);
 			if (try_again(waiting, pick, &called))
@@ -130,6 +132,12 @@ stay(LlmqWaiting *waiting, LlmqPick *pick, MemoryContext context)
 				return false;
 			continue;
 		}
+		if (turn == LLMQ_TURN_GONE)
+		{
+			waiting->gone = true;
+			waiting->number = -1;
+			return false;
+		}
 		now = GetCurrentTimestamp();
 		if (now >= waiting->deadline)
 			return false;
@@ -137,7 +145,7 @@ stay(LlmqWaiting *waiting, LlmqPick *pick, MemoryContext context)
 			sleep_until(until);
 		else
 		{
-			llmq_line_keep(waiting->number);
+			llmq_line_keep(waiting->number, waiting->ticket);
 			llmq_worker_look_meanwhile();
 		}
 	}
@@ -149,10 +157,11 @@ end_waiting(int code, Datum argument)
 {
 	LlmqWaiting *waiting = (LlmqWaiting *) DatumGetPointer(argument);
 
+	llmq_line_is_held = false;
 	if (waiting->number < 0)
 		return;
 	if (waiting->ticket == NULL)
-		llmq_line_leave(waiting->number);
+		llmq_line_leave(waiting->number, NULL);
 	else
 		(void) llmq_line_appear(waiting->number, waiting->ticket, NULL);
 }
@@ -168,6 +177,7 @@ llmq_wait_stay(LlmqWaiting *waiting, LlmqPick *pick)
 	MemoryContext caller = MemoryContextSwitchTo(context);
 	bool		granted;
 
+	llmq_line_is_held = true;
 	PG_ENSURE_ERROR_CLEANUP(end_waiting, PointerGetDatum(waiting));
 	{
 		granted = stay(waiting, pick, context);
@@ -175,7 +185,7 @@ llmq_wait_stay(LlmqWaiting *waiting, LlmqPick *pick)
 	PG_END_ENSURE_ERROR_CLEANUP(end_waiting, PointerGetDatum(waiting));
 	MemoryContextSwitchTo(caller);
 	if (!granted && waiting->number >= 0 && pick->position == 0)
-		pick->position = llmq_line_position_of(waiting->number);
+		pick->position = llmq_line_position_of(waiting->number, waiting->ticket);
 	end_waiting(0, PointerGetDatum(waiting));
 	return granted;
 }
@@ -217,9 +227,9 @@ llmq_wait_in_call(LlmqPick *pick, LlmqRequestReader read, void *argument)
 
 /* What a ticket's holder is told: his position, and when he is to come again. */
 void
-llmq_wait_tell(LlmqPick *pick, int number)
+llmq_wait_tell(LlmqPick *pick, int number, const LlmqTicket *ticket)
 {
 	if (pick->position == 0)
-		pick->position = llmq_line_position_of(number);
+		pick->position = llmq_line_position_of(number, ticket);
 	pick->return_ms = (int32) ((llmq_line_return(pick->position) + 999) / 1000);
 }

@@ -20,32 +20,41 @@ typedef struct LlmqWaiting
 	TimestampTz since;			/* in the line */
 	TimestampTz deadline;
 	const LlmqTicket *ticket;	/* NULL: without */
+	bool		gone;			/* another has shown the ticket, or given it back */
 } LlmqWaiting;
+
+/* What one who waits is to do. */
+typedef enum LlmqTurn
+{
+	LLMQ_TURN_WAIT,
+	LLMQ_TURN_CALLED,			/* try */
+	LLMQ_TURN_GONE				/* he is not in the line: his ticket was, or is, shown by another, or was given back */
+} LlmqTurn;
 
 /* wait.c */
 extern bool llmq_may_wait(const LlmqPick *pick);
 extern void llmq_wait_in_call(LlmqPick *pick, LlmqRequestReader read, void *argument);
 extern bool llmq_wait_stay(LlmqWaiting *waiting, LlmqPick *pick);
-extern void llmq_wait_tell(LlmqPick *pick, int number);
+extern void llmq_wait_tell(LlmqPick *pick, int number, const LlmqTicket *ticket);
 extern int	llmq_max_held(const LlmqSettings *settings);
 
 /* ticket.c */
 extern void llmq_ticket_make(LlmqPick *pick);
 extern bool llmq_ticket_release(const LlmqLeaseId *id);
 extern void llmq_request_resume(const LlmqLease *lease, LlmqPick *pick);
-extern bool llmq_request_granted(const LlmqLease *lease, const LlmqLeaseId *id, LlmqPick *pick);
+extern bool llmq_request_granted(const LlmqLease *lease, const LlmqTicket *ticket, LlmqPick *pick);
 extern bool llmq_ticket_place(LlmqPick *pick, LlmqFreeSlot *place);
 
 /* line.c */
 extern int	llmq_line_join(const LlmqPick *pick, const LlmqPlace *place);
-extern void llmq_line_leave(int number);
+extern void llmq_line_leave(int number, const LlmqTicket *ticket);
 extern void llmq_line_served(int number, const LlmqPick *pick);
 extern void llmq_line_refused(int number, const LlmqPick *pick);
-extern bool llmq_line_is_called(int number, LlmqPick *pick, TimestampTz *sleep_until);
-extern void llmq_line_keep(int number);
+extern LlmqTurn llmq_line_turn(int number, const LlmqTicket *ticket, LlmqPick *pick, TimestampTz *sleep_until);
+extern void llmq_line_keep(int number, const LlmqTicket *ticket);
 extern bool llmq_line_bars(const LlmqPick *pick, int32 meter);
-extern void llmq_line_show(int number);
-extern int	llmq_line_position_of(int number);
+extern void llmq_line_show(int number, const LlmqTicket *ticket);
+extern int	llmq_line_position_of(int number, const LlmqTicket *ticket);
 extern int	llmq_line_find(const LlmqLeaseId *ticket);
 extern bool llmq_line_appear(int number, const LlmqTicket *ticket, Latch *latch);
 extern int	llmq_line_held(void);

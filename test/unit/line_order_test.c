@@ -154,6 +154,8 @@ test_fewest(void)
 	CHECK(&promises[LONGEST], org_of(call()) == 1, "level, and the other was called last");
 	CHECK(&promises[FEWEST], org_of(call()) == 2, "three against two");
 	CHECK(&promises[LONGEST], org_of(call()) == 1, "level again");
+	llmq_line_uncall(line, 2, false);
+	CHECK(&promises[LONGEST], org_of(call()) == 1, "it has tried in vain, and lost nothing by that");
 
 	begin();
 	first = put(7, LLMQ_PRIORITY_NORMAL);
@@ -385,7 +387,7 @@ test_best(void)
 
 		for (int i = 0; i < line->end; i++)
 			wanted |= line->place[i].state == LLMQ_PLACE_CALLED && line->place[i].want[0] == meter;
-		CHECK(&promises[WANTED], llmq_line_is_wanted(line, &meter, 1) == (wanted || best_by_comparing(meter) >= 0),
+		CHECK(&promises[WANTED], llmq_line_is_wanted(line, &meter, 1, clock_now) == (wanted || best_by_comparing(meter) >= 0),
 			  "meter %d", meter);
 	}
 }
@@ -586,8 +588,10 @@ test_lapses(void)
 	next = put(1, LLMQ_PRIORITY_NORMAL);
 	CHECK(&promises[LAPSED], call() == away, "the first");
 	CHECK(&promises[LAPSED], llmq_line_lapse(line, line->place[away].called_at + SECOND - 1, left, 4) == 0, "not yet");
+	CHECK(&promises[LAPSED], llmq_line_is_called_for(line, line->place[next].want, 1), "it is kept for him");
 	CHECK(&promises[LEFT], llmq_line_lapse(line, line->place[away].called_at + SECOND, left, 4) == 1 && left[0] == 1,
 		  "of one who did not come");
+	CHECK(&promises[LAPSED], !llmq_line_is_called_for(line, line->place[next].want, 1), "nothing is kept for him");
 	CHECK(&promises[LAPSED], call() == next && call() == -1, "the next one, and nobody else");
 	CHECK(&promises[SHOWN], llmq_line_position(line, &line->place[away]) == 2, "behind him who is called");
 	line->place[away].absent = false;
@@ -602,6 +606,8 @@ test_lapses(void)
 	joining.place.want[2] = 6;
 	joining.place.seen_until = clock_now + 10 * SECOND;
 	ticket = llmq_line_put(line, &joining);
+	CHECK(&promises[UNSEEN], llmq_line_is_wanted(line, &joining.place.want[1], 1, joining.place.seen_until - 1) &&
+		  !llmq_line_is_wanted(line, &joining.place.want[1], 1, joining.place.seen_until), "then it bars nobody");
 	joining.place.latch = LATCH;
 	held = llmq_line_put(line, &joining);
 	CHECK(&promises[STAYED], line->held == 1, "%d are held", line->held);
