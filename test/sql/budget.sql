@@ -64,7 +64,7 @@ CALL clear();
 
 -- budgets add up: every one that matches must have room, of one subject and of all
 INSERT INTO llmquota.budget (scope, subject, amount, calendar) VALUES
-	('org', '*', 6, 'day'), ('org', '*', 4, 'week'), ('org', 'three', 3, 'week'), ('global', '', 9, 'day');
+	('org', '*', 6, 'day'), ('org', '*', 4, 'week'), ('org', 'three', 3, 'week'), ('global', '', 9, 'week');
 SELECT fits('one') AS by_week, fits('two', dollars => 3) AS by_week_too, fits('three') AS by_global;
 SELECT * FROM spent;
 CALL clear();
