@@ -130,7 +130,8 @@ read_step(LlmqRow *row)
 	steps = palloc(sizeof(LlmqBudgetStep) * (budget->nsteps + 1));
 	for (place = budget->nsteps; place > 0 && budget->step[place - 1].at > at; place--)
 		steps[place] = budget->step[place - 1];
-	memcpy(steps, budget->step, sizeof(LlmqBudgetStep) * place);
+	if (place > 0)
+		memcpy(steps, budget->step, sizeof(LlmqBudgetStep) * place);
 	steps[place] = (LlmqBudgetStep) {.at = at,.model = named_model(row, 3)};
 	budget->step = steps;
 	budget->nsteps++;
