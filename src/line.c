@@ -558,7 +558,7 @@ llmq_line_turn(int number, const LlmqTicket *ticket, LlmqPick *pick, TimestampTz
 }
 
 /*
- * Under the lock: something is expected to fit, or may fit for a reason that calls nobody: calls the next. In the second
+ * Under the lock: something is expected to fit, or may fit for a reason that calls nobody: calls the next. In the other
  * case nobody is needed where somebody is called already: he will see, and what he was called for is kept for him.
  */
 static void
