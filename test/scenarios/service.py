@@ -113,6 +113,8 @@ class Service:
         # calls reach the simulator up to 50 ms late, and later on a busy machine; the default would be a 48th of so short a
         # minute
         self.sql("UPDATE llmquota.setting SET value = '100' WHERE name = 'arrival_slack'")
+        # each run of the driver numbers its requests from 1
+        self.sql("UPDATE llmquota.setting SET value = '0' WHERE name = 'idempotency_window'")
         for api, base in BASES.items():
             self.sql("INSERT INTO llmquota.provider (provider, adapter, base_url) VALUES "
                      f"('{api}', '{api}', '{self.url}{base}');"

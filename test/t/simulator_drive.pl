@@ -34,6 +34,8 @@ for my $provider (sort keys %api)
 		VALUES ('account', '$provider', 'requests', 100, '1 hour')});
 }
 sql($node, q{INSERT INTO llmquota.route (route, step, model) SELECT 'any', 1, model FROM llmquota.model});
+# each run of the driver numbers its requests from 1
+sql($node, q{UPDATE llmquota.setting SET value = '0' WHERE name = 'idempotency_window'});
 
 # What the driver says of its requests.
 sub drive
