@@ -116,11 +116,11 @@ sub test_woken_by_the_second
 # A pick waits and is ended: it has been told that, and leaves nothing behind.
 sub test_ended
 {
-	my ($what, $ends, $told, $first) = @_;
+	my ($what, $ends, $told) = @_;
 
 	slots($node, 1);
 	my $holder = lease_of($node, q{'holder'});
-	my ($session, $pid) = waits($node, 1, ($first // '') . $pick);
+	my ($session, $pid) = waits($node, 1, $pick);
 	$ends->($session, $pid);
 	ok(poll(sub { waiting($node) == 0 }), "$what: its place is gone");
 	like(answer($session), $told, "$what: it is told") if defined $told;
@@ -139,10 +139,22 @@ sub test_all_ends
 		ok(poll(sub { state_of($node, $pid) eq '' }), 'its backend notices') };
 
 	test_ended('cancelled', sub { sql($node, "SELECT pg_cancel_backend($_[1])") }, qr/canceling statement due to user request/);
-	test_ended('timed out', sub { }, qr/canceling statement due to statement timeout/, "SET statement_timeout = '3s'; ");
 	test_ended('terminated', sub { sql($node, "SELECT pg_terminate_backend($_[1])"); $_[0]->{run}->kill_kill });
 	test_ended('a client is killed', $kill);
 	return;
+}
+
+# A statement's timeout ends a pick that waits, however long it wanted to.
+sub test_timed_out
+{
+	my ($out, $err);
+
+	slots($node, 1);
+	lease_of($node, q{'holder'});
+	$node->psql('postgres', "SET statement_timeout = '500ms'; $pick", stdout => \$out, stderr => \$err);
+	like($err, qr/canceling statement due to statement timeout/, 'timed out: it is told');
+	is(waiting($node), 0, 'timed out: its place is gone');
+	return ends_empty($node, 'timed out');
 }
 
 # Who waits until his deadline is told his place; he has waited as long as he wanted, and hardly longer.
@@ -271,6 +283,7 @@ test_woken_by_configuration();
 test_at_once();
 test_woken_by_the_second();
 test_all_ends();
+test_timed_out();
 test_deadline();
 test_order();
 test_transactions();
