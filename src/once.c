@@ -35,7 +35,7 @@
  * How many cells one pick makes at most to have room for its request. Cells take turns in giving requests away, so
  * that a full one may have to wait for others.
  */
-#define MOST_CELLS_MADE 64
+#define MOST_CELLS_MADE 1024
 
 /* The largest number that a slot has room for. */
 #define MOST_ATTEMPTS 255

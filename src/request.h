@@ -39,7 +39,7 @@ StaticAssertDecl(sizeof(LlmqRequestEntry) == 40, "LlmqRequestEntry has no paddin
  * With so many in force a cell is crowded, and there should be more cells: long before it is full, because cells take
  * turns in giving requests away, and hashes do not fill all cells alike.
  */
-#define LLMQ_REQUEST_CROWDED 75
+#define LLMQ_REQUEST_CROWDED 60
 
 /* So many of each cell are counted on: hashes do not fill all cells alike. */
 #define LLMQ_REQUESTS_PER_CELL 56
