@@ -14,7 +14,7 @@ BAR = 0.8
 
 def granted(bench, name, request, clients, mode):
     bench.free_leases()
-    ttl_ms = bench.seconds * 1000 + 4000
+    ttl_ms = bench.seconds * 1000 + 1000
     text = f"SELECT * FROM llmquota_pick('gpt-4o', 'clinic-' || :r, 1200, 500, {request}ttl_ms => {ttl_ms});\n"
     rate, count = bench.run(Script(name.replace(" ", "_"), RANDOM_ORG + REQUEST + text), clients, mode)
     leases = bench.in_flight()
