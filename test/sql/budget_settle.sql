@@ -19,18 +19,6 @@ $$;
 CREATE FUNCTION lease_of(text) RETURNS uuid LANGUAGE sql STABLE AS $$ SELECT lease FROM lease WHERE name = $1 $$;
 CREATE FUNCTION used(text) RETURNS numeric LANGUAGE sql AS $$ SELECT used FROM llmquota.budget_window WHERE subject = $1 $$;
 CREATE VIEW ledger AS SELECT org, status, usage_source, cost, currency, cost_base, cost_given FROM llmquota.usage ORDER BY org COLLATE "C";
--- Maintains until so many leases have expired.
-CREATE PROCEDURE expire(leases int) LANGUAGE plpgsql AS $$
-DECLARE
-	pause CONSTANT double precision := 0.001;
-BEGIN
-	WHILE leases > 0 LOOP
-		leases := leases - (SELECT expired FROM llmquota_maintain());
-		ASSERT clock_timestamp() < statement_timestamp() + interval '20 s', 'the leases do not expire';
-		PERFORM pg_sleep(pause);
-	END LOOP;
-	ASSERT leases = 0, 'more leases expired than were to';
-END $$;
 CALL expire(0);
 
 -- reserved at the dearest price of either side: 1000 at 3.75 and 500 at 20; settled by each sort of tokens

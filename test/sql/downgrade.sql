@@ -44,18 +44,6 @@ BEGIN
 		RETURN NEXT;
 	END LOOP;
 END $$;
--- Maintains until so many leases have expired.
-CREATE PROCEDURE expire(leases int) LANGUAGE plpgsql AS $$
-DECLARE
-	pause CONSTANT double precision := 0.001;
-BEGIN
-	WHILE leases > 0 LOOP
-		leases := leases - (SELECT expired FROM llmquota_maintain());
-		ASSERT clock_timestamp() < statement_timestamp() + interval '20 s', 'the leases do not expire';
-		PERFORM pg_sleep(pause);
-	END LOOP;
-	ASSERT leases = 0, 'more leases expired than were to';
-END $$;
 CREATE PROCEDURE clear() LANGUAGE plpgsql AS $$
 BEGIN
 	PERFORM llmquota_release(lease) FROM llmquota.lease;

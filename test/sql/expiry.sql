@@ -15,18 +15,6 @@ CREATE PROCEDURE pick(name text, ttl_ms int DEFAULT NULL) LANGUAGE sql AS $$
 		FROM llmquota_pick('m', 'clinic-7', 100, 50, request_id => name, ttl_ms => ttl_ms)
 $$;
 CREATE FUNCTION lease_of(text) RETURNS uuid LANGUAGE sql STABLE AS $$ SELECT lease FROM p WHERE name = $1 $$;
--- Maintains until so many leases have expired.
-CREATE PROCEDURE expire(leases int) LANGUAGE plpgsql AS $$
-DECLARE
-	pause CONSTANT double precision := 0.001;
-BEGIN
-	WHILE leases > 0 LOOP
-		leases := leases - (SELECT expired FROM llmquota_maintain());
-		ASSERT clock_timestamp() < statement_timestamp() + interval '20 s', 'the leases do not expire';
-		PERFORM pg_sleep(pause);
-	END LOOP;
-	ASSERT leases = 0, 'more leases expired than were to';
-END $$;
 CREATE VIEW used AS SELECT string_agg(format('%s %s', metric, used), ', ' ORDER BY metric) AS used
   FROM llmquota.meter_window;
 CREATE VIEW ledger AS

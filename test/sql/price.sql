@@ -60,18 +60,6 @@ INSERT INTO llmquota.exchange_rate (currency, rate) VALUES ('USD', 35.4075);
 SELECT * FROM recorded('m', 1000000, 0);
 UPDATE llmquota.setting SET value = 'USD' WHERE name = 'base_currency';
 
--- Maintains until so many leases have expired.
-CREATE PROCEDURE expire(leases int) LANGUAGE plpgsql AS $$
-DECLARE
-	pause CONSTANT double precision := 0.001;
-BEGIN
-	WHILE leases > 0 LOOP
-		leases := leases - (SELECT expired FROM llmquota_maintain());
-		ASSERT clock_timestamp() < statement_timestamp() + interval '20 s', 'the leases do not expire';
-		PERFORM pg_sleep(pause);
-	END LOOP;
-	ASSERT leases = 0, 'more leases expired than were to';
-END $$;
 -- released: nothing; expired: what was reserved; recorded after that: what it was
 SELECT llmquota_release(lease) FROM llmquota_pick('m', 'gone', 1000, 500);
 SELECT lease FROM llmquota_pick('m', 'late', 1000, 500, ttl_ms => 1) \gset

@@ -29,18 +29,6 @@ EXCEPTION WHEN OTHERS THEN
 	GET STACKED DIAGNOSTICS advice = PG_EXCEPTION_HINT;
 	RETURN concat_ws(' / ', SQLSTATE, SQLERRM, nullif(advice, ''));
 END $$;
--- Maintains until so many leases have expired.
-CREATE PROCEDURE expire(leases int) LANGUAGE plpgsql AS $$
-DECLARE
-	pause CONSTANT double precision := 0.001;
-BEGIN
-	WHILE leases > 0 LOOP
-		leases := leases - (SELECT expired FROM llmquota_maintain());
-		ASSERT clock_timestamp() < statement_timestamp() + interval '20 s', 'the leases do not expire';
-		PERFORM pg_sleep(pause);
-	END LOOP;
-	ASSERT leases = 0, 'more leases expired than were to';
-END $$;
 CREATE VIEW ledger AS
 SELECT org, model, status, cost, currency, cost_base, cost_given FROM llmquota.usage ORDER BY org COLLATE "C";
 
