@@ -12,6 +12,7 @@
 
 #include "miscadmin.h"
 #include "port/pg_bswap.h"
+#include "utils/fmgrprotos.h"
 #include "utils/timestamp.h"
 
 #include "lease.h"
@@ -36,6 +37,13 @@ llmq_lease_uuid(const LlmqLeaseId *id, pg_uuid_t *uuid)
 	uuid->data[6] = 0x80 | (uint8) (id->secret >> 62);
 	uuid->data[7] = (uint8) id->day;
 	memcpy(uuid->data + 8, &low, sizeof(low));
+}
+
+/* A uuid as text, palloc'd. */
+char *
+llmq_uuid_text(const pg_uuid_t *uuid)
+{
+	return DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(uuid)));
 }
 
 /* Takes a uuid apart; false when it cannot be one of ours. */

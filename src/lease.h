@@ -228,6 +228,7 @@ typedef struct LlmqLeaseId
 } LlmqLeaseId;
 
 extern void llmq_lease_uuid(const LlmqLeaseId *id, pg_uuid_t *uuid);
+extern char *llmq_uuid_text(const pg_uuid_t *uuid);
 extern bool llmq_lease_parse(const pg_uuid_t *uuid, LlmqLeaseId *id);
 extern int32 llmq_lease_day(TimestampTz at);
 extern uint64 llmq_lease_secret(void);

@@ -10,11 +10,10 @@
 #include "common/pg_prng.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
-#include "utils/jsonb.h"
-#include "utils/numeric.h"
 #include "utils/timestamp.h"
 
 #include "classify.h"
+#include "jsonb_member.h"
 #include "name.h"
 #include "once.h"
 #include "pick.h"
@@ -173,46 +172,12 @@ llmq_refusal_is_shared(const LlmqPick *pick)
 	return is_shared(subject);
 }
 
-static void
-push(JsonbParseState **state, const char *name, JsonbValue *value)
-{
-	JsonbValue	key = {.type = jbvString,.val.string = {.val = unconstify(char *, name),.len = strlen(name)}};
-
-	pushJsonbValue(state, WJB_KEY, &key);
-	pushJsonbValue(state, WJB_VALUE, value);
-}
-
-static void
-push_text(JsonbParseState **state, const char *name, const char *text)
-{
-	JsonbValue	value = {.type = jbvNull};
-
-	if (text != NULL)
-	{
-		value.type = jbvString;
-		value.val.string.val = unconstify(char *, text);
-		value.val.string.len = strlen(text);
-	}
-	push(state, name, &value);
-}
-
-static void
-push_number(JsonbParseState **state, const char *name, int64 number)
-{
-	JsonbValue	value = {.type = jbvNumeric};
-
-	value.val.numeric = int64_to_numeric(number);
-	push(state, name, &value);
-}
-
 /* An amount of what a limit counts. */
 static void
 push_amount(JsonbParseState **state, const char *name, const LlmqRefusalLimit *limit, int64 amount)
 {
-	JsonbValue	value = {.type = jbvNumeric};
-
-	value.val.numeric = limit->metric == LLMQ_METRIC_COST ? llmq_money_numeric(amount) : int64_to_numeric(amount);
-	push(state, name, &value);
+	llmq_member_numeric(state, name,
+						limit->metric == LLMQ_METRIC_COST ? llmq_money_numeric(amount) : int64_to_numeric(amount));
 }
 
 static const char *
@@ -228,13 +193,13 @@ retry_at_text(int64 retry_at)
 static void
 push_limit(JsonbParseState **state, const LlmqRefusalLimit *limit)
 {
-	push_text(state, "scope", llmq_scope_name(limit->scope));
-	push_text(state, "subject", limit->subject);
-	push_text(state, "model", limit->model);
+	llmq_member_text(state, "scope", llmq_scope_name(limit->scope));
+	llmq_member_text(state, "subject", limit->subject);
+	llmq_member_text(state, "model", limit->model);
 	if (limit->family != NULL)
-		push_text(state, "family", limit->family);
-	push_text(state, "metric", llmq_metric_text(limit->metric));
-	push_text(state, "period", limit->period);
+		llmq_member_text(state, "family", limit->family);
+	llmq_member_text(state, "metric", llmq_metric_text(limit->metric));
+	llmq_member_text(state, "period", limit->period);
 	push_amount(state, "amount", limit, limit->amount);
 	push_amount(state, "used", limit, limit->used);
 	push_amount(state, "requested", limit, limit->requested);
@@ -243,12 +208,12 @@ push_limit(JsonbParseState **state, const LlmqRefusalLimit *limit)
 		char	   *currency = palloc(LLMQ_CURRENCY_SIZE);
 
 		llmq_currency_text(llmq_currency_of_window(limit->quota), currency);
-		push_text(state, "currency", currency);
-		push_number(state, "budget", llmq_budget_of_window(limit->quota));
+		llmq_member_text(state, "currency", currency);
+		llmq_member_number(state, "budget", llmq_budget_of_window(limit->quota));
 	}
 	else
-		push_number(state, "quota", limit->quota);
-	push_text(state, "retry_at", retry_at_text(limit->retry_at));
+		llmq_member_number(state, "quota", limit->quota);
+	llmq_member_text(state, "retry_at", retry_at_text(limit->retry_at));
 }
 
 /* A limit that refused, as jsonb. */
@@ -269,13 +234,13 @@ push_trouble(JsonbParseState **state, const LlmqPick *pick)
 	const LlmqCause *cause = &pick->refusal.cause;
 	const LlmqSubject *subject = cause->subject;
 
-	push_text(state, "scope", subject == NULL ? "model" : llmq_scope_name(subject->scope));
+	llmq_member_text(state, "scope", subject == NULL ? "model" : llmq_scope_name(subject->scope));
 	if (subject != NULL && (!is_shared(subject) || llmq_role_is_admin(pick->catalog)))
-		push_text(state, "subject", subject->name);
-	push_text(state, "model", cause->model == NULL ? NULL : cause->model->name);
-	push_text(state, "trouble", llmq_trouble_text((LlmqTroubleKind) cause->kind));
-	push_text(state, "failure", cause->failure == LLMQ_FAILURE_NONE ? NULL : llmq_failure_name(cause->failure));
-	push_text(state, "retry_at", retry_at_text(pick->refusal.when));
+		llmq_member_text(state, "subject", subject->name);
+	llmq_member_text(state, "model", cause->model == NULL ? NULL : cause->model->name);
+	llmq_member_text(state, "trouble", llmq_trouble_text((LlmqTroubleKind) cause->kind));
+	llmq_member_text(state, "failure", cause->failure == LLMQ_FAILURE_NONE ? NULL : llmq_failure_name(cause->failure));
+	llmq_member_text(state, "retry_at", retry_at_text(pick->refusal.when));
 }
 
 /* The members of the quota that refused. The name of what others share is for administrators only. */
@@ -309,14 +274,14 @@ push_attempt(JsonbParseState **state, const LlmqPick *pick, const LlmqTried *tri
 	if (name != NULL)
 		account = (const LlmqAccount *) llmq_catalog_subject(pick->catalog, LLMQ_SCOPE_ACCOUNT, name);
 	pushJsonbValue(state, WJB_BEGIN_OBJECT, NULL);
-	push_text(state, "model", llmq_name_text(tried->name[2]));
-	push_text(state, "error_class", tried->failure == LLMQ_FAILURE_NONE ? NULL : llmq_failure_name(tried->failure));
+	llmq_member_text(state, "model", llmq_name_text(tried->name[2]));
+	llmq_member_text(state, "error_class", tried->failure == LLMQ_FAILURE_NONE ? NULL : llmq_failure_name(tried->failure));
 	if (tried->http_status != 0)
-		push_number(state, "http_status", tried->http_status);
+		llmq_member_number(state, "http_status", tried->http_status);
 	if ((account != NULL && account->org != NULL) || llmq_role_is_admin(pick->catalog))
 	{
-		push_text(state, "account", llmq_name_text(tried->name[1]));
-		push_text(state, "key", llmq_name_text(tried->name[0]));
+		llmq_member_text(state, "account", llmq_name_text(tried->name[1]));
+		llmq_member_text(state, "key", llmq_name_text(tried->name[0]));
 	}
 	pushJsonbValue(state, WJB_END_OBJECT, NULL);
 }
@@ -328,7 +293,7 @@ push_downgrades(JsonbParseState **state, const LlmqPick *pick)
 	const LlmqDowngrade *downgrade = &pick->downgrade;
 	JsonbValue	key = {.type = jbvString,.val.string = {.val = "downgrades",.len = strlen("downgrades")}};
 
-	push_text(state, "requested_model", downgrade->requested->name);
+	llmq_member_text(state, "requested_model", downgrade->requested->name);
 	pushJsonbValue(state, WJB_KEY, &key);
 	pushJsonbValue(state, WJB_BEGIN_ARRAY, NULL);
 	for (int i = 0; i < downgrade->ntried; i++)
@@ -362,9 +327,9 @@ push_slots(JsonbParseState **state, const LlmqPick *pick)
 {
 	bool		requests = llmq_once_answer(pick) == LLMQ_ONCE_FULL;
 
-	push_text(state, "setting", requests ? "max_requests" : "max_leases");
-	push_number(state, "amount",
-				requests ? pick->catalog->settings.max_requests : pick->catalog->settings.max_leases);
+	llmq_member_text(state, "setting", requests ? "max_requests" : "max_leases");
+	llmq_member_number(state, "amount",
+					   requests ? pick->catalog->settings.max_requests : pick->catalog->settings.max_leases);
 }
 
 /* Where neither limit nor trouble refused: what about the call, or the configuration, did. */
@@ -374,20 +339,20 @@ push_circumstance(JsonbParseState **state, const LlmqPick *pick)
 	switch (llmq_refusal_status(pick))
 	{
 		case LLMQ_REFUSED_DISABLED:
-			push_text(state, "scope", llmq_scope_name(LLMQ_SCOPE_ORG));
-			push_text(state, "subject", pick->org->subject.name);
+			llmq_member_text(state, "scope", llmq_scope_name(LLMQ_SCOPE_ORG));
+			llmq_member_text(state, "subject", pick->org->subject.name);
 			break;
 		case LLMQ_REFUSED_NO_ROUTE:
-			push_text(state, "route", pick->route->name);
+			llmq_member_text(state, "route", pick->route->name);
 			break;
 		case LLMQ_REFUSED_NO_LEASE_SLOT:
 			push_slots(state, pick);
 			break;
 		case LLMQ_REFUSED_UNAVAILABLE:
 			if (pick->any_candidate && pick->downgrade.requested != NULL)
-				push_number(state, "budget", pick->downgrade.budget);
+				llmq_member_number(state, "budget", pick->downgrade.budget);
 			else
-				push_number(state, "excluded", pick->nexclude);
+				llmq_member_number(state, "excluded", pick->nexclude);
 			break;
 		default:
 			break;
@@ -410,7 +375,7 @@ llmq_refusal_jsonb(const LlmqPick *pick)
 	else
 		push_quota(&state, pick);
 	if (pick->position > 0)
-		push_number(&state, "position", pick->position);
+		llmq_member_number(&state, "position", pick->position);
 	if (pick->downgrade.requested != NULL)
 		push_downgrades(&state, pick);
 	if (pick->retry != NULL)

@@ -11,7 +11,6 @@
 
 #include "miscadmin.h"
 #include "utils/builtins.h"
-#include "utils/fmgrprotos.h"
 #include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
@@ -35,7 +34,7 @@ lease_text(const LlmqVerifyCell *page, int number)
 	pg_uuid_t	uuid;
 
 	llmq_lease_uuid(&id, &uuid);
-	return DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(&uuid)));
+	return llmq_uuid_text(&uuid);
 }
 
 /* Adds one lease to the concurrency windows of a meter that count it. */
