@@ -129,11 +129,8 @@ fill_names(const Granting *granting, LlmqSlot *slot)
 	LlmqPick   *pick = granting->pick;
 	LlmqKey    *key = granting->key;
 	LlmqCatalog *catalog = pick->catalog;
-	int32		max_names = catalog->settings.max_subjects;
 
-	slot->org = llmq_subject_id(catalog, &pick->org->subject);
-	slot->route = llmq_name_id(&pick->route->ref, max_names);
-	slot->model = llmq_name_id(&pick->model->ref, max_names);
+	slot->model = llmq_name_id(&pick->model->ref, catalog->settings.max_subjects);
 	slot->provider = llmq_subject_id(catalog, &key->account->provider->subject);
 	slot->account = llmq_subject_id(catalog, &key->account->subject);
 	slot->key = llmq_subject_id(catalog, &key->subject);
@@ -173,15 +170,12 @@ fill_lease(const Granting *granting, NewLease *new)
 
 	new->demand = pick->demand;
 	memset(&new->lease, 0, sizeof(LlmqLease));
+	llmq_request_fill(pick, slot);
 	fill_names(granting, slot);
 	slot->state = LLMQ_SLOT_GRANTED;
 	slot->secret = pick->ticket == NULL ? llmq_lease_secret() : pick->ticket->at.place.secret;
 	slot->reserved_input = pick->demand.use.input;
 	slot->reserved_output = pick->demand.use.output;
-	slot->prompt = pick->prompt;
-	slot->history = pick->history;
-	slot->session_length = llmq_label_copy(slot->session, pick->session);
-	slot->request_id_length = llmq_label_copy(slot->request_id, pick->request_id);
 	slot->nmeters = granting->nmeters;
 	fill_money(granting, &new->lease);
 }

@@ -300,9 +300,16 @@ extern bool llmq_alternative(LlmqLive *live, const LlmqSlot *slot);
 
 /* retry.c */
 extern LlmqRetry *llmq_retry_find(const pg_uuid_t *lease);
-extern void llmq_request_take(LlmqPick *pick, const LlmqLease *lease);
 extern const char *llmq_retry_request_id(const LlmqRetry *retry);
 extern void llmq_retry_check_org(const LlmqRetry *retry, const LlmqPick *pick);
+
+/* request.c */
+extern void llmq_request_fill(LlmqPick *pick, LlmqSlot *slot);
+extern const char *llmq_request_id(const LlmqSlot *slot);
+extern void llmq_request_take(LlmqPick *pick, const LlmqLease *lease);
+extern void llmq_request_find_route(LlmqPick *pick, const char *org, const char *route, const char *hint);
+extern void llmq_request_resume(const LlmqLease *lease, LlmqPick *pick);
+extern bool llmq_request_granted(const LlmqLease *lease, const LlmqTicket *ticket, LlmqPick *pick);
 
 /* grant.c */
 extern LlmqGrant llmq_grant(LlmqPick *pick, LlmqKey *key, int wanted, LlmqVerdict *verdict);

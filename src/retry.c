@@ -11,10 +11,8 @@
 
 #include "fmgr.h"
 #include "utils/builtins.h"
-#include "utils/fmgrprotos.h"
 #include "utils/timestamp.h"
 
-#include "args.h"
 #include "ledger.h"
 #include "name.h"
 #include "pick.h"
@@ -22,18 +20,12 @@
 
 PG_FUNCTION_INFO_V1(llmquota_retry);
 
-static char *
-uuid_text(const pg_uuid_t *uuid)
-{
-	return DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(uuid)));
-}
-
 static void
 refuse_unknown(const pg_uuid_t *uuid)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_UNDEFINED_OBJECT),
-			 errmsg("lease \"%s\" does not exist", uuid_text(uuid)),
+			 errmsg("lease \"%s\" does not exist", llmq_uuid_text(uuid)),
 			 errhint("Pass the lease of the attempt that failed, as llmquota_pick answered it.")));
 }
 
@@ -42,7 +34,7 @@ refuse_not_failed(const pg_uuid_t *uuid)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-			 errmsg("the call of lease \"%s\" has not failed", uuid_text(uuid)),
+			 errmsg("the call of lease \"%s\" has not failed", llmq_uuid_text(uuid)),
 			 errhint("Only a call that was recorded as failed, or has expired, can be retried.")));
 }
 
@@ -51,7 +43,7 @@ refuse_unsettled(const pg_uuid_t *uuid)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-			 errmsg("lease \"%s\" is not settled", uuid_text(uuid)),
+			 errmsg("lease \"%s\" is not settled", llmq_uuid_text(uuid)),
 			 errhint("Record how its call failed first, or use llmquota_retry().")));
 }
 
@@ -115,17 +107,11 @@ llmq_retry_find(const pg_uuid_t *lease)
 	return retry;
 }
 
-static const char *
-label(const char *text, int length)
-{
-	return length == 0 ? NULL : pnstrdup(text, length);
-}
-
 /* The request_id that the attempt was picked with; NULL: none, or its slot has gone. */
 const char *
 llmq_retry_request_id(const LlmqRetry *retry)
 {
-	return retry->gone ? NULL : label(retry->lease.slot.request_id, retry->lease.slot.request_id_length);
+	return retry->gone ? NULL : llmq_request_id(&retry->lease.slot);
 }
 
 /* Raises when the pick is for another org than the attempt that failed. */
@@ -135,28 +121,8 @@ llmq_retry_check_org(const LlmqRetry *retry, const LlmqPick *pick)
 	if (strcmp(llmq_alias_now(pick->catalog, LLMQ_NAME_ORG, retry->org), pick->org->subject.name) != 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("lease \"%s\" is of another org", uuid_text(&retry->uuid)),
+				 errmsg("lease \"%s\" is of another org", llmq_uuid_text(&retry->uuid)),
 				 errhint("Pass the org of the first pick.")));
-}
-
-/* The arguments that a pick had, as its slot has them. */
-void
-llmq_request_take(LlmqPick *pick, const LlmqLease *lease)
-{
-	const LlmqSlot *slot = &lease->slot;
-	uint32		terms = slot->history.terms;
-
-	pick->input_tokens = terms & LLMQ_TERM_INPUT ? slot->reserved_input : LLMQ_NOT_GIVEN;
-	pick->output_tokens = terms & LLMQ_TERM_OUTPUT ? slot->reserved_output : LLMQ_NOT_GIVEN;
-	pick->prompt = slot->prompt;
-	pick->priority = terms & LLMQ_TERM_HIGH ? LLMQ_PRIORITY_HIGH :
-		terms & LLMQ_TERM_LOW ? LLMQ_PRIORITY_LOW : LLMQ_PRIORITY_NORMAL;
-	pick->max_cost_given = lease->money.told;
-	pick->max_cost = lease->money.reserved[0];
-	pick->session = label(slot->session, slot->session_length);
-	pick->request_id = label(slot->request_id, slot->request_id_length);
-	pick->ttl_ms = terms >> LLMQ_TERM_BITS;
-	pick->wait_ms = LLMQ_NOT_GIVEN;
 }
 
 /* The request of which the lease was an attempt. Its route may be gone meanwhile: that raises. */
@@ -165,14 +131,8 @@ read_request(const pg_uuid_t *lease, LlmqPick *pick)
 {
 	memset(pick, 0, sizeof(LlmqPick));
 	pick->retry = llmq_retry_find(lease);
-	pick->catalog = llmq_catalog();
-	pick->org = llmq_catalog_org(pick->catalog, pick->retry->org);
-	pick->route = llmq_catalog_route(pick->catalog, pick->retry->route, pick->org->subject.name);
-	if (pick->route == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("route \"%s\" does not exist", pick->retry->route),
-				 errhint("It was there for the first attempt. Record the failure with llmquota_record().")));
+	llmq_request_find_route(pick, pick->retry->org, pick->retry->route,
+							"It was there for the first attempt. Record the failure with llmquota_record().");
 	llmq_request_take(pick, &pick->retry->lease);
 	llmq_pick_begin(pick);
 }
@@ -188,7 +148,7 @@ refuse_too_many_names(const pg_uuid_t *lease)
 	if (retry.lease.slot.history.terms & LLMQ_TERM_TOO_MANY)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("the pick of lease \"%s\" excluded more names than a lease remembers", uuid_text(lease)),
+				 errmsg("the pick of lease \"%s\" excluded more names than a lease remembers", llmq_uuid_text(lease)),
 				 errhint("Use llmquota_record(), and then llmquota_pick() with retry_of and exclude.")));
 }
 

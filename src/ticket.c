@@ -38,20 +38,14 @@ PG_FUNCTION_INFO_V1(llmquota_claim);
 static void
 fill(LlmqPick *pick, LlmqLease *lease)
 {
-	int32		max_names = pick->catalog->settings.max_subjects;
 	LlmqSlot   *slot = &lease->slot;
 
 	memset(lease, 0, sizeof(LlmqLease));
 	slot->state = LLMQ_SLOT_WAITING;
 	slot->secret = llmq_lease_secret();
-	slot->org = llmq_subject_id(pick->catalog, &pick->org->subject);
-	slot->route = llmq_name_id(&pick->route->ref, max_names);
+	llmq_request_fill(pick, slot);
 	slot->reserved_input = Max(pick->input_tokens, 0);
 	slot->reserved_output = Max(pick->output_tokens, 0);
-	slot->prompt = pick->prompt;
-	slot->history = pick->history;
-	slot->session_length = llmq_label_copy(slot->session, pick->session);
-	slot->request_id_length = llmq_label_copy(slot->request_id, pick->request_id);
 	if (!pick->max_cost_given)
 		return;
 	lease->money.secret = slot->secret;
@@ -140,7 +134,6 @@ llmq_ticket_place(LlmqPick *pick, LlmqFreeSlot *place)
 /* One call of llmquota_claim. */
 typedef struct Claim
 {
-	FunctionCallInfo fcinfo;
 	LlmqTicket	ticket;
 	LlmqLease	lease;			/* that the slot has, or is to have */
 	bool		gone;			/* from the line, while it waited there */
@@ -185,7 +178,6 @@ read_request(void *argument, LlmqPick *pick)
 {
 	Claim	   *claim = argument;
 
-	memset(pick, 0, sizeof(LlmqPick));
 	llmq_request_resume(&claim->lease, pick);
 	pick->ticket = &claim->ticket;
 	pick->waiting_since = claim->lease.slot.granted_at;
@@ -294,7 +286,7 @@ Datum
 llmquota_claim(PG_FUNCTION_ARGS)
 {
 	int32		wait_ms = llmq_arg_int(fcinfo, 1, "wait_ms", 0, LLMQ_MAX_WAIT_MS);
-	Claim		claim = {.fcinfo = fcinfo};
+	Claim		claim = {0};
 	LlmqPick	pick;
 	Standing	standing;
 

@@ -41,8 +41,6 @@ extern int	llmq_max_held(const LlmqSettings *settings);
 /* ticket.c */
 extern void llmq_ticket_make(LlmqPick *pick);
 extern bool llmq_ticket_release(const LlmqLeaseId *id);
-extern void llmq_request_resume(const LlmqLease *lease, LlmqPick *pick);
-extern bool llmq_request_granted(const LlmqLease *lease, const LlmqTicket *ticket, LlmqPick *pick);
 extern bool llmq_ticket_place(LlmqPick *pick, LlmqFreeSlot *place);
 
 /* line.c */
