@@ -41,21 +41,6 @@
 /* More lease pages than this are not looked through for the calls that an org has in flight: then it is none. */
 #define COUNTED_PAGES 4096
 
-/* What was before counts half in the mean time between departures when so long has passed. Microseconds. */
-#define INTERVAL_MEMORY 1000000.0
-
-/* The time between two departures, before there were any. Microseconds. */
-#define INTERVAL_UNKNOWN 1000.0
-
-/*
- * When a ticket is to be shown again: at least and at most after so long, in microseconds, and after half of the time
- * that is expected. If holders come late slots wait for them, which looks as if calls took longer; halves are early
- * enough for that to end by itself.
- */
-#define RETURN_EARLY 0.5
-#define RETURN_LEAST 5000
-#define RETURN_MOST 2000000
-
 static void
 lock(void)
 {
@@ -208,10 +193,11 @@ lapse_sometimes(TimestampTz now)
 		lapse(now);
 }
 
-/* Something has come back to these meters: the next may try. */
+/* A trouble has begun, changed or ended: who waits for its end may try. */
 void
-llmq_line_call_next(const int32 *want, int n)
+llmq_line_trouble_changed(void)
 {
+	int32		want = LLMQ_WANT_OTHER;
 	TimestampTz now;
 
 	if (!llmq_line_exists())
@@ -219,17 +205,8 @@ llmq_line_call_next(const int32 *want, int n)
 	now = GetCurrentTimestamp();
 	lock();
 	lapse_sometimes(now);
-	(void) call_next(want, n, now);
+	(void) call_next(&want, 1, now);
 	unlock();
-}
-
-/* A trouble has begun, changed or ended: who waits for its end may try. */
-void
-llmq_line_trouble_changed(void)
-{
-	int32		want = LLMQ_WANT_OTHER;
-
-	llmq_line_call_next(&want, 1);
 }
 
 /* So many calls have been granted to an org. */
@@ -271,12 +248,12 @@ llmq_line_ended(LlmqLive *live, const LlmqSlot *slot)
 	unlock();
 }
 
-/* Does the pick wait for this meter itself? */
+/* Has the pick been called for this meter itself? */
 static bool
-is_own_want(const LlmqPick *pick, int32 meter)
+is_called_for(const LlmqPick *pick, int32 meter)
 {
-	for (int i = 0; i < pick->nown; i++)
-		if (pick->own_want[i] == meter)
+	for (int i = 0; i < pick->called_for.n; i++)
+		if (pick->called_for.meter[i] == meter)
 			return true;
 	return false;
 }
@@ -289,7 +266,7 @@ llmq_line_bars(const LlmqPick *pick, int32 meter)
 
 	if (!llmq_line_exists() || meter == 0 || llmq_line_meter(llmq_line, meter)->waiting == 0)
 		return false;
-	if (is_own_want(pick, meter))
+	if (is_called_for(pick, meter))
 		return false;
 	LWLockAcquire(&llmq_line->lock, LW_SHARED);
 	bars = llmq_line_is_wanted(llmq_line, &meter, 1, pick->now);
@@ -398,23 +375,6 @@ llmq_line_join(const LlmqPick *pick, const LlmqPlace *place)
 	return number;
 }
 
-/*
- * Under the lock: somebody has left the line, served or because he would wait no longer: either brings those behind him
- * forward. (If only grants counted, tickets of a line that many leave would come late, and what is kept for them
- * meanwhile would make grants rarer still.) The mean is one of times, so that it is the same when many are granted at
- * once, and then nobody for a while.
- */
-static void
-note_departure(TimestampTz now)
-{
-	double		passed = Min(Max(now - llmq_line->departed_at, 0), KEEPER_PATIENCE);
-	double		kept = INTERVAL_MEMORY / (INTERVAL_MEMORY + passed);
-
-	llmq_line->departures = llmq_line->departures * kept + 1;
-	llmq_line->departures_took = llmq_line->departures_took * kept + passed;
-	llmq_line->departed_at = now;
-}
-
 /* Under the lock: somebody leaves the line, as he was. Another who waits with the same ticket is told. */
 static LlmqPlace
 depart(int number, TimestampTz now)
@@ -424,7 +384,7 @@ depart(int number, TimestampTz now)
 	take_out(number);
 	if (left.latch != NULL && left.latch != MyLatch)
 		SetLatch(left.latch);
-	note_departure(now);
+	llmq_line_note_departure(llmq_line, now);
 	return left;
 }
 
@@ -538,7 +498,7 @@ next_look(int number)
  * must not sleep until `sleep_until`: as a keeper, only until the next is to be called.
  */
 LlmqTurn
-llmq_line_turn(int number, const LlmqTicket *ticket, LlmqPick *pick, TimestampTz *sleep_until)
+llmq_line_turn(int number, const LlmqTicket *ticket, LlmqCalledFor *called_for, TimestampTz *sleep_until)
 {
 	LlmqPlace  *place = &llmq_line->place[number];
 	LlmqTurn	turn = LLMQ_TURN_GONE;
@@ -548,8 +508,8 @@ llmq_line_turn(int number, const LlmqTicket *ticket, LlmqPick *pick, TimestampTz
 	{
 		turn = place->state == LLMQ_PLACE_CALLED ? LLMQ_TURN_CALLED : LLMQ_TURN_WAIT;
 		place->absent = false;
-		pick->nown = place->nwants;
-		memcpy(pick->own_want, place->want, sizeof(int32) * place->nwants);
+		called_for->n = place->nwants;
+		memcpy(called_for->meter, place->want, sizeof(int32) * place->nwants);
 		if (turn == LLMQ_TURN_WAIT)
 			*sleep_until = Min(*sleep_until, next_look(number));
 	}
@@ -681,30 +641,4 @@ int
 llmq_line_held(void)
 {
 	return llmq_line == NULL ? 0 : llmq_line->held;
-}
-
-/* The time between two departures, as far as is known. Read without the lock: it is an estimate. */
-static double
-mean_interval(void)
-{
-	double		departures = llmq_line->departures;
-
-	return departures > 0 ? llmq_line->departures_took / departures : INTERVAL_UNKNOWN;
-}
-
-/*
- * Should the holder of a ticket at this position stay when he can wait for so long, in microseconds? Else he would hold
- * a connection in vain: it is unlikely that his turn comes meanwhile.
- */
-bool
-llmq_line_is_near(int position, int64 wait)
-{
-	return (position - 1) * mean_interval() < wait;
-}
-
-/* When the holder of a ticket at this position should show it again, in microseconds. */
-int64
-llmq_line_return(int position)
-{
-	return (int64) Min(Max(position * mean_interval() * RETURN_EARLY, RETURN_LEAST), RETURN_MOST);
 }

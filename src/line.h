@@ -72,6 +72,13 @@ typedef struct LlmqPlace
 	int32		called_for[LLMQ_MAX_METERS];	/* something has come back to these */
 } LlmqPlace;
 
+/* Meters for which somebody waits who has been called. */
+typedef struct LlmqCalledFor
+{
+	int			n;
+	int32		meter[LLMQ_LINE_WANTS];
+} LlmqCalledFor;
+
 /* An org that waits. */
 typedef struct LlmqLineOrg
 {
@@ -156,8 +163,12 @@ llmq_line_meter(LlmqLine *line, int32 meter)
 	return &line->meter[(uint32) meter % LLMQ_LINE_METERS];
 }
 
+/* line_return.c */
+extern void llmq_line_note_departure(LlmqLine *line, TimestampTz now);
+extern bool llmq_line_is_near(int position, int64 wait);
+extern int64 llmq_line_return(int position);
+
 /* line.c */
-extern void llmq_line_call_next(const int32 *want, int n);
 extern void llmq_line_trouble_changed(void);
 extern void llmq_line_granted(int32 org, int calls);
 extern void llmq_line_ended(LlmqLive *live, const LlmqSlot *slot);

@@ -206,8 +206,7 @@ typedef struct LlmqPick
 	int64		waiting_since;	/* 0: it does not */
 	int			nwants;			/* meters that refuse, the first few */
 	int32		want[LLMQ_LINE_WANTS];
-	int			nown;			/* it has been called for these: the line does not bar it from them */
-	int32		own_want[LLMQ_LINE_WANTS];
+	LlmqCalledFor called_for;	/* the line does not bar it from these */
 	int			nfull;			/* of the meters that were charged, these have no room for another */
 	int32		full[LLMQ_MAX_METERS];
 	bool		counted;		/* that it was refused */

@@ -88,12 +88,11 @@ sleep_until(TimestampTz until)
 
 /* Tries once more. Is it granted? Else it is in the line for what refuses now, or there is nothing to wait for. */
 static bool
-try_again(LlmqWaiting *waiting, LlmqPick *pick, const LlmqPick *called)
+try_again(LlmqWaiting *waiting, LlmqPick *pick, const LlmqCalledFor *called_for)
 {
 	waiting->read(waiting->argument, pick);
 	pick->waiting_since = waiting->since;
-	pick->nown = called->nown;
-	memcpy(pick->own_want, called->own_want, sizeof(pick->own_want));
+	pick->called_for = *called_for;
 	if (llmq_pick_attempt(pick))
 	{
 		llmq_line_served(waiting->number, pick);
@@ -119,14 +118,14 @@ stay(LlmqWaiting *waiting, LlmqPick *pick, MemoryContext context)
 		TimestampTz until = waiting->deadline;
 		TimestampTz now;
 		LlmqTurn	turn;
-		LlmqPick	called;
+		LlmqCalledFor called_for;
 
 		CHECK_FOR_INTERRUPTS();
-		turn = llmq_line_turn(waiting->number, waiting->ticket, &called, &until);
+		turn = llmq_line_turn(waiting->number, waiting->ticket, &called_for, &until);
 		if (turn == LLMQ_TURN_CALLED)
 		{
 			MemoryContextReset(context);
-			if (try_again(waiting, pick, &called))
+			if (try_again(waiting, pick, &called_for))
 				return true;
 			if (waiting->number < 0)
 				return false;

@@ -48,7 +48,8 @@ extern int	llmq_line_join(const LlmqPick *pick, const LlmqPlace *place);
 extern void llmq_line_leave(int number, const LlmqTicket *ticket);
 extern void llmq_line_served(int number, const LlmqPick *pick);
 extern void llmq_line_refused(int number, const LlmqPick *pick);
-extern LlmqTurn llmq_line_turn(int number, const LlmqTicket *ticket, LlmqPick *pick, TimestampTz *sleep_until);
+extern LlmqTurn llmq_line_turn(int number, const LlmqTicket *ticket, LlmqCalledFor *called_for,
+							   TimestampTz *sleep_until);
 extern void llmq_line_keep(int number, const LlmqTicket *ticket);
 extern bool llmq_line_bars(const LlmqPick *pick, int32 meter);
 extern void llmq_line_show(int number, const LlmqTicket *ticket);
@@ -56,7 +57,5 @@ extern int	llmq_line_position_of(int number, const LlmqTicket *ticket);
 extern int	llmq_line_find(const LlmqLeaseId *ticket);
 extern bool llmq_line_appear(int number, const LlmqTicket *ticket, Latch *latch);
 extern int	llmq_line_held(void);
-extern bool llmq_line_is_near(int position, int64 wait);
-extern int64 llmq_line_return(int position);
 
 #endif							/* LLMQ_WAIT_H */
