@@ -264,17 +264,35 @@ llmq_priority_text(LlmqPriority priority)
 	return priorities[priority];
 }
 
+/* The place of a word in a list that ends with NULL; -1: it is not there. */
+static int
+find_word(const char *word, const char *const *words)
+{
+	for (int i = 0; words[i] != NULL; i++)
+		if (strcmp(word, words[i]) == 0)
+			return i;
+	return -1;
+}
+
+/* The same of what is in the tables, which was checked when it was written. */
+int
+llmq_word_number(const char *word, const char *const *words)
+{
+	int			number = find_word(word, words);
+
+	if (number < 0)
+		elog(ERROR, "unexpected word \"%s\" in the configuration", word);
+	return number;
+}
+
 /* The priority that a word names. False when it names none. */
 bool
 llmq_priority_named(const char *word, LlmqPriority *priority)
 {
-	for (int i = 0; i < LLMQ_PRIORITIES; i++)
-		if (strcmp(word, priorities[i]) == 0)
-		{
-			*priority = (LlmqPriority) i;
-			return true;
-		}
-	return false;
+	int			number = find_word(word, priorities);
+
+	*priority = (LlmqPriority) Max(number, 0);
+	return number >= 0;
 }
 
 static void
@@ -291,16 +309,6 @@ read_org(LlmqRow *row)
 	org->zone = has_column(row, 6) ? text_value(row, 6) : NULL;
 	org->weight = has_column(row, 8) ? DatumGetInt32(value(row, 8)) : 1;
 	llmq_names_put(row->catalog->listed_orgs, org->subject.name, org);
-}
-
-/* The place of a word in a list that ends with NULL. What is in the tables was checked when it was written. */
-int
-llmq_word_number(const char *word, const char *const *words)
-{
-	for (int i = 0; words[i] != NULL; i++)
-		if (strcmp(word, words[i]) == 0)
-			return i;
-	elog(ERROR, "unexpected word \"%s\" in the configuration", word);
 }
 
 /* A sliding window's length as people write it: "1 minute", "90 seconds". */

@@ -242,6 +242,7 @@ typedef struct LlmqTally
 } LlmqTally;
 
 extern int32 llmq_tally_id(LlmqLive *live);
+extern LlmqTally *llmq_tally_lock(LlmqLive *live, LlmqCellSet *set);
 extern void llmq_tally_count(LlmqTally *tally, LlmqLiveTable table);
 extern int64 llmq_tally_retired(LlmqLive *live, LlmqLiveTable table);
 extern void llmq_tally_range(LlmqLive *live, LlmqLiveTable table, int64 pass, int64 now, LlmqCellRange *range);

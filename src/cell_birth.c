@@ -354,15 +354,14 @@ count_unborn(Deleting *deleting, const LlmqCellHeader *state)
 {
 	ItemPointerData tid;
 	LlmqCellSet set;
-	int			tally;
+	LlmqTally  *tally;
 
 	if (has_no_key(deleting->table) || llmq_cell_locate(deleting->live, deleting->table, state->id, &tid))
 		return;
-	llmq_set_init(&set, deleting->live);
-	tally = llmq_set_add(&set, LLMQ_LIVE_NAME, llmq_tally_id(deleting->live));
-	if (llmq_set_lock(&set) != LLMQ_LOCKED)
+	tally = llmq_tally_lock(deleting->live, &set);
+	if (tally == NULL)
 		return;
-	llmq_tally_count(llmq_set_change(&set, tally), deleting->table);
+	llmq_tally_count(tally, deleting->table);
 	llmq_set_log(&set, 0);
 	llmq_set_unlock(&set);
 }

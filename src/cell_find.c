@@ -426,30 +426,9 @@ llmq_cell_key(HeapTuple tuple, LlmqLiveTable table, LlmqCellKey *key)
 	key->name = NULL;
 }
 
-/* The largest id in use, born or not; 0 when the table is empty. */
-int32
-llmq_cell_last_id(LlmqLive *live, LlmqLiveTable table)
-{
-	Relation	rel = live->rel[table];
-	Relation	index = relation_open(llmq_relation_oid(id_index[table]), AccessShareLock);
-	SysScanDesc scan = systable_beginscan_ordered(rel, index, SnapshotSelf, 0, NULL);
-	HeapTuple	tuple = systable_getnext_ordered(scan, BackwardScanDirection);
-	int32		id = 0;
-
-	if (tuple != NULL)
-	{
-		bool		isnull;
-
-		id = DatumGetInt32(heap_getattr(tuple, ATT_ID, RelationGetDescr(rel), &isnull));
-	}
-	systable_endscan_ordered(scan);
-	relation_close(index, AccessShareLock);
-	return id;
-}
-
-/* The largest id of a cell that was born; 0: there is none. */
-int32
-llmq_cell_last_born(LlmqLive *live, LlmqLiveTable table)
+/* The largest id in use, of the cells that were born if only these count; 0: there is none. */
+static int32
+last_id(LlmqLive *live, LlmqLiveTable table, bool born)
 {
 	Relation	rel = live->rel[table];
 	Relation	index = relation_open(llmq_relation_oid(id_index[table]), AccessShareLock);
@@ -459,14 +438,28 @@ llmq_cell_last_born(LlmqLive *live, LlmqLiveTable table)
 
 	while (id == 0 && (tuple = systable_getnext_ordered(scan, BackwardScanDirection)) != NULL)
 	{
-		LlmqCellHeader *state = state_in_tuple(tuple->t_data, tuple->t_len, table);
+		bool		isnull;
 
-		if (is_counting(state))
-			id = state->id;
+		if (!born || is_counting(state_in_tuple(tuple->t_data, tuple->t_len, table)))
+			id = DatumGetInt32(heap_getattr(tuple, ATT_ID, RelationGetDescr(rel), &isnull));
 	}
 	systable_endscan_ordered(scan);
 	relation_close(index, AccessShareLock);
 	return id;
+}
+
+/* The largest id in use, born or not; 0 when the table is empty. */
+int32
+llmq_cell_last_id(LlmqLive *live, LlmqLiveTable table)
+{
+	return last_id(live, table, false);
+}
+
+/* The largest id of a cell that was born; 0: there is none. */
+int32
+llmq_cell_last_born(LlmqLive *live, LlmqLiveTable table)
+{
+	return last_id(live, table, true);
 }
 
 /*
@@ -493,40 +486,6 @@ llmq_cell_scan(LlmqLive *live, const LlmqCellRange *range, LlmqCellVisitor visit
 
 /* The scope in which an org counts with those below it: the one whose letter is not that of its subjects' names. */
 #define PARENT_LETTER 't'
-
-/* A scan whose rows are visited as copies. */
-typedef struct CopyScan
-{
-	LlmqLive   *live;
-	LlmqLiveTable table;
-	LlmqCellVisitor visit;
-	void	   *argument;
-	LlmqCellHeader *copy;
-} CopyScan;
-
-static void
-visit_copy(const LlmqCellHeader *state, HeapTuple tuple, void *argument)
-{
-	CopyScan   *scan = argument;
-
-	if (!is_counting(state))
-		return;
-	remember(scan->table, state->id, &tuple->t_self);
-	if (llmq_cell_copy(scan->live, scan->table, state->id, scan->copy, BLCKSZ))
-		scan->visit(scan->copy, tuple, scan->argument);
-}
-
-/* Calls `visit` with a private copy of every born cell in a part of a table's file, each taken under a share lock. */
-void
-llmq_cell_walk_part(LlmqLive *live, const LlmqCellRange *range, LlmqCellVisitor visit, void *argument)
-{
-	CopyScan	scan = {
-		.live = live,.table = range->table,.visit = visit,.argument = argument,.copy = palloc(BLCKSZ)
-	};
-
-	llmq_cell_scan(live, range, visit_copy, &scan);
-	pfree(scan.copy);
-}
 
 /* Is there a meter that counts something for a name, as its subject or part? */
 bool
@@ -565,36 +524,56 @@ llmq_cell_name(LlmqLive *live, HeapTuple tuple)
 	return psprintf("%c%s", kind, TextDatumGetCString(heap_getattr(tuple, ATT_NAME, desc, &isnull)));
 }
 
+/* A scan whose rows are visited as copies. */
+typedef struct CopyScan
+{
+	LlmqLive   *live;
+	LlmqLiveTable table;
+	LlmqCellVisitor visit;
+	void	   *argument;
+	LlmqCellHeader *copy;
+	MemoryContext context;		/* of one visit */
+} CopyScan;
+
+static void
+visit_copy(const LlmqCellHeader *state, HeapTuple tuple, void *argument)
+{
+	CopyScan   *scan = argument;
+	MemoryContext caller;
+
+	if (!is_counting(state))
+		return;
+	remember(scan->table, state->id, &tuple->t_self);
+	if (!llmq_cell_copy(scan->live, scan->table, state->id, scan->copy, BLCKSZ))
+		return;
+	caller = MemoryContextSwitchTo(scan->context);
+	scan->visit(scan->copy, tuple, scan->argument);
+	MemoryContextSwitchTo(caller);
+	MemoryContextReset(scan->context);
+}
+
 /*
- * Calls `visit` with a private copy of every born cell of a table, in the order of the file. The heap is read as a
- * whole and not through an index, and each copy is taken under a share lock. What `visit` allocates is gone afterwards.
+ * Calls `visit` with a private copy of every born cell in a part of a table's file, each taken under a share lock. What
+ * `visit` allocates is gone afterwards.
  */
+void
+llmq_cell_walk_part(LlmqLive *live, const LlmqCellRange *range, LlmqCellVisitor visit, void *argument)
+{
+	CopyScan	scan = {
+		.live = live,.table = range->table,.visit = visit,.argument = argument,.copy = palloc(BLCKSZ),
+		.context = AllocSetContextCreate(CurrentMemoryContext, "llmquota walk", ALLOCSET_DEFAULT_SIZES)
+	};
+
+	llmq_cell_scan(live, range, visit_copy, &scan);
+	MemoryContextDelete(scan.context);
+	pfree(scan.copy);
+}
+
+/* The same for all of a table, in the order of the file: the heap is read as a whole and not through an index. */
 void
 llmq_cell_walk(LlmqLive *live, LlmqLiveTable table, LlmqCellVisitor visit, void *argument)
 {
-	SysScanDesc scan = systable_beginscan(live->rel[table], InvalidOid, false, SnapshotSelf, 0, NULL);
-	char	   *copy = palloc(BLCKSZ);
-	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "llmquota walk", ALLOCSET_DEFAULT_SIZES);
-	HeapTuple	tuple;
+	LlmqCellRange range = {.table = table,.count = RelationGetNumberOfBlocks(live->rel[table])};
 
-	while ((tuple = systable_getnext(scan)) != NULL)
-	{
-		LlmqCellHeader *state = state_in_tuple(tuple->t_data, tuple->t_len, table);
-
-		CHECK_FOR_INTERRUPTS();
-		if (!is_counting(state))
-			continue;
-		remember(table, state->id, &tuple->t_self);
-		if (llmq_cell_copy(live, table, state->id, copy, BLCKSZ))
-		{
-			MemoryContext caller = MemoryContextSwitchTo(context);
-
-			visit((LlmqCellHeader *) copy, tuple, argument);
-			MemoryContextSwitchTo(caller);
-			MemoryContextReset(context);
-		}
-	}
-	MemoryContextDelete(context);
-	pfree(copy);
-	systable_endscan(scan);
+	llmq_cell_walk_part(live, &range, visit, argument);
 }

@@ -178,6 +178,15 @@ continue_history(LlmqPick *pick, LlmqRetry *retry)
 	pick->attempt = slot->attempt + 1 + slot->retries;
 }
 
+/* Are there names among what the history keeps? Most have none, and need not look for any. */
+static void
+note_names(LlmqPick *pick)
+{
+	for (int i = 0; i < LLMQ_MAX_TRIED; i++)
+		if (pick->history.tried[i].kind == LLMQ_TRIED_NAMES)
+			pick->remembers_names = true;
+}
+
 /* Begins the history of the attempt that the pick makes. Its catalog, route and arguments must be there. */
 void
 llmq_history_begin(LlmqPick *pick)
@@ -188,9 +197,7 @@ llmq_history_begin(LlmqPick *pick)
 		continue_history(pick, pick->retry);
 	pick->history.terms |= terms_of(pick);
 	add_names(pick);
-	for (int i = 0; i < LLMQ_MAX_TRIED; i++)
-		if (pick->history.tried[i].kind == LLMQ_TRIED_NAMES)
-			pick->remembers_names = true;
+	note_names(pick);
 }
 
 /* Takes up the history that a ticket has kept for its pick. */
@@ -198,9 +205,7 @@ void
 llmq_history_resume(LlmqPick *pick, const LlmqHistory *history)
 {
 	pick->history = *history;
-	for (int i = 0; i < LLMQ_MAX_TRIED; i++)
-		if (history->tried[i].kind == LLMQ_TRIED_NAMES)
-			pick->remembers_names = true;
+	note_names(pick);
 }
 
 /* May there be another attempt at the request? */

@@ -275,7 +275,8 @@ push_attempt(JsonbParseState **state, const LlmqPick *pick, const LlmqTried *tri
 		account = (const LlmqAccount *) llmq_catalog_subject(pick->catalog, LLMQ_SCOPE_ACCOUNT, name);
 	pushJsonbValue(state, WJB_BEGIN_OBJECT, NULL);
 	llmq_member_text(state, "model", llmq_name_text(tried->name[2]));
-	llmq_member_text(state, "error_class", tried->failure == LLMQ_FAILURE_NONE ? NULL : llmq_failure_name(tried->failure));
+	llmq_member_text(state, "error_class",
+					 tried->failure == LLMQ_FAILURE_NONE ? NULL : llmq_failure_name(tried->failure));
 	if (tried->http_status != 0)
 		llmq_member_number(state, "http_status", tried->http_status);
 	if ((account != NULL && account->org != NULL) || llmq_role_is_admin(pick->catalog))

@@ -60,6 +60,17 @@ read_tally(LlmqLive *live, LlmqTally *tally)
 		(void) llmq_cell_copy(live, LLMQ_LIVE_NAME, id, tally, sizeof(LlmqTally));
 }
 
+/* Locks the tally, to be changed; NULL: it could not be, and nothing is locked. */
+LlmqTally *
+llmq_tally_lock(LlmqLive *live, LlmqCellSet *set)
+{
+	int			cell;
+
+	llmq_set_init(set, live);
+	cell = llmq_set_add(set, LLMQ_LIVE_NAME, llmq_tally_id(live));
+	return llmq_set_lock(set) == LLMQ_LOCKED ? llmq_set_change(set, cell) : NULL;
+}
+
 /* Under the lock of the tally: counts a retired cell of a table. */
 void
 llmq_tally_count(LlmqTally *tally, LlmqLiveTable table)
@@ -135,15 +146,12 @@ llmq_tally_advance(LlmqLive *live, const LlmqCellRange *range, int64 pass, int64
 	LlmqCellSet set;
 	LlmqTally  *tally;
 	BlockNumber due;
-	int			cell;
 
 	if (nblocks <= small_table[range->sweep] || range->count == 0)
 		return;
-	llmq_set_init(&set, live);
-	cell = llmq_set_add(&set, LLMQ_LIVE_NAME, llmq_tally_id(live));
-	if (llmq_set_lock(&set) != LLMQ_LOCKED)
+	tally = llmq_tally_lock(live, &set);
+	if (tally == NULL)
 		return;
-	tally = llmq_set_change(&set, cell);
 	due = Max(blocks_due(tally, range->sweep, nblocks, pass, now), range->count);
 	tally->next_block[range->sweep] = (range->first + range->count) % nblocks;
 	tally->swept_at[range->sweep] = now - (int64) ((double) (due - range->count) / (double) nblocks * pass);
@@ -166,14 +174,10 @@ void
 llmq_tally_set_thresholds(LlmqLive *live, int64 thresholds)
 {
 	LlmqCellSet set;
-	LlmqTally  *tally;
-	int			cell;
+	LlmqTally  *tally = llmq_tally_lock(live, &set);
 
-	llmq_set_init(&set, live);
-	cell = llmq_set_add(&set, LLMQ_LIVE_NAME, llmq_tally_id(live));
-	if (llmq_set_lock(&set) != LLMQ_LOCKED)
+	if (tally == NULL)
 		return;
-	tally = llmq_set_change(&set, cell);
 	tally->retired[ALERTS_SWEEP] = thresholds;
 	llmq_set_log(&set, 0);
 	llmq_set_unlock(&set);
