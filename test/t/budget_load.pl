@@ -19,6 +19,6 @@ sub torture
 }
 
 is(qx{/usr/bin/python3 $FindBin::RealBin/audit.py 2>&1}, "ok\n", 'the oracle notices what it is to notice');
-torture('random load', ROLLBACKS => 0, ROUNDS => 0, SPEND => 3, OPERATIONS => 0);
-torture('rollbacks and crashes', ROLLBACKS => 0, ROUNDS => 0, SPEND => 0, OPERATIONS => 5000);
+torture('random load', ROLLBACKS => 0, ROUNDS => 0, SPEND => 3, OPERATIONS => 0, LINE => 0);
+torture('rollbacks and crashes', ROLLBACKS => 0, ROUNDS => 0, SPEND => 0, OPERATIONS => 5000, LINE => 0);
 done_testing();
