@@ -128,8 +128,8 @@ CREATE TABLE llmquota.health (
 	part int4 NOT NULL
 ) USING heap WITH (fillfactor = 10, vacuum_truncate = false);
 ALTER TABLE llmquota.health ALTER COLUMN state SET STORAGE PLAIN;
-CREATE INDEX health_key ON llmquota.health (kind, subject, part);
-CREATE INDEX health_id ON llmquota.health (id);
+CREATE INDEX health_key ON llmquota.health (kind, subject, part) WITH (deduplicate_items = off);
+CREATE INDEX health_id ON llmquota.health (id) WITH (deduplicate_items = off);
 
 ALTER TYPE llmquota.pick_result ADD ATTRIBUTE timeout_ms int;
 ALTER TYPE llmquota.record_result ADD ATTRIBUTE advice text, ADD ATTRIBUTE retry_after_ms int,
@@ -386,7 +386,14 @@ CREATE TABLE llmquota.request_page (
 	id int4 NOT NULL,
 	state bytea NOT NULL
 ) USING heap WITH (vacuum_truncate = false);
-CREATE INDEX request_page_id ON llmquota.request_page (id);
+CREATE INDEX request_page_id ON llmquota.request_page (id) WITH (deduplicate_items = off);
+-- No two rows have the same key.
+ALTER INDEX llmquota.meter_key SET (deduplicate_items = off);
+ALTER INDEX llmquota.meter_id SET (deduplicate_items = off);
+ALTER INDEX llmquota.lease_page_id SET (deduplicate_items = off);
+ALTER INDEX llmquota.name_key SET (deduplicate_items = off);
+ALTER INDEX llmquota.name_id SET (deduplicate_items = off);
+ALTER INDEX llmquota.refusal_page_id SET (deduplicate_items = off);
 
 --
 -- Functions, views and comments, in the order of the script of 0.2.0

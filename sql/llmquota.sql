@@ -1133,7 +1133,8 @@ COMMENT ON COLUMN llmquota.alert.acknowledged_by IS 'the role that was logged in
 
 --
 -- Tables: live state ("cells"). Rows are born frozen and edited in place by the functions below, never by hand. The
--- low fillfactor gives each row a page of its own; state must never be compressed or moved out of line.
+-- low fillfactor gives each row a page of its own; state must never be compressed or moved out of line. No two rows have
+-- the same key, so there is nothing to deduplicate in an index.
 --
 
 CREATE TABLE llmquota.meter (
@@ -1144,8 +1145,8 @@ CREATE TABLE llmquota.meter (
 	part int4 NOT NULL
 ) USING heap WITH (fillfactor = 10, vacuum_truncate = false);
 ALTER TABLE llmquota.meter ALTER COLUMN state SET STORAGE PLAIN;
-CREATE INDEX meter_key ON llmquota.meter (scope, subject, part);
-CREATE INDEX meter_id ON llmquota.meter (id);
+CREATE INDEX meter_key ON llmquota.meter (scope, subject, part) WITH (deduplicate_items = off);
+CREATE INDEX meter_id ON llmquota.meter (id) WITH (deduplicate_items = off);
 COMMENT ON TABLE llmquota.meter IS 'live counters; read them in llmquota.meter_window';
 COMMENT ON COLUMN llmquota.meter.id IS 'number of the meter';
 COMMENT ON COLUMN llmquota.meter.state IS 'the windows, edited in place';
@@ -1161,8 +1162,8 @@ CREATE TABLE llmquota.health (
 	part int4 NOT NULL
 ) USING heap WITH (fillfactor = 10, vacuum_truncate = false);
 ALTER TABLE llmquota.health ALTER COLUMN state SET STORAGE PLAIN;
-CREATE INDEX health_key ON llmquota.health (kind, subject, part);
-CREATE INDEX health_id ON llmquota.health (id);
+CREATE INDEX health_key ON llmquota.health (kind, subject, part) WITH (deduplicate_items = off);
+CREATE INDEX health_id ON llmquota.health (id) WITH (deduplicate_items = off);
 COMMENT ON TABLE llmquota.health IS 'what calls have shown of providers, accounts, models and keys; read it in llmquota.key_status and llmquota.event';
 COMMENT ON COLUMN llmquota.health.id IS 'number of the cell';
 COMMENT ON COLUMN llmquota.health.state IS 'what is known, edited in place';
@@ -1175,7 +1176,7 @@ CREATE TABLE llmquota.lease_page (
 	state bytea NOT NULL
 ) USING heap WITH (fillfactor = 10, vacuum_truncate = false);
 ALTER TABLE llmquota.lease_page ALTER COLUMN state SET STORAGE PLAIN;
-CREATE INDEX lease_page_id ON llmquota.lease_page (id);
+CREATE INDEX lease_page_id ON llmquota.lease_page (id) WITH (deduplicate_items = off);
 COMMENT ON TABLE llmquota.lease_page IS 'slots of leases; read the live ones in llmquota.lease';
 COMMENT ON COLUMN llmquota.lease_page.id IS 'number of the page, part of every lease on it';
 COMMENT ON COLUMN llmquota.lease_page.state IS 'the slots, edited in place';
@@ -1189,8 +1190,8 @@ CREATE TABLE llmquota.name (
 ALTER TABLE llmquota.name
 	ALTER COLUMN state SET STORAGE PLAIN,
 	ALTER COLUMN name SET STORAGE PLAIN;
-CREATE INDEX name_key ON llmquota.name (kind, name);
-CREATE INDEX name_id ON llmquota.name (id);
+CREATE INDEX name_key ON llmquota.name (kind, name) WITH (deduplicate_items = off);
+CREATE INDEX name_id ON llmquota.name (id) WITH (deduplicate_items = off);
 COMMENT ON TABLE llmquota.name IS 'a small id for every name ever used, for the slots of leases and the keys of meters';
 COMMENT ON COLUMN llmquota.name.id IS 'the id';
 COMMENT ON COLUMN llmquota.name.state IS 'whether the id is in use, edited in place';
@@ -1205,7 +1206,7 @@ CREATE TABLE llmquota.refusal_page (
 	state bytea NOT NULL
 ) USING heap WITH (fillfactor = 10, vacuum_truncate = false);
 ALTER TABLE llmquota.refusal_page ALTER COLUMN state SET STORAGE PLAIN;
-CREATE INDEX refusal_page_id ON llmquota.refusal_page (id);
+CREATE INDEX refusal_page_id ON llmquota.refusal_page (id) WITH (deduplicate_items = off);
 COMMENT ON TABLE llmquota.refusal_page IS 'refusals on their way into llmquota.refusal_hourly and llmquota.refusal_sample';
 COMMENT ON COLUMN llmquota.refusal_page.id IS 'number of the page';
 COMMENT ON COLUMN llmquota.refusal_page.state IS 'counts by minute, edited in place';
@@ -1216,7 +1217,7 @@ CREATE TABLE llmquota.request_page (
 	state bytea NOT NULL
 ) USING heap WITH (vacuum_truncate = false);
 ALTER TABLE llmquota.request_page ALTER COLUMN state SET STORAGE PLAIN;
-CREATE INDEX request_page_id ON llmquota.request_page (id);
+CREATE INDEX request_page_id ON llmquota.request_page (id) WITH (deduplicate_items = off);
 COMMENT ON TABLE llmquota.request_page IS 'which lease a request was granted, by hashes of org and request_id, so that each makes one call';
 COMMENT ON COLUMN llmquota.request_page.id IS 'number of the cell';
 COMMENT ON COLUMN llmquota.request_page.state IS 'the requests, edited in place';
