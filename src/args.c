@@ -116,7 +116,7 @@ typedef struct KnownResult
 } KnownResult;
 
 /* So many functions answer rows. When the extension is created anew they have other ids; the places are taken over. */
-static KnownResult known_results[8];
+static KnownResult known_results[16];
 
 /* Looks a result's row type up and remembers it in a place. */
 static void

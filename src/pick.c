@@ -105,7 +105,7 @@ llmq_pick_refuse_expansion(FunctionCallInfo fcinfo, const char *function)
 			release_last_call();
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("(%s(...)).* would pick once for every column", function),
+				 errmsg("(%s(...)).* would call once for every column", function),
 				 errhint("Use SELECT * FROM %s(...).", function)));
 	}
 	if (last_call.context != CurrentMemoryContext)
