@@ -165,23 +165,11 @@ read_max_cost(FunctionCallInfo fcinfo, LlmqPick *pick)
 		pick->max_cost = llmq_arg_money(fcinfo, LLMQ_PICK_MAX_COST, "max_cost");
 }
 
-/* Whose request it is. Raises when the role may not ask for that org, or the org is not known and must be. */
+/* Whose request it is. */
 static void
 read_org(FunctionCallInfo fcinfo, LlmqPick *pick)
 {
-	char	   *name = llmq_arg_name(fcinfo, LLMQ_PICK_ORG, "org");
-
-	pick->org = llmq_catalog_org(pick->catalog, name);
-	if (!llmq_role_may_use(pick->catalog, pick->org->subject.name))
-		ereport(ERROR,
-				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("permission denied for org \"%s\"", name),
-				 errhint("This role was granted llmquota for other orgs only.")));
-	if (!pick->org->listed && pick->catalog->settings.unknown_org_refused)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("org \"%s\" does not exist", name),
-				 errhint("Insert it into llmquota.org, or set unknown_org in llmquota.setting to \"allow\".")));
+	pick->org = llmq_role_org(pick->catalog, llmq_arg_name(fcinfo, LLMQ_PICK_ORG, "org"));
 }
 
 static void

@@ -49,6 +49,25 @@ llmq_role_may_use(const LlmqCatalog *catalog, const char *org)
 	return allow(catalog->role_grants, org);
 }
 
+/* The org that a call is for. Raises when the role may not act for it, or it is not known and must be. */
+LlmqOrg *
+llmq_role_org(LlmqCatalog *catalog, const char *name)
+{
+	LlmqOrg    *org = llmq_catalog_org(catalog, name);
+
+	if (!llmq_role_may_use(catalog, org->subject.name))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied for org \"%s\"", name),
+				 errhint("This role was granted llmquota for other orgs only.")));
+	if (!org->listed && catalog->settings.unknown_org_refused)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("org \"%s\" does not exist", name),
+				 errhint("Insert it into llmquota.org, or set unknown_org in llmquota.setting to \"allow\".")));
+	return org;
+}
+
 /* May the current role ask what this org has used? */
 bool
 llmq_role_may_read(const LlmqCatalog *catalog, const char *org)

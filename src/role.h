@@ -8,6 +8,7 @@
 #include "catalog.h"
 
 extern bool llmq_role_may_use(const LlmqCatalog *catalog, const char *org);
+extern LlmqOrg *llmq_role_org(LlmqCatalog *catalog, const char *name);
 extern bool llmq_role_may_read(const LlmqCatalog *catalog, const char *org);
 extern bool llmq_role_is_admin(const LlmqCatalog *catalog);
 
