@@ -155,7 +155,7 @@ clear_requests(ForgettingRequests *forgetting, const LlmqRequestPage *seen, cons
 	int			cell;
 
 	llmq_set_init(&set, &forgetting->live);
-	cell = llmq_set_add(&set, LLMQ_LIVE_REQUEST, seen->cell.id);
+	cell = llmq_set_add(&set, LLMQ_LIVE_REQUEST, seen->linear.cell.id);
 	if (llmq_set_lock(&set) != LLMQ_LOCKED)
 		return;
 	page = llmq_set_change(&set, cell);

@@ -73,7 +73,7 @@ static void
 look(LlmqPick *pick, int64 now)
 {
 	LlmqOnce   *once = pick->once;
-	int32		max_cells = llmq_request_cells(pick->catalog->settings.max_requests);
+	int32		max_cells = llmq_linear_cells(&llmq_request_linear, pick->catalog->settings.max_requests);
 
 	for (int i = 0; i < MOST_CELLS_MADE; i++)
 	{
@@ -83,7 +83,7 @@ look(LlmqPick *pick, int64 now)
 		full = once->look.in_force >= LLMQ_REQUEST_ENTRIES;
 		if (once->look.entry.page != 0 || once->look.in_force < LLMQ_REQUEST_CROWDED || (i > 0 && !full))
 			return;
-		if (!llmq_request_grow(&pick->live, max_cells, full))
+		if (!llmq_linear_grow(&pick->live, &llmq_request_linear, max_cells, full))
 			return;
 	}
 }
@@ -195,7 +195,7 @@ llmq_once_as_seen(const LlmqPick *pick, const LlmqRequestPage *page)
 	uint32		now = llmq_request_seconds(pick->now);
 	int			in_force;
 
-	if (llmq_request_other_cell(page, once->key.hash[0]) != page->cell.id)
+	if (llmq_linear_other_cell(&page->linear, once->key.hash[0]) != page->linear.cell.id)
 		return false;
 	once->place = llmq_request_place(page, &once->key, now, &in_force);
 	return once->place >= 0 &&

@@ -9,6 +9,7 @@
 
 #include "cell.h"
 #include "lease.h"
+#include "linear.h"
 
 /* What stands for a request: of its org and its id. The first half of the hash says in which cell it is. */
 typedef struct LlmqRequestKey
@@ -44,18 +45,10 @@ StaticAssertDecl(sizeof(LlmqRequestEntry) == 40, "LlmqRequestEntry has no paddin
 /* So many of each cell are counted on: hashes do not fill all cells alike. */
 #define LLMQ_REQUESTS_PER_CELL 56
 
-/* Cells are twice as many at most, with every bit more of a hash. */
-#define LLMQ_REQUEST_MOST_BITS 30
-
-/*
- * The state of a cell of llmquota.request_page: the requests whose hashes end with the same bits, those of its id less
- * one.
- */
+/* The state of a cell of llmquota.request_page. */
 typedef struct LlmqRequestPage
 {
-	LlmqCellHeader cell;
-	uint32		bits;			/* so many, and one; 0: it was made, but its requests are still in another cell */
-	uint32		reserved;
+	LlmqLinearPage linear;
 	LlmqRequestEntry entry[LLMQ_REQUEST_ENTRIES];
 } LlmqRequestPage;
 
@@ -72,20 +65,13 @@ typedef struct LlmqRequestLook
 /* request_entry.c */
 extern uint32 llmq_request_seconds(int64 at);
 extern uint32 llmq_request_seconds_after(int64 at);
-extern int32 llmq_request_cell(uint64 hash, int32 ncells);
-extern int32 llmq_request_other_cell(const LlmqRequestPage *page, uint64 hash);
-extern int32 llmq_request_parent(int32 cell);
-extern uint32 llmq_request_bits(int32 cell, int32 ncells);
-extern int32 llmq_request_cells(int32 max_requests);
 extern int	llmq_request_place(const LlmqRequestPage *page, const LlmqRequestKey *key, uint32 now, int *in_force);
 extern LlmqRequestEntry llmq_request_at(const LlmqRequestPage *page, int place, const LlmqRequestKey *key, uint32 now);
 extern int	llmq_request_in_force(const LlmqRequestPage *page, uint32 now);
-extern bool llmq_request_may_split(const LlmqRequestPage *page, int32 child);
-extern void llmq_request_split(LlmqRequestPage *page, LlmqRequestPage *child);
+extern const LlmqLinear llmq_request_linear;
 
 /* request_page.c */
 extern void llmq_request_look(LlmqLive *live, const LlmqRequestKey *key, uint32 now, LlmqRequestLook *look);
-extern bool llmq_request_grow(LlmqLive *live, int32 max_cells, bool wait);
 
 /* once.c */
 extern void llmq_request_key(char kind, const char *org, const char *request_id, LlmqRequestKey *key);

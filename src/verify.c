@@ -168,7 +168,7 @@ llmquota_verify(PG_FUNCTION_ARGS)
 	{
 		llmq_verify_leases(&verify);
 		llmq_verify_windows(&verify);
-		llmq_verify_requests(&verify);
+		llmq_verify_linear(&verify, LLMQ_LIVE_REQUEST);
 	}
 	UnregisterSnapshot(verify.snapshot);
 	llmq_repair(&verify);

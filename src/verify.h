@@ -106,9 +106,9 @@ extern void llmq_repair(LlmqVerify *verify);
 /* verify_index.c */
 extern void llmq_verify_indexes(LlmqVerify *verify);
 
-/* verify_request.c */
-extern void llmq_verify_requests(LlmqVerify *verify);
-extern uint32 llmq_verify_request_bits(const LlmqVerify *verify, int32 id);
+/* verify_linear.c */
+extern void llmq_verify_linear(LlmqVerify *verify, LlmqLiveTable which);
+extern uint32 llmq_verify_linear_bits(const LlmqVerify *verify, LlmqLiveTable which, int32 id);
 
 /* verify_lease.c */
 extern void llmq_verify_leases(LlmqVerify *verify);

@@ -197,7 +197,7 @@ static bool
 request_fault(const LlmqRequestPage *page, int at, LlmqFault *found)
 {
 	const LlmqRequestEntry *entry = &page->entry[at];
-	int32		cell = llmq_request_other_cell(page, entry->hash[0]);
+	int32		cell = llmq_linear_other_cell(&page->linear, entry->hash[0]);
 
 	if (entry->page == 0)
 		return entry->until != 0 && llmq_fault(found, "time of a request without a lease", 0, entry->until);
@@ -205,8 +205,8 @@ request_fault(const LlmqRequestPage *page, int at, LlmqFault *found)
 		return llmq_fault(found, "slot of a request's lease", LLMQ_SLOTS - 1, entry->slot);
 	if (entry->attempt == 0)
 		return llmq_fault(found, "attempt at a request", 1, entry->attempt);
-	if (cell != page->cell.id)
-		return llmq_fault(found, "cell of a request", cell, page->cell.id);
+	if (cell != page->linear.cell.id)
+		return llmq_fault(found, "cell of a request", cell, page->linear.cell.id);
 	for (int i = 0; i < at; i++)
 		if (memcmp(page->entry[i].hash, entry->hash, sizeof(entry->hash)) == 0 && page->entry[i].page != 0)
 			return llmq_fault(found, "second entry of a request", i, at);
@@ -214,14 +214,20 @@ request_fault(const LlmqRequestPage *page, int at, LlmqFault *found)
 }
 
 static bool
+linear_fault(const LlmqLinearPage *page, const LlmqLinear *linear, LlmqFault *found)
+{
+	if (page->cell.length != linear->length)
+		return llmq_fault(found, "length", linear->length, page->cell.length);
+	if (page->bits > LLMQ_LINEAR_MOST_BITS + 1)
+		return llmq_fault(found, "bits of a hash", LLMQ_LINEAR_MOST_BITS + 1, page->bits);
+	return page->reserved != 0 && llmq_fault(found, "reserved bytes", 0, page->reserved);
+}
+
+static bool
 request_page_fault(const LlmqRequestPage *page, LlmqFault *found)
 {
-	if (page->cell.length != sizeof(LlmqRequestPage))
-		return llmq_fault(found, "length", sizeof(LlmqRequestPage), page->cell.length);
-	if (page->bits > LLMQ_REQUEST_MOST_BITS + 1)
-		return llmq_fault(found, "bits of a hash", LLMQ_REQUEST_MOST_BITS + 1, page->bits);
-	if (page->reserved != 0)
-		return llmq_fault(found, "reserved bytes", 0, page->reserved);
+	if (linear_fault(&page->linear, &llmq_request_linear, found))
+		return true;
 	for (int i = 0; i < LLMQ_REQUEST_ENTRIES; i++)
 		if (request_fault(page, i, found))
 			return true;

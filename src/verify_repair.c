@@ -93,7 +93,7 @@ overwrite(const LlmqVerify *verify, LlmqLive *live, LlmqDamage *damage)
 		meter->used_at = verify->now;
 	}
 	if (damage->table == LLMQ_LIVE_REQUEST && damage->size >= sizeof(LlmqRequestPage))
-		((LlmqRequestPage *) state)->bits = llmq_verify_request_bits(verify, damage->id);
+		((LlmqLinearPage *) state)->bits = llmq_verify_linear_bits(verify, damage->table, damage->id);
 	(void) llmq_cell_overwrite(live, damage->table, &damage->tid, state);
 	pfree(state);
 }

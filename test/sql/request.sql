@@ -212,7 +212,7 @@ END $$;
 -- (none of them has to make a page of leases)
 SELECT count(*) FROM generate_series(1, 2500) n, llmquota_pick('s', 'filler', session => n::text) p WHERE p.status = 'granted';
 SELECT count(llmquota_release(lease)) FROM llmquota.lease WHERE org = 'filler';
-SELECT point, attempts(point, 10000) FROM unnest('{request-cell,birth-row,birth-index,birth-mark,request-cell}'::text[]) point;
+SELECT point, attempts(point, 10000) FROM unnest('{linear-cell,birth-row,birth-index,birth-mark,linear-cell}'::text[]) point;
 SELECT * FROM llmquota_verify();
 SELECT * FROM picks(2001, 3000);
 SELECT * FROM picks(1, 3000);
