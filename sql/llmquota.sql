@@ -259,6 +259,22 @@ COMMENT ON COLUMN llmquota.capacity_result.in_flight IS 'calls that limits of co
 COMMENT ON COLUMN llmquota.capacity_result.request_input_tokens IS 'input tokens of one request, as a pick would reserve them';
 COMMENT ON COLUMN llmquota.capacity_result.request_output_tokens IS 'output tokens of one request, likewise';
 
+CREATE TYPE llmquota.session_result AS (
+	status text,
+	version int,
+	state jsonb,
+	session text,
+	updated_at timestamptz,
+	expires_at timestamptz
+);
+COMMENT ON TYPE llmquota.session_result IS 'the answer of llmquota_session_put, llmquota_session_get and llmquota_session_drop';
+COMMENT ON COLUMN llmquota.session_result.status IS 'of a put stored, conflict (another version is there, or none) or full (of a new conversation: there are max_conversations); of a get found or none; of a drop dropped, conflict or none';
+COMMENT ON COLUMN llmquota.session_result.version IS 'the version that is there now, from 1; 0: there is none';
+COMMENT ON COLUMN llmquota.session_result.state IS 'the state of that version, of a get and a conflict; NULL: there is none, or the caller has it';
+COMMENT ON COLUMN llmquota.session_result.session IS 'what to call the conversation in picks (session => ...), so that it stays with a key and llmquota_forget finds its calls';
+COMMENT ON COLUMN llmquota.session_result.updated_at IS 'when that version was put; NULL: there is none';
+COMMENT ON COLUMN llmquota.session_result.expires_at IS 'when the conversation ends unless it is got or put before; NULL: there is none';
+
 --
 -- Tables: configuration. Plain DML; a change is effective in every backend at its next pick after the commit. Their
 -- pages are read directly, so they are heaps whatever default_table_access_method says.
@@ -1132,6 +1148,60 @@ COMMENT ON COLUMN llmquota.alert.acknowledged_at IS 'when somebody acknowledged 
 COMMENT ON COLUMN llmquota.alert.acknowledged_by IS 'the role that was logged in and did; NULL: nobody did';
 
 --
+-- Tables: what instances of an application share. Ordinary rows, which go with their callers' transactions.
+--
+
+-- No index on anything that a put changes, and room on the pages: so a version replaces another where it is. What is
+-- deleted is vacuumed soon and at full speed, because as much comes again.
+CREATE TABLE llmquota.conversation (
+	org text COLLATE "C" NOT NULL,
+	channel text COLLATE "C" NOT NULL,
+	user_id text COLLATE "C" NOT NULL,
+	org_kind "char" NOT NULL DEFAULT 'o',
+	version int NOT NULL,
+	state jsonb,
+	ttl_ms bigint NOT NULL,
+	updated_at timestamptz NOT NULL,
+	expires_at timestamptz NOT NULL,
+	CONSTRAINT conversation_pkey PRIMARY KEY (org, channel, user_id, org_kind)
+) USING heap WITH (fillfactor = 85, vacuum_truncate = false,
+	autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0,
+	toast.autovacuum_vacuum_threshold = 1000, toast.autovacuum_vacuum_scale_factor = 0.02, toast.autovacuum_vacuum_cost_delay = 0,
+	toast.vacuum_truncate = false);
+COMMENT ON TABLE llmquota.conversation IS 'conversations of llmquota_session_put, until maintenance finds them expired';
+COMMENT ON COLUMN llmquota.conversation.org IS 'the org, by the name of its first day where it was renamed';
+COMMENT ON COLUMN llmquota.conversation.channel IS 'the channel, at most 128 bytes';
+COMMENT ON COLUMN llmquota.conversation.user_id IS 'the user, at most 128 bytes';
+COMMENT ON COLUMN llmquota.conversation.org_kind IS 'o; O: the name of the org had been another''s, and a number stands before it';
+COMMENT ON COLUMN llmquota.conversation.version IS 'the version, one more with every put';
+COMMENT ON COLUMN llmquota.conversation.state IS 'the state; NULL: the conversation was dropped';
+COMMENT ON COLUMN llmquota.conversation.ttl_ms IS 'its time to live in milliseconds, from the last put or get';
+COMMENT ON COLUMN llmquota.conversation.updated_at IS 'when the version was put';
+COMMENT ON COLUMN llmquota.conversation.expires_at IS 'when it has expired';
+
+CREATE SEQUENCE llmquota.conversation_count;
+COMMENT ON SEQUENCE llmquota.conversation_count IS 'how many rows llmquota.conversation has, as of the last maintenance and with those that came since';
+
+CREATE TABLE llmquota.pruning (
+	relation text NOT NULL,
+	next_block bigint NOT NULL DEFAULT 0,
+	kept bigint NOT NULL DEFAULT 0,
+	counted_before bigint NOT NULL DEFAULT 0,
+	next_expiry timestamptz NOT NULL DEFAULT 'infinity',
+	began_at timestamptz NOT NULL DEFAULT '-infinity',
+	due timestamptz NOT NULL DEFAULT '-infinity',
+	CONSTRAINT pruning_pkey PRIMARY KEY (relation)
+);
+COMMENT ON TABLE llmquota.pruning IS 'how far maintenance has come with deleting what has expired. Written by llmquota_prune';
+COMMENT ON COLUMN llmquota.pruning.relation IS 'name of the table in the schema llmquota';
+COMMENT ON COLUMN llmquota.pruning.next_block IS 'the page with which the next round goes on; 0: the last pass has ended';
+COMMENT ON COLUMN llmquota.pruning.kept IS 'rows that the pass has left where they are';
+COMMENT ON COLUMN llmquota.pruning.counted_before IS 'the number of rows as it was known when the pass began';
+COMMENT ON COLUMN llmquota.pruning.next_expiry IS 'when the first of the rows expires that the pass has left';
+COMMENT ON COLUMN llmquota.pruning.began_at IS 'when the pass began';
+COMMENT ON COLUMN llmquota.pruning.due IS 'no pass through a large table begins before';
+
+--
 -- Tables: live state ("cells"). Rows are born frozen and edited in place by the functions below, never by hand. The
 -- low fillfactor gives each row a page of its own; state must never be compressed or moved out of line. No two rows have
 -- the same key, so there is nothing to deduplicate in an index.
@@ -1363,6 +1433,40 @@ AS 'MODULE_PATHNAME', 'llmquota_estimate_tokens';
 COMMENT ON FUNCTION @extschema@.llmquota_estimate_tokens(text, text) IS
 'How many input tokens a text has, estimated as llmquota_pick(prompt => ...) does, by what calls of the model have taught; NULL for model: without that. NULL for a prompt that is NULL. Changes nothing, and works on a hot standby';
 
+CREATE FUNCTION @extschema@.llmquota_session_put(
+	org text,
+	channel text,
+	user_id text,
+	state jsonb,
+	ttl_ms bigint DEFAULT NULL,
+	version int DEFAULT NULL)
+RETURNS llmquota.session_result
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'llmquota_session_put';
+COMMENT ON FUNCTION @extschema@.llmquota_session_put(text, text, text, jsonb, bigint, int) IS
+'Stores the state of a conversation of a user in a channel, for ttl_ms milliseconds from the last put or get on (NULL: the setting conversation_ttl). version is what is to be there: a number, 0 for nothing, NULL for whatever is there; else the status is conflict, with the version and state that are there. An ordinary write: undone by a rollback, and another put of the conversation waits until the transaction ends';
+
+CREATE FUNCTION @extschema@.llmquota_session_get(org text, channel text, user_id text)
+RETURNS llmquota.session_result
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'llmquota_session_get';
+COMMENT ON FUNCTION @extschema@.llmquota_session_get(text, text, text) IS
+'The state of a conversation, and its version for the next put; version 0 when there is none. Puts its end off, by a write when a quarter of its time to live is gone. Waits for nobody. Works on a hot standby and in a read-only transaction, without putting the end off';
+
+CREATE FUNCTION @extschema@.llmquota_session_drop(org text, channel text, user_id text, version int DEFAULT NULL)
+RETURNS llmquota.session_result
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'llmquota_session_drop';
+COMMENT ON FUNCTION @extschema@.llmquota_session_drop(text, text, text, int) IS
+'Ends a conversation: its state is gone when the transaction commits. version is what is to be there, NULL for whatever is there; else the status is conflict, with the version and state that are there. none: there was no conversation';
+
+CREATE FUNCTION @extschema@.llmquota_session_id(channel text, user_id text)
+RETURNS text
+LANGUAGE c IMMUTABLE PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'llmquota_session_id';
+COMMENT ON FUNCTION @extschema@.llmquota_session_id(text, text) IS
+'What a conversation is called in picks (session => ...), in the ledger and in llmquota_forget: 32 characters, the same wherever it is asked for';
+
 --
 -- Functions: administration
 --
@@ -1382,7 +1486,8 @@ CREATE FUNCTION @extschema@.llmquota_maintain(
 	OUT troubles_ended bigint,
 	OUT events_kept bigint,
 	OUT alerts_raised bigint,
-	OUT alerts_resolved bigint)
+	OUT alerts_resolved bigint,
+	OUT conversations_pruned bigint)
 RETURNS record
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'llmquota_maintain';
@@ -2195,6 +2300,104 @@ BEGIN ATOMIC
 END;
 COMMENT ON FUNCTION @extschema@.llmquota_drop_history(timestamptz) IS 'internal, a step of llmquota_maintain: deletes rows of llmquota.usage_hourly, llmquota.repricing, llmquota.refusal_hourly, llmquota.refusal_sample, llmquota.event and llmquota.alert past their retention, at most 10000 of each; answers how many';
 
+-- Goes through a table that has no index on what expires, some pages at a time, and on in the next round when the deadline
+-- has come. A row that somebody has locked, or has changed meanwhile, is left. What is there is counted on the way: rows
+-- that came during the pass count in addition, whether it has seen them or not, so that no bound is passed.
+CREATE FUNCTION @extschema@.llmquota_prune(
+	relation text,
+	expiry text,
+	counter text,
+	deadline timestamptz,
+	OUT pruned bigint,
+	OUT work_left boolean,
+	OUT due timestamptz)
+RETURNS record
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+AS $$
+DECLARE
+	pages CONSTANT bigint := 128;
+	seconds_between CONSTANT float8 := 5;
+	nblocks CONSTANT bigint := pg_catalog.pg_relation_size(pg_catalog.format('llmquota.%I', relation)::pg_catalog.regclass)
+		OPERATOR(pg_catalog./) pg_catalog.current_setting('block_size')::bigint;
+	read_counter CONSTANT pg_catalog.text := pg_catalog.format('SELECT CASE WHEN s.is_called THEN s.last_value ELSE 0 END FROM llmquota.%I s', counter);
+	pass llmquota.pruning;
+	rows record;
+	counted bigint;
+	gone bigint;
+BEGIN
+	pruned := 0;
+	work_left := false;
+	SELECT p.* INTO pass FROM llmquota.pruning p WHERE p.relation OPERATOR(pg_catalog.=) $1;
+	IF NOT FOUND THEN
+		INSERT INTO llmquota.pruning AS p (relation) VALUES ($1) RETURNING p.* INTO pass;
+	END IF;
+	IF pass.next_block OPERATOR(pg_catalog.=) 0 THEN
+		IF nblocks OPERATOR(pg_catalog.>) pages AND pg_catalog.clock_timestamp() OPERATOR(pg_catalog.<) pass.due THEN
+			due := pass.due;
+			RETURN;
+		END IF;
+		pass.kept := 0;
+		pass.counted_before := 0;
+		IF counter IS NOT NULL THEN
+			EXECUTE read_counter INTO pass.counted_before;
+		END IF;
+		pass.next_expiry := 'infinity';
+		pass.began_at := pg_catalog.clock_timestamp();
+	END IF;
+
+	WHILE pass.next_block OPERATOR(pg_catalog.<) nblocks LOOP
+		EXECUTE pg_catalog.format('SELECT pg_catalog.count(*) AS seen, '
+			'COALESCE(pg_catalog.min(t.%2$I) FILTER (WHERE t.%2$I OPERATOR(pg_catalog.>) $3), ''infinity'') AS next_expiry, '
+			'pg_catalog.array_agg(t.ctid) FILTER (WHERE t.%2$I OPERATOR(pg_catalog.<=) $3) AS expired '
+			'FROM llmquota.%1$I t WHERE t.ctid OPERATOR(pg_catalog.>=) $1 AND t.ctid OPERATOR(pg_catalog.<) $2', relation, expiry)
+			INTO rows
+			USING pg_catalog.format('(%s,0)', pass.next_block)::pg_catalog.tid,
+				  pg_catalog.format('(%s,0)', pass.next_block OPERATOR(pg_catalog.+) pages)::pg_catalog.tid, pass.began_at;
+		gone := 0;
+		IF rows.expired IS NOT NULL THEN
+			EXECUTE pg_catalog.format('DELETE FROM llmquota.%1$I t WHERE t.ctid OPERATOR(pg_catalog.=) ANY (ARRAY('
+				'SELECT e.ctid FROM llmquota.%1$I e WHERE e.ctid OPERATOR(pg_catalog.=) ANY ($1) AND e.%2$I OPERATOR(pg_catalog.<=) $2 '
+				'FOR UPDATE SKIP LOCKED))', relation, expiry)
+				USING rows.expired, pass.began_at;
+			GET DIAGNOSTICS gone := ROW_COUNT;
+		END IF;
+		pruned := pruned OPERATOR(pg_catalog.+) gone;
+		pass.kept := pass.kept OPERATOR(pg_catalog.+) rows.seen OPERATOR(pg_catalog.-) gone;
+		pass.next_expiry := LEAST(pass.next_expiry, rows.next_expiry);
+		pass.next_block := pass.next_block OPERATOR(pg_catalog.+) pages;
+		EXIT WHEN pg_catalog.clock_timestamp() OPERATOR(pg_catalog.>=) deadline;
+	END LOOP;
+
+	work_left := pass.next_block OPERATOR(pg_catalog.<) nblocks;
+	IF NOT work_left THEN
+		IF counter IS NOT NULL THEN
+			EXECUTE read_counter INTO counted;
+			pass.counted_before := pass.kept OPERATOR(pg_catalog.+) GREATEST(counted OPERATOR(pg_catalog.-) pass.counted_before, 0);
+			IF counted OPERATOR(pg_catalog.<>) pass.counted_before THEN
+				PERFORM pg_catalog.setval(pg_catalog.format('llmquota.%I', counter)::pg_catalog.regclass,
+										  GREATEST(pass.counted_before, 1), pass.counted_before OPERATOR(pg_catalog.>) 0);
+			END IF;
+		END IF;
+		pass.next_block := 0;
+		pass.due := pg_catalog.clock_timestamp() OPERATOR(pg_catalog.+) pg_catalog.make_interval(secs => GREATEST(seconds_between,
+			20::float8 OPERATOR(pg_catalog.*) EXTRACT(epoch FROM pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) pass.began_at)::float8));
+		due := GREATEST(pass.due, NULLIF(pass.next_expiry, 'infinity'));
+		IF nblocks OPERATOR(pg_catalog.<=) pages AND pass.next_expiry OPERATOR(pg_catalog.=) 'infinity' THEN
+			due := NULL;
+		END IF;
+		-- nothing to go on with, and nothing to wait for
+		IF nblocks OPERATOR(pg_catalog.<=) pages THEN
+			RETURN;
+		END IF;
+	END IF;
+	UPDATE llmquota.pruning p
+	   SET next_block = pass.next_block, kept = pass.kept, counted_before = pass.counted_before,
+		   next_expiry = pass.next_expiry, began_at = pass.began_at, due = pass.due
+	 WHERE p.relation OPERATOR(pg_catalog.=) $1;
+END
+$$;
+COMMENT ON FUNCTION @extschema@.llmquota_prune(text, text, text, timestamptz) IS 'internal, a step of llmquota_maintain: deletes rows of a table whose column expiry is past, and sets the sequence counter (NULL: none) to the number of the others';
+
 -- Says which rows of the ledger a role sees: all, those of its orgs, or none. The policies are the roles' own, so that
 -- they are dumped as their privileges are, and that they name the orgs: an index on the org can be used. Policies change
 -- under a lock that keeps readers of the whole ledger out, so it is not waited for long.
@@ -2259,7 +2462,11 @@ DECLARE
 		'@extschema@.llmquota_explain, '
 		'@extschema@.llmquota_release(pg_catalog.uuid), '
 		'@extschema@.llmquota_renew(pg_catalog.uuid, int), '
-		'@extschema@.llmquota_estimate_tokens(pg_catalog.text, pg_catalog.text)';
+		'@extschema@.llmquota_estimate_tokens(pg_catalog.text, pg_catalog.text), '
+		'@extschema@.llmquota_session_put(pg_catalog.text, pg_catalog.text, pg_catalog.text, pg_catalog.jsonb, bigint, int), '
+		'@extschema@.llmquota_session_get(pg_catalog.text, pg_catalog.text, pg_catalog.text), '
+		'@extschema@.llmquota_session_drop(pg_catalog.text, pg_catalog.text, pg_catalog.text, int), '
+		'@extschema@.llmquota_session_id(pg_catalog.text, pg_catalog.text)';
 	administration CONSTANT pg_catalog.text := '@extschema@.llmquota_maintain(), '
 		'@extschema@.llmquota_verify(boolean), '
 		'@extschema@.llmquota_disable(pg_catalog.text, pg_catalog.text), '
@@ -2654,7 +2861,8 @@ CREATE FUNCTION @extschema@.llmquota_forget(
 	session text DEFAULT NULL,
 	OUT pseudonym text,
 	OUT ledger_rows bigint,
-	OUT pending bigint)
+	OUT pending bigint,
+	OUT conversations bigint)
 RETURNS record
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp SET jit = off
@@ -2671,6 +2879,15 @@ BEGIN
 	END IF;
 	-- labels first: whatever is recorded from now on is without them
 	pending := @extschema@.llmquota_forget_labels(bearer, session);
+	DELETE FROM llmquota.conversation c
+	 USING (SELECT COALESCE(pg_catalog.min(CASE WHEN a.generation OPERATOR(pg_catalog.=) 1 THEN a.cell
+												ELSE pg_catalog.format('%s:%s', a.generation, a.cell) END), bearer) AS name,
+				   COALESCE(pg_catalog.max(a.generation), 1) OPERATOR(pg_catalog.=) 1 AS is_first
+			  FROM llmquota.alias a
+			 WHERE a.kind OPERATOR(pg_catalog.=) 'org' AND a.name OPERATOR(pg_catalog.=) bearer AND a.until IS NULL) o
+	 WHERE c.org OPERATOR(pg_catalog.=) o.name AND c.org_kind OPERATOR(pg_catalog.=) CASE WHEN o.is_first THEN 'o'::"char" ELSE 'O'::"char" END
+	   AND ($2 IS NULL OR @extschema@.llmquota_session_id(c.channel, c.user_id) OPERATOR(pg_catalog.=) $2);
+	GET DIAGNOSTICS conversations := ROW_COUNT;
 	pseudonym := 'forgotten-' OPERATOR(pg_catalog.||) pg_catalog.left(pg_catalog.encode(pg_catalog.sha256(
 		pg_catalog.convert_to(salt OPERATOR(pg_catalog.||) COALESCE(session, ''), 'UTF8')), 'hex'), 32);
 	UPDATE llmquota.usage u
@@ -3303,6 +3520,9 @@ BEGIN ATOMIC
 	SELECT 'llmquota_requests_max', '{}'::jsonb,
 		   COALESCE((SELECT s.value::float8 FROM llmquota.setting s WHERE s.name OPERATOR(pg_catalog.=) 'max_requests'), 1000000)
 	UNION ALL
+	SELECT 'llmquota_conversations_max', '{}'::jsonb,
+		   COALESCE((SELECT s.value::float8 FROM llmquota.setting s WHERE s.name OPERATOR(pg_catalog.=) 'max_conversations'), 1000000)
+	UNION ALL
 	SELECT m.name, m.labels, m.value
 	  FROM (SELECT r.used, r.amount, r.refused, r.would_refuse,
 				   pg_catalog.jsonb_strip_nulls(pg_catalog.jsonb_build_object(
@@ -3411,10 +3631,13 @@ BEGIN
 			('arrival_slack', '^[0-9]{1,9}$', 0, 10000),
 			('auth_probe_after', '^[0-9]{1,10}$', 1000, 2764800000),
 			('base_currency', '^[A-Z]{3}$', NULL, NULL),
+			('conversation_ttl', '^[0-9]{1,11}$', 1000, 34560000000),
 			('default_input_tokens', '^[0-9]{1,9}$', 0, 100000000),
 			('event_retention', '^[0-9]{1,9}$', 1, 36500),
 			('idempotency_window', '^(0|[1-9][0-9]{3,9})$', 0, 2764800000),
 			('lease_ttl', '^[0-9]{1,9}$', 1000, 86400000),
+			('max_conversation_bytes', '^[0-9]{1,9}$', 100, 100000000),
+			('max_conversations', '^[0-9]{1,9}$', 0, 100000000),
 			('max_held_waiters', '^(auto|[0-9]{1,4})$', NULL, NULL),
 			('max_leases', '^[0-9]{1,9}$', 1, 10000000),
 			('max_requests', '^[0-9]{1,9}$', 1, 10000000),
@@ -3947,10 +4170,13 @@ INSERT INTO llmquota.setting (name, value, unit, description) VALUES
 	('auth_probe_after', '3600000', 'ms', 'after how long a key that was disabled because its credential was refused lets one call through to see'),
 	('arrival_slack', '250', 'ms', 'how much longer a charge counts against a limit of a provider, account or key: a call arrives later than it is counted'),
 	('base_currency', 'USD', NULL, 'the currency of llmquota.usage.cost_base, which llmquota.exchange_rate counts in'),
+	('conversation_ttl', '1800000', 'ms', 'how long a conversation lives after its last put or get, where the put does not say'),
 	('default_input_tokens', '1000', 'tokens', 'input tokens reserved for a pick that does not say how many, of a model of which no call has said how many it had'),
 	('event_retention', '90', 'days', 'how long llmquota.event keeps a row'),
 	('idempotency_window', '86400000', 'ms', 'how long after a grant a pick with the same org and request_id is answered in_flight or duplicate; 0: such picks are calls of their own'),
 	('lease_ttl', '120000', 'ms', 'how long a lease lives that is not recorded, released or renewed'),
+	('max_conversation_bytes', '65536', 'bytes', 'how large the state of a conversation can be, as jsonb'),
+	('max_conversations', '1000000', 'conversations', 'how many conversations can be kept; beyond it a put of a new one is refused with the status full'),
 	('max_held_waiters', 'auto', 'calls', 'how many picks can wait in their calls; beyond it they get tickets. auto: a quarter of max_connections'),
 	('max_leases', '100000', 'leases', 'how many leases can be in flight; beyond it a pick is refused with the status no_lease_slot'),
 	('max_requests', '1000000', 'requests', 'how many requests with a request_id can be remembered, of those within idempotency_window; beyond it a pick of a new one may be refused with the status no_lease_slot'),
@@ -4268,7 +4494,7 @@ REVOKE ALL ON SCHEMA llmquota FROM PUBLIC;
 REVOKE ALL ON ALL TABLES IN SCHEMA llmquota FROM PUBLIC;
 REVOKE ALL ON ALL SEQUENCES IN SCHEMA llmquota FROM PUBLIC;
 REVOKE ALL ON TYPE llmquota.pick_result, llmquota.pick_set_result, llmquota.explain_result, llmquota.record_result, llmquota.statement_result,
-	llmquota.reconcile_result, llmquota.capacity_result FROM PUBLIC;
+	llmquota.reconcile_result, llmquota.capacity_result, llmquota.session_result FROM PUBLIC;
 REVOKE ALL ON FUNCTION
 	@extschema@.llmquota_pick(text, text, bigint, bigint, text, text[], text, text, int, text, uuid, numeric, int, boolean),
 	@extschema@.llmquota_pick_many(text, text, int, bigint, bigint, text, text[], text, int, text, numeric),
@@ -4279,6 +4505,11 @@ REVOKE ALL ON FUNCTION
 	@extschema@.llmquota_release(uuid),
 	@extschema@.llmquota_renew(uuid, int),
 	@extschema@.llmquota_claim(uuid, int),
+	@extschema@.llmquota_session_put(text, text, text, jsonb, bigint, int),
+	@extschema@.llmquota_session_get(text, text, text),
+	@extschema@.llmquota_session_drop(text, text, text, int),
+	@extschema@.llmquota_session_id(text, text),
+	@extschema@.llmquota_prune(text, text, text, timestamptz),
 	@extschema@.llmquota_line_rows(),
 	@extschema@.llmquota_maintain(),
 	@extschema@.llmquota_schedule(),
@@ -4395,5 +4626,6 @@ SELECT pg_catalog.pg_extension_config_dump('llmquota.repricing_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('llmquota.event', '');
 SELECT pg_catalog.pg_extension_config_dump('llmquota.alert', '');
 SELECT pg_catalog.pg_extension_config_dump('llmquota.alert_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('llmquota.conversation', '');
 SELECT pg_catalog.pg_extension_config_dump('llmquota.change', '');
 SELECT pg_catalog.pg_extension_config_dump('llmquota.usage_default', '');

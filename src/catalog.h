@@ -308,6 +308,9 @@ typedef struct LlmqSettings
 	int64		observed_limit_ttl; /* likewise */
 	int32		lease_ttl_ms;
 	int32		default_input_tokens;
+	int64		conversation_ttl;	/* microseconds */
+	int32		max_conversation_bytes;
+	int32		max_conversations;
 	int32		max_leases;
 	int32		max_requests;
 	int32		max_subjects;

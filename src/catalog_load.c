@@ -450,6 +450,8 @@ read_setting(LlmqRow *row)
 		settings->auth_probe_after = pg_strtoint64(setting) * 1000;
 	else if (strcmp(name, "base_currency") == 0)
 		strlcpy(settings->base_currency, setting, LLMQ_CURRENCY_SIZE);
+	else if (strcmp(name, "conversation_ttl") == 0)
+		settings->conversation_ttl = pg_strtoint64(setting) * 1000;
 	else if (strcmp(name, "observed_limit_ttl") == 0)
 		settings->observed_limit_ttl = pg_strtoint64(setting) * 1000;
 	else if (strcmp(name, "idempotency_window") == 0)
@@ -458,6 +460,10 @@ read_setting(LlmqRow *row)
 		settings->lease_ttl_ms = pg_strtoint32(setting);
 	else if (strcmp(name, "default_input_tokens") == 0)
 		settings->default_input_tokens = pg_strtoint32(setting);
+	else if (strcmp(name, "max_conversation_bytes") == 0)
+		settings->max_conversation_bytes = pg_strtoint32(setting);
+	else if (strcmp(name, "max_conversations") == 0)
+		settings->max_conversations = pg_strtoint32(setting);
 	else if (strcmp(name, "max_leases") == 0)
 		settings->max_leases = pg_strtoint32(setting);
 	else if (strcmp(name, "max_requests") == 0)
@@ -529,6 +535,9 @@ static const LlmqSettings default_settings = {
 	.lease_ttl_ms = 120000,
 	.default_input_tokens = 1000,
 	.idempotency_window = USECS_PER_DAY,
+	.conversation_ttl = 30 * USECS_PER_MINUTE,
+	.max_conversation_bytes = 65536,
+	.max_conversations = 1000000,
 	.max_leases = 100000,
 	.max_requests = 1000000,
 	.max_subjects = 100000,

@@ -57,6 +57,7 @@ static const struct
 	{llmq_events_keep_step, LLMQ_STEP_ROWS},	/* events_kept */
 	{llmq_alerts_raise_step, LLMQ_STEP_ROWS},	/* alerts_raised */
 	{llmq_alerts_resolve_step, LLMQ_STEP_ROWS}, /* alerts_resolved */
+	{llmq_conversations_prune_step, LLMQ_STEP_ROWS},	/* conversations_pruned */
 };
 
 #define NSTEPS ((int) lengthof(steps))

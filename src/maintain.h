@@ -88,4 +88,7 @@ extern int64 llmq_troubles_end_step(const LlmqMaintenance *maintenance);
 extern int64 llmq_alerts_raise_step(const LlmqMaintenance *maintenance);
 extern int64 llmq_alerts_resolve_step(const LlmqMaintenance *maintenance);
 
+/* prune.c */
+extern int64 llmq_conversations_prune_step(const LlmqMaintenance *maintenance);
+
 #endif							/* LLMQ_MAINTAIN_H */

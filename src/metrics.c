@@ -15,6 +15,7 @@
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
+#include "counter.h"
 #include "expire.h"
 #include "line.h"
 #include "pick.h"
@@ -108,6 +109,7 @@ put_counts(ReturnSetInfo *result, const LiveCounts *counts)
 	put_count(result, "waiting", "held", counts->held);
 	put_count(result, "waiting", "ticket", counts->tickets);
 	put_count(result, "requests", NULL, counts->requests);
+	put_count(result, "conversations", NULL, llmq_counter_read(LLMQ_REL_CONVERSATION_COUNT));
 }
 
 /* llmquota_live_counts() -> (name, status, value). What this backend has not counted yet is counted first. */

@@ -54,6 +54,9 @@ static const char *const relation_names[LLMQ_REL_COUNT] = {
 	[LLMQ_REL_REPRICING] = "repricing",
 	[LLMQ_REL_BUDGET_RECOUNT] = "budget_recount",
 	[LLMQ_REL_ALERT] = "alert",
+	[LLMQ_REL_CONVERSATION] = "conversation",
+	[LLMQ_REL_CONVERSATION_KEY] = "conversation_pkey",
+	[LLMQ_REL_CONVERSATION_COUNT] = "conversation_count",
 };
 
 /* Reset by the relation cache's callback. */

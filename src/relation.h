@@ -47,13 +47,16 @@ typedef enum LlmqRelation
 	LLMQ_REL_USAGE_DEFAULT,
 	LLMQ_REL_REPRICING,
 	LLMQ_REL_BUDGET_RECOUNT,
-	LLMQ_REL_ALERT
+	LLMQ_REL_ALERT,
+	LLMQ_REL_CONVERSATION,
+	LLMQ_REL_CONVERSATION_KEY,
+	LLMQ_REL_CONVERSATION_COUNT
 } LlmqRelation;
 
 /* The tables whose contents src/catalog.c keeps in memory, and the sequence that stands for all of them. */
 #define LLMQ_FIRST_CONFIG_REL LLMQ_REL_PROVIDER
 #define LLMQ_LAST_CONFIG_REL LLMQ_REL_CONFIG_TIME
-#define LLMQ_REL_COUNT (LLMQ_REL_ALERT + 1)
+#define LLMQ_REL_COUNT (LLMQ_REL_CONVERSATION_COUNT + 1)
 
 extern void llmq_relation_init(void);
 extern Oid	llmq_relation_oid_if_any(LlmqRelation which);

@@ -123,6 +123,7 @@ extern void llmq_worker_look_meanwhile(void);
 extern bool llmq_worker_takes_wal(void);
 
 /* worker_cell.c */
+extern bool llmq_worker_is_wanted(LlmqLive *live);
 extern bool llmq_worker_cell_create(LlmqLive *live);
 extern bool llmq_worker_cell_read(LlmqLive *live, LlmqWorkerCell *cell);
 extern bool llmq_worker_cell_change(LlmqLive *live, LlmqWorkerChange change, void *argument);

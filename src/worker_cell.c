@@ -16,6 +16,7 @@
 #include "utils/timestamp.h"
 
 #include "args.h"
+#include "counter.h"
 #include "name.h"
 #include "row.h"
 #include "worker.h"
@@ -26,6 +27,16 @@ PG_FUNCTION_INFO_V1(llmquota_worker_rows);
 #define MAX_ATTEMPTS 10
 
 static const LlmqCellKey cell_key = {.table = LLMQ_LIVE_NAME,.kind = LLMQ_NAME_WORKER,.name = "worker"};
+
+/*
+ * Has there been anything that maintenance is for? What a dump brings does not count: a database that is being restored
+ * has no leases, and no conversation was counted there.
+ */
+bool
+llmq_worker_is_wanted(LlmqLive *live)
+{
+	return llmq_cell_last_id(live, LLMQ_LIVE_LEASE) != 0 || llmq_counter_read(LLMQ_REL_CONVERSATION_COUNT) > 0;
+}
 
 /* Creates the cell, unless it is there. False: another cell would be one too many. */
 bool

@@ -124,7 +124,7 @@ is_of_this_transaction(const LlmqLive *live)
 
 /*
  * Looks at the cell, and does what it takes to have a round when it is due, `wanted` at the latest, and one for `call`
- * (NULL: none) now. Before the first lease there is nothing to do, and a sleeper would end at once.
+ * (NULL: none) now. Before there is anything to maintain a sleeper would end at once.
  */
 static void
 look(LlmqLive *live, TimestampTz now, TimestampTz wanted, const LlmqAlertCall *call)
@@ -133,7 +133,7 @@ look(LlmqLive *live, TimestampTz now, TimestampTz wanted, const LlmqAlertCall *c
 	bool		known = llmq_worker_cell_read(live, &cell);
 	bool		late = !known || now > cell.due + OVERDUE;
 
-	if (!known && llmq_cell_last_id(live, LLMQ_LIVE_LEASE) == 0)
+	if (!known && !llmq_worker_is_wanted(live))
 		return;
 	known_due = known ? Min(cell.due, wanted) : now;
 	if (llmq_preloaded_sleeper != NULL)

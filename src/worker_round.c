@@ -138,8 +138,8 @@ note_begin(LlmqWorkerCell *cell, void *argument)
 }
 
 /*
- * Finds out whether there is anything to do. Before the first lease there is not: a database that is being restored
- * from a dump has none, and nothing may be made there that the dump brings.
+ * Finds out whether there is anything to do, other than in a database that is being restored from a dump: nothing may be
+ * made there that the dump brings.
  */
 static void
 begin_round(Round *round)
@@ -153,7 +153,7 @@ begin_round(Round *round)
 		return;
 	}
 	llmq_live_open(&live, LLMQ_LIVE_COUNT, RowExclusiveLock);
-	if (llmq_cell_last_id(&live, LLMQ_LIVE_LEASE) == 0)
+	if (!llmq_worker_is_wanted(&live))
 		round->due = DT_NOEND;
 	else if (llmq_worker_cell_create(&live))
 	{
