@@ -2316,9 +2316,9 @@ LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 AS $$
 DECLARE
 	pages CONSTANT bigint := 128;
-	seconds_between CONSTANT float8 := 5;
+	least_pause CONSTANT pg_catalog.interval := '5 seconds';
 	nblocks CONSTANT bigint := pg_catalog.pg_relation_size(pg_catalog.format('llmquota.%I', relation)::pg_catalog.regclass)
-		OPERATOR(pg_catalog./) pg_catalog.current_setting('block_size')::bigint;
+		OPERATOR(pg_catalog./) pg_catalog.current_setting('block_size')::pg_catalog.int8;
 	read_counter CONSTANT pg_catalog.text := pg_catalog.format('SELECT CASE WHEN s.is_called THEN s.last_value ELSE 0 END FROM llmquota.%I s', counter);
 	pass llmquota.pruning;
 	rows record;
@@ -2379,20 +2379,23 @@ BEGIN
 			END IF;
 		END IF;
 		pass.next_block := 0;
-		pass.due := pg_catalog.clock_timestamp() OPERATOR(pg_catalog.+) pg_catalog.make_interval(secs => GREATEST(seconds_between,
-			20::float8 OPERATOR(pg_catalog.*) EXTRACT(epoch FROM pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) pass.began_at)::float8));
-		due := GREATEST(pass.due, NULLIF(pass.next_expiry, 'infinity'));
-		IF nblocks OPERATOR(pg_catalog.<=) pages AND pass.next_expiry OPERATOR(pg_catalog.=) 'infinity' THEN
-			due := NULL;
+		pass.due := pg_catalog.clock_timestamp() OPERATOR(pg_catalog.+) GREATEST(least_pause,
+			20 OPERATOR(pg_catalog.*) (pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) pass.began_at));
+		IF pass.next_expiry OPERATOR(pg_catalog.<) 'infinity' THEN
+			due := GREATEST(pass.due, pass.next_expiry);
 		END IF;
-		-- nothing to go on with, and nothing to wait for
+		-- a small table is gone through in every round, which leaves nothing to be kept in mind
 		IF nblocks OPERATOR(pg_catalog.<=) pages THEN
 			RETURN;
 		END IF;
 	END IF;
 	UPDATE llmquota.pruning p
-	   SET next_block = pass.next_block, kept = pass.kept, counted_before = pass.counted_before,
-		   next_expiry = pass.next_expiry, began_at = pass.began_at, due = pass.due
+	   SET next_block = pass.next_block,
+		   kept = pass.kept,
+		   counted_before = pass.counted_before,
+		   next_expiry = pass.next_expiry,
+		   began_at = pass.began_at,
+		   due = pass.due
 	 WHERE p.relation OPERATOR(pg_catalog.=) $1;
 END
 $$;
@@ -2673,6 +2676,8 @@ BEGIN
 	EXECUTE pg_catalog.format('SELECT true FROM llmquota.%1$I t WHERE t.%1$I OPERATOR(pg_catalog.=) $1', kind) INTO known USING old_name;
 	IF known IS NULL AND NOT (kind OPERATOR(pg_catalog.=) 'org'
 		AND (EXISTS (SELECT FROM llmquota.name n WHERE n.kind OPERATOR(pg_catalog.=) 'o' AND n.name OPERATOR(pg_catalog.=) old_name)
+			 OR EXISTS (SELECT FROM llmquota.conversation c
+						 WHERE c.org OPERATOR(pg_catalog.=) old_name AND c.org_kind OPERATOR(pg_catalog.=) 'o')
 			 OR EXISTS (SELECT FROM llmquota.alias a
 						 WHERE a.kind OPERATOR(pg_catalog.=) 'org' AND a.name OPERATOR(pg_catalog.=) old_name AND a.is_current))) THEN
 		RAISE EXCEPTION USING ERRCODE = 'undefined_object',
@@ -2702,7 +2707,13 @@ BEGIN
 							   UNION ALL
 							   SELECT b.scope, b.subject, b.part_kind, b.part FROM @extschema@.llmquota_budget_rows() b) m
 				   WHERE m.scope OPERATOR(pg_catalog.=) ANY (scopes) AND m.subject OPERATOR(pg_catalog.=) new_name
-					  OR m.part_kind OPERATOR(pg_catalog.=) kind AND m.part OPERATOR(pg_catalog.=) new_name) THEN
+					  OR m.part_kind OPERATOR(pg_catalog.=) kind AND m.part OPERATOR(pg_catalog.=) new_name)
+	   OR kind OPERATOR(pg_catalog.=) 'org'
+		  AND EXISTS (SELECT FROM llmquota.conversation c
+					   WHERE c.org OPERATOR(pg_catalog.=) new_name AND c.org_kind OPERATOR(pg_catalog.=) 'o'
+						 AND c.expires_at OPERATOR(pg_catalog.>) pg_catalog.clock_timestamp())
+		  AND NOT EXISTS (SELECT FROM llmquota.alias a
+						   WHERE a.kind OPERATOR(pg_catalog.=) 'org' AND a.name OPERATOR(pg_catalog.=) new_name AND a.until IS NULL) THEN
 		RAISE EXCEPTION USING ERRCODE = 'object_in_use',
 			MESSAGE = pg_catalog.format('%s "%s" is in use', kind, new_name),
 			HINT = 'Rename before callers use the new name: the old one goes on standing for it. What nobody has used for a day is no longer in use.';
@@ -2880,12 +2891,12 @@ BEGIN
 	-- labels first: whatever is recorded from now on is without them
 	pending := @extschema@.llmquota_forget_labels(bearer, session);
 	DELETE FROM llmquota.conversation c
-	 USING (SELECT COALESCE(pg_catalog.min(CASE WHEN a.generation OPERATOR(pg_catalog.=) 1 THEN a.cell
-												ELSE pg_catalog.format('%s:%s', a.generation, a.cell) END), bearer) AS name,
-				   COALESCE(pg_catalog.max(a.generation), 1) OPERATOR(pg_catalog.=) 1 AS is_first
+	 WHERE (c.org_kind, c.org) OPERATOR(pg_catalog.=) (
+			SELECT CASE WHEN COALESCE(pg_catalog.max(a.generation), 1) OPERATOR(pg_catalog.=) 1 THEN 'o'::pg_catalog."char" ELSE 'O'::pg_catalog."char" END,
+				   COALESCE(pg_catalog.max(CASE WHEN a.generation OPERATOR(pg_catalog.=) 1 THEN a.cell
+												ELSE pg_catalog.format('%s:%s', a.generation, a.cell) END), bearer)
 			  FROM llmquota.alias a
-			 WHERE a.kind OPERATOR(pg_catalog.=) 'org' AND a.name OPERATOR(pg_catalog.=) bearer AND a.until IS NULL) o
-	 WHERE c.org OPERATOR(pg_catalog.=) o.name AND c.org_kind OPERATOR(pg_catalog.=) CASE WHEN o.is_first THEN 'o'::"char" ELSE 'O'::"char" END
+			 WHERE a.kind OPERATOR(pg_catalog.=) 'org' AND a.name OPERATOR(pg_catalog.=) bearer AND a.until IS NULL)
 	   AND ($2 IS NULL OR @extschema@.llmquota_session_id(c.channel, c.user_id) OPERATOR(pg_catalog.=) $2);
 	GET DIAGNOSTICS conversations := ROW_COUNT;
 	pseudonym := 'forgotten-' OPERATOR(pg_catalog.||) pg_catalog.left(pg_catalog.encode(pg_catalog.sha256(
@@ -3631,7 +3642,7 @@ BEGIN
 			('arrival_slack', '^[0-9]{1,9}$', 0, 10000),
 			('auth_probe_after', '^[0-9]{1,10}$', 1000, 2764800000),
 			('base_currency', '^[A-Z]{3}$', NULL, NULL),
-			('conversation_ttl', '^[0-9]{1,11}$', 1000, 34560000000),
+			('conversation_ttl', '^[0-9]{1,10}$', 1000, 2764800000),
 			('default_input_tokens', '^[0-9]{1,9}$', 0, 100000000),
 			('event_retention', '^[0-9]{1,9}$', 1, 36500),
 			('idempotency_window', '^(0|[1-9][0-9]{3,9})$', 0, 2764800000),

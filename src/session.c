@@ -243,6 +243,7 @@ static Datum
 read_state(FunctionCallInfo fcinfo, const LlmqSettings *settings)
 {
 	Jsonb	   *state;
+	int			size;
 
 	if (!llmq_arg_given(fcinfo, 3))
 		ereport(ERROR,
@@ -250,10 +251,11 @@ read_state(FunctionCallInfo fcinfo, const LlmqSettings *settings)
 				 errmsg("state must not be NULL"),
 				 errhint("Call llmquota_session_drop() to end a conversation.")));
 	state = PG_GETARG_JSONB_P(3);
-	if (VARSIZE(state) > settings->max_conversation_bytes)
+	size = VARSIZE(state);
+	if (size > settings->max_conversation_bytes)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("state has %d bytes, more than %d", (int) VARSIZE(state), settings->max_conversation_bytes),
+				 errmsg("state has %d bytes, more than %d", size, settings->max_conversation_bytes),
 				 errhint("Keep less of the conversation, or raise max_conversation_bytes in llmquota.setting.")));
 	return JsonbPGetDatum(state);
 }

@@ -123,7 +123,7 @@ SELECT tgrelid::regclass, tgname FROM pg_trigger WHERE tgrelid IN (SELECT oid FR
 -- and every table of the configuration announces its changes; history does not
 SELECT r.relname FROM relation r CROSS JOIN pg_extension e
  WHERE e.extname = 'llmquota' AND r.oid = ANY (e.extconfig) AND r.relkind = 'r'
-   AND r.relname NOT IN ('alert', 'change', 'event', 'refusal_hourly', 'refusal_sample', 'repricing', 'usage_default')
+   AND r.relname NOT IN ('alert', 'change', 'conversation', 'event', 'refusal_hourly', 'refusal_sample', 'repricing', 'usage_default')
    AND (SELECT count(*) FROM pg_trigger t WHERE t.tgrelid = r.oid AND t.tgfoid = 'llmquota_config_changed'::regproc) <> 2;
 
 -- live state: heap, permanent, never compressed or out of line, no unique index; name and meters by their sort order
