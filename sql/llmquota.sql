@@ -1292,6 +1292,17 @@ COMMENT ON TABLE llmquota.request_page IS 'which lease a request was granted, by
 COMMENT ON COLUMN llmquota.request_page.id IS 'number of the cell';
 COMMENT ON COLUMN llmquota.request_page.state IS 'the requests, edited in place';
 
+-- Two rows to a page here too.
+CREATE TABLE llmquota.rate_page (
+	id int4 NOT NULL,
+	state bytea NOT NULL
+) USING heap WITH (vacuum_truncate = false);
+ALTER TABLE llmquota.rate_page ALTER COLUMN state SET STORAGE PLAIN;
+CREATE INDEX rate_page_id ON llmquota.rate_page (id) WITH (deduplicate_items = off);
+COMMENT ON TABLE llmquota.rate_page IS 'until when subjects of rate limits have used what they may, and claims, by keyed hashes of their names';
+COMMENT ON COLUMN llmquota.rate_page.id IS 'number of the cell';
+COMMENT ON COLUMN llmquota.rate_page.state IS 'the times, edited in place';
+
 --
 -- Functions: calls of applications. Arguments and columns are only ever appended: a session that has loaded the library of
 -- the version before finds those it knows by their numbers.
@@ -3651,6 +3662,7 @@ BEGIN
 			('max_conversations', '^[0-9]{1,9}$', 0, 100000000),
 			('max_held_waiters', '^(auto|[0-9]{1,4})$', NULL, NULL),
 			('max_leases', '^[0-9]{1,9}$', 1, 10000000),
+			('max_rate_subjects', '^[0-9]{1,9}$', 1, 100000000),
 			('max_requests', '^[0-9]{1,9}$', 1, 10000000),
 			('max_subjects', '^[0-9]{1,9}$', 1, 10000000),
 			('max_waiting', '^[0-9]{1,9}$', 0, 16384),
@@ -4163,7 +4175,7 @@ BEGIN
 			'FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.llmquota_check_parts()', target);
 		EXECUTE pg_catalog.format('ALTER TABLE llmquota.%I ENABLE ALWAYS TRIGGER check_parts', target);
 	END LOOP;
-	FOREACH target IN ARRAY '{meter,health,lease_page,name,refusal_page,request_page}'::pg_catalog.text[] LOOP
+	FOREACH target IN ARRAY '{meter,health,lease_page,name,refusal_page,request_page,rate_page}'::pg_catalog.text[] LOOP
 		EXECUTE pg_catalog.format('CREATE TRIGGER refuse_write BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON llmquota.%I '
 			'FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.llmquota_refuse_write()', target);
 		EXECUTE pg_catalog.format('ALTER TABLE llmquota.%I ENABLE ALWAYS TRIGGER refuse_write', target);
@@ -4190,6 +4202,7 @@ INSERT INTO llmquota.setting (name, value, unit, description) VALUES
 	('max_conversations', '1000000', 'conversations', 'how many conversations can be kept; beyond it a put of a new one is refused with the status full'),
 	('max_held_waiters', 'auto', 'calls', 'how many picks can wait in their calls; beyond it they get tickets. auto: a quarter of max_connections'),
 	('max_leases', '100000', 'leases', 'how many leases can be in flight; beyond it a pick is refused with the status no_lease_slot'),
+	('max_rate_subjects', '1000000', 'subjects', 'how many subjects of rate limits, and claims, can be known at a time; beyond it llmquota_allow() may refuse a new one with the reason full'),
 	('max_requests', '1000000', 'requests', 'how many requests with a request_id can be remembered, of those within idempotency_window; beyond it a pick of a new one may be refused with the status no_lease_slot'),
 	('max_subjects', '100000', 'subjects', 'how many names and meters are kept; beyond it a pick for a new one is an error'),
 	('max_waiting', '10000', 'picks', 'how many picks can wait in line; beyond it they are refused'),

@@ -313,6 +313,7 @@ typedef struct LlmqSettings
 	int32		max_conversations;
 	int32		max_leases;
 	int32		max_requests;
+	int32		max_rate_subjects;
 	int32		max_subjects;
 	int32		max_waiting;
 	int32		max_waiting_org;

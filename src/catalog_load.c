@@ -466,6 +466,8 @@ read_setting(LlmqRow *row)
 		settings->max_conversations = pg_strtoint32(setting);
 	else if (strcmp(name, "max_leases") == 0)
 		settings->max_leases = pg_strtoint32(setting);
+	else if (strcmp(name, "max_rate_subjects") == 0)
+		settings->max_rate_subjects = pg_strtoint32(setting);
 	else if (strcmp(name, "max_requests") == 0)
 		settings->max_requests = pg_strtoint32(setting);
 	else if (strcmp(name, "max_subjects") == 0)
@@ -540,6 +542,7 @@ static const LlmqSettings default_settings = {
 	.max_conversations = 1000000,
 	.max_leases = 100000,
 	.max_requests = 1000000,
+	.max_rate_subjects = 1000000,
 	.max_subjects = 100000,
 	.max_waiting = 10000,
 	.max_waiting_org = 500,

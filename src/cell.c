@@ -2,8 +2,8 @@
  * cell.c
  *	  Changes live state in place: the page protocol.
  *
- * A cell is a row of a live table (meter, health, lease_page, name, refusal_page, request_page), born frozen and
- * never updated, whose `state` bytes are edited where they are, as sequence.c edits its one tuple. Nothing here is
+ * A cell is a row of a live table (meter, health, lease_page, name, refusal_page, request_page, rate_page),
+ * born frozen and never updated, whose `state` bytes are edited where they are, as sequence.c edits its one tuple. Nothing here is
  * undone by a rollback.
  *
  * The protocol of a change:
@@ -63,6 +63,7 @@ static const LlmqRelation live_relations[LLMQ_LIVE_COUNT] = {
 	[LLMQ_LIVE_NAME] = LLMQ_REL_NAME,
 	[LLMQ_LIVE_REFUSAL] = LLMQ_REL_REFUSAL_PAGE,
 	[LLMQ_LIVE_REQUEST] = LLMQ_REL_REQUEST_PAGE,
+	[LLMQ_LIVE_RATE] = LLMQ_REL_RATE_PAGE,
 };
 
 /*
@@ -105,7 +106,7 @@ refuse_if_unsuitable(Relation rel)
 static bool
 is_lacking(LlmqLiveTable table)
 {
-	return (table == LLMQ_LIVE_HEALTH || table == LLMQ_LIVE_REQUEST) &&
+	return (table == LLMQ_LIVE_HEALTH || table == LLMQ_LIVE_REQUEST || table == LLMQ_LIVE_RATE) &&
 		!OidIsValid(llmq_relation_oid_if_any(live_relations[table]));
 }
 
@@ -259,6 +260,13 @@ find_pages(LlmqCellSet *set)
 	return true;
 }
 
+/* Are the cells of a table spread over records, as many to each as it has room for? Others go into each. */
+static bool
+is_spread(LlmqLiveTable table)
+{
+	return table == LLMQ_LIVE_METER || table == LLMQ_LIVE_RATE;
+}
+
 /* Pins every page and makes the memory that the change needs: all that may raise, before any lock. */
 static void
 prepare(LlmqCellSet *set)
@@ -269,8 +277,7 @@ prepare(LlmqCellSet *set)
 	for (int i = 0; i < set->npages; i++)
 	{
 		set->page[i].buffer = llmq_cell_pin(set->live, set->page[i].table, set->page[i].id, set->page[i].block);
-		if (set->page[i].table == LLMQ_LIVE_METER)
-			meters++;
+		meters += is_spread(set->page[i].table);
 	}
 	set->nrecords = Max(1, (meters + per_record - 1) / per_record);
 	set->lsn = InvalidXLogRecPtr;
@@ -427,14 +434,14 @@ llmq_set_log(LlmqCellSet *set, int record)
 	{
 		LlmqCellUse *use = &set->cell[i];
 
-		if (use->copy == NULL || (use->table == LLMQ_LIVE_METER && llmq_set_record_of(set, i) != record))
+		if (use->copy == NULL || (is_spread(use->table) && llmq_set_record_of(set, i) != record))
 			continue;
 		writes[nwrites++] = (LlmqCellWrite) {
 			.buffer = set->page[use->page].buffer,.state = use->state,.copy = use->copy
 		};
 	}
 	if (nwrites > 0)
-		set->lsn = llmq_cell_write(set->live->rel[LLMQ_LIVE_METER], writes, nwrites);
+		set->lsn = llmq_cell_write(set->live->rel[set->cell[0].table], writes, nwrites);
 }
 
 /* Releases every lock and pin. The set may be locked again. */

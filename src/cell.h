@@ -25,10 +25,11 @@ typedef enum LlmqLiveTable
 	LLMQ_LIVE_LEASE,
 	LLMQ_LIVE_NAME,
 	LLMQ_LIVE_REFUSAL,
-	LLMQ_LIVE_REQUEST
+	LLMQ_LIVE_REQUEST,
+	LLMQ_LIVE_RATE
 } LlmqLiveTable;
 
-#define LLMQ_LIVE_COUNT (LLMQ_LIVE_REQUEST + 1)
+#define LLMQ_LIVE_COUNT (LLMQ_LIVE_RATE + 1)
 
 /*
  * Eleven meters, a lease page, that of the attempt that failed, and the request's: design.md bounds what one pick may

@@ -158,7 +158,15 @@ mark_born(Relation rel, const LlmqCellKey *key, int32 id, ItemPointerData tid)
 static bool
 has_no_key(LlmqLiveTable table)
 {
-	return table == LLMQ_LIVE_LEASE || table == LLMQ_LIVE_REFUSAL || table == LLMQ_LIVE_REQUEST;
+	return table == LLMQ_LIVE_LEASE || table == LLMQ_LIVE_REFUSAL || table == LLMQ_LIVE_REQUEST ||
+		table == LLMQ_LIVE_RATE;
+}
+
+/* May the ids of its cells have no gaps? See linear_cell.c. */
+static bool
+has_no_gaps(LlmqLiveTable table)
+{
+	return table == LLMQ_LIVE_REQUEST || table == LLMQ_LIVE_RATE;
 }
 
 /*
@@ -168,7 +176,7 @@ has_no_key(LlmqLiveTable table)
 static int32
 next_id(LlmqLive *live, LlmqLiveTable table, int32 max_cells)
 {
-	int32		last = table == LLMQ_LIVE_REQUEST ? llmq_cell_last_born(live, table) : llmq_cell_last_id(live, table);
+	int32		last = has_no_gaps(table) ? llmq_cell_last_born(live, table) : llmq_cell_last_id(live, table);
 
 	if (last == PG_INT32_MAX)
 		return LLMQ_CELL_TOO_MANY;

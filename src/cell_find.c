@@ -76,6 +76,7 @@ static const LlmqRelation id_index[LLMQ_LIVE_COUNT] = {
 	[LLMQ_LIVE_NAME] = LLMQ_REL_NAME_ID,
 	[LLMQ_LIVE_REFUSAL] = LLMQ_REL_REFUSAL_PAGE_ID,
 	[LLMQ_LIVE_REQUEST] = LLMQ_REL_REQUEST_PAGE_ID,
+	[LLMQ_LIVE_RATE] = LLMQ_REL_RATE_PAGE_ID,
 };
 
 static const uint32 magics[LLMQ_LIVE_COUNT] = {
@@ -85,6 +86,7 @@ static const uint32 magics[LLMQ_LIVE_COUNT] = {
 	[LLMQ_LIVE_NAME] = 0x4c514e31,	/* LQN1 */
 	[LLMQ_LIVE_REFUSAL] = 0x4c515231,	/* LQR1 */
 	[LLMQ_LIVE_REQUEST] = 0x4c515131,	/* LQQ1 */
+	[LLMQ_LIVE_RATE] = 0x4c515431,	/* LQT1 */
 };
 
 uint32
@@ -264,14 +266,17 @@ find_by_id(LlmqLive *live, LlmqLiveTable table, int32 id, ItemPointer tid)
 }
 
 /*
- * Lease pages and requests' cells stay for ever, so most of their rows lie in the file in the order of their ids, one
- * or two to a block: looks there, and remembers the cell if it is. Who is looking for a free slot, or for a request,
+ * Lease pages and cells of hashed entries stay for ever, so most of their rows lie in the file in the order of their ids, one
+ * or two to a block: looks there, and remembers the cell if it is. Who is looking for a free slot, or for an entry,
  * goes to pages at random, and finds them for a fraction of what the index takes.
  */
 static bool
 find_in_order(LlmqLive *live, LlmqLiveTable table, int32 id, ItemPointer tid)
 {
-	int			in_block = table == LLMQ_LIVE_LEASE ? 1 : table == LLMQ_LIVE_REQUEST ? 2 : 0;
+	static const int cells_in_block[LLMQ_LIVE_COUNT] = {
+		[LLMQ_LIVE_LEASE] = 1,[LLMQ_LIVE_REQUEST] = 2,[LLMQ_LIVE_RATE] = 2
+	};
+	int			in_block = cells_in_block[table];
 	BlockNumber block;
 	Buffer		buffer;
 	bool		found;

@@ -98,7 +98,7 @@ llmq_linear_may_split(const LlmqLinearPage *page, int32 child)
 	return page->bits == bits_below(child);
 }
 
-/* Gives a new cell the entries that are its, of those of its parent. */
+/* Gives a new cell the entries that are its, of those of its parent, and what is the same in all cells. */
 void
 llmq_linear_split(const LlmqLinear *linear, LlmqLinearPage *page, LlmqLinearPage *child)
 {
@@ -107,6 +107,7 @@ llmq_linear_split(const LlmqLinear *linear, LlmqLinearPage *page, LlmqLinearPage
 
 	page->bits++;
 	child->bits = page->bits;
+	memcpy(child + 1, page + 1, linear->first - sizeof(LlmqLinearPage));
 	for (int i = 0; i < linear->entries; i++, entry += linear->size)
 	{
 		const uint64 *hash = (const uint64 *) entry;

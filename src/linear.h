@@ -12,7 +12,7 @@ typedef struct LlmqLinear
 {
 	LlmqLiveTable table;
 	uint16		length;			/* of a state */
-	uint16		first;			/* where its entries begin */
+	uint16		first;			/* where its entries begin; what is before them is the same random bits in all cells */
 	uint16		size;			/* of an entry; it begins with the two halves of its hash, both zero: there is none */
 	uint16		entries;		/* of a cell */
 	uint16		share;			/* so many of each cell are counted on: hashes do not fill all cells alike */
@@ -31,6 +31,9 @@ StaticAssertDecl(sizeof(LlmqLinearPage) == 32, "LlmqLinearPage has no padding");
 /* Cells are twice as many at most, with every bit more of a hash. */
 #define LLMQ_LINEAR_MOST_BITS 30
 
+/* The most that may be the same in all cells. */
+#define LLMQ_LINEAR_MOST_RANDOM 16
+
 /* linear.c */
 extern int32 llmq_linear_cell(uint64 hash, int32 ncells);
 extern int32 llmq_linear_other_cell(const LlmqLinearPage *page, uint64 hash);
@@ -42,6 +45,8 @@ extern void llmq_linear_split(const LlmqLinear *linear, LlmqLinearPage *page, Ll
 
 /* linear_cell.c */
 extern int32 llmq_linear_look(LlmqLive *live, const LlmqLinear *linear, uint64 hash, LlmqCellPeek peek, void *argument);
+extern int32 llmq_linear_guess(LlmqLive *live, const LlmqLinear *linear, uint64 hash);
+extern void llmq_linear_draw(char *random);
 extern bool llmq_linear_grow(LlmqLive *live, const LlmqLinear *linear, int32 max_cells, bool wait);
 
 #endif							/* LLMQ_LINEAR_H */

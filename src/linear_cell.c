@@ -81,6 +81,26 @@ first_guess(LlmqLive *live, const LlmqLinear *linear, uint64 hash, bool again)
 	return ncells == 0 ? 0 : llmq_linear_cell(hash, ncells);
 }
 
+/* The cell of a hash, if there are as many cells as this backend knows; 0: there is none. */
+int32
+llmq_linear_guess(LlmqLive *live, const LlmqLinear *linear, uint64 hash)
+{
+	return first_guess(live, linear, hash, false);
+}
+
+/*
+ * The next cell to look at, from one that says where. Has the first cell begin, where a crash or an error has come
+ * before that; 0: it cannot.
+ */
+static int32
+next_cell(LlmqLive *live, const LlmqLinear *linear, int32 other)
+{
+	if (other != 0 || live->lockmode != RowExclusiveLock)
+		return other;
+	(void) llmq_linear_grow(live, linear, 1, true);
+	return 1;
+}
+
 /* Calls `peek` with the cell of a hash, under its page's share lock. The cell; 0: none can be had. */
 int32
 llmq_linear_look(LlmqLive *live, const LlmqLinear *linear, uint64 hash, LlmqCellPeek peek, void *argument)
@@ -93,7 +113,7 @@ llmq_linear_look(LlmqLive *live, const LlmqLinear *linear, uint64 hash, LlmqCell
 		if (!llmq_cell_peek(live, linear->table, cell, peek_at_cell, &look))
 			cell = first_guess(live, linear, hash, true);
 		else if (look.other != cell)
-			cell = look.other;
+			cell = next_cell(live, linear, look.other);
 		else
 		{
 			known[linear->table].cells = Max(known[linear->table].cells, cell);
@@ -117,22 +137,36 @@ add_cell(LlmqLive *live, const LlmqLinear *linear, int32 max_cells)
 	return id;
 }
 
-/* The first cell of all has every entry, as soon as it knows that. */
-static void
-begin(LlmqLive *live, LlmqLiveTable table)
+/* Draws what will be the same in all cells. */
+void
+llmq_linear_draw(char *random)
 {
+	if (!pg_strong_random(random, LLMQ_LINEAR_MOST_RANDOM))
+		ereport(ERROR,
+				(errcode(ERRCODE_INTERNAL_ERROR),
+				 errmsg("could not generate random bits for a hash")));
+}
+
+/* The first cell of all has every entry, as soon as it knows that. What is the same in all cells is made for it. */
+static void
+begin(LlmqLive *live, const LlmqLinear *linear)
+{
+	char		random[LLMQ_LINEAR_MOST_RANDOM];
+	Size		length = linear->first - sizeof(LlmqLinearPage);
 	LlmqCellSet set;
 	LlmqLinearPage *page;
 	int			cell;
 
+	llmq_linear_draw(random);
 	llmq_set_init(&set, live);
-	cell = llmq_set_add(&set, table, 1);
+	cell = llmq_set_add(&set, linear->table, 1);
 	if (llmq_set_lock(&set) != LLMQ_LOCKED)
 		return;
 	page = llmq_set_change(&set, cell);
 	if (page->bits == 0)
 	{
 		page->bits = 1;
+		memcpy(page + 1, random, length);
 		llmq_set_log(&set, 0);
 	}
 	llmq_set_unlock(&set);
@@ -175,7 +209,7 @@ static void
 make_ready(LlmqLive *live, const LlmqLinear *linear, int32 last)
 {
 	if (last == 1)
-		begin(live, linear->table);
+		begin(live, linear);
 	else
 		take_over(live, linear, last);
 }

@@ -21,7 +21,7 @@
 /* The places of the sweeps in the tally, which are stored: none ever changes. */
 static const uint8 places[LLMQ_LIVE_COUNT] = {
 	[LLMQ_LIVE_METER] = 0,[LLMQ_LIVE_LEASE] = 1,[LLMQ_LIVE_NAME] = 2,[LLMQ_LIVE_REFUSAL] = 3,[LLMQ_LIVE_HEALTH] = 4,
-	[LLMQ_LIVE_REQUEST] = 6
+	[LLMQ_LIVE_REQUEST] = 6,[LLMQ_LIVE_RATE] = 7
 };
 
 /*
@@ -31,7 +31,7 @@ static const uint8 places[LLMQ_LIVE_COUNT] = {
 #define ALERTS_SWEEP 5
 
 /* Tables up to these are looked at whole, by place; and the most that one run takes of a larger one. Blocks. */
-static const BlockNumber small_table[LLMQ_TALLY_ROOM] = {256, 256, 8, 64, 256, 20000, 256};
+static const BlockNumber small_table[LLMQ_TALLY_ROOM] = {256, 256, 8, 64, 256, 20000, 256, 256};
 
 #define LARGEST_PART 20000
 

@@ -25,6 +25,8 @@
 #include "utils/timestamp.h"
 
 #include "name.h"
+#include "rate.h"
+#include "request.h"
 #include "row.h"
 #include "sql.h"
 #include "verify.h"
@@ -155,6 +157,7 @@ llmquota_verify(PG_FUNCTION_ARGS)
 		ereport(NOTICE,
 				(errmsg("only pages, rows and indexes are checked during recovery"),
 				 errhint("Counts are compared with leases and ledger on the primary.")));
+	llmq_linear_draw(verify.random);
 	InitMaterializedSRF(fcinfo, 0);
 	verify.result = (ReturnSetInfo *) fcinfo->resultinfo;
 
@@ -168,7 +171,8 @@ llmquota_verify(PG_FUNCTION_ARGS)
 	{
 		llmq_verify_leases(&verify);
 		llmq_verify_windows(&verify);
-		llmq_verify_linear(&verify, LLMQ_LIVE_REQUEST);
+		llmq_verify_linear(&verify, &llmq_request_linear);
+		llmq_verify_linear(&verify, &llmq_rate_linear);
 	}
 	UnregisterSnapshot(verify.snapshot);
 	llmq_repair(&verify);

@@ -13,6 +13,7 @@
 #include "cell.h"
 #include "health.h"
 #include "lease.h"
+#include "linear.h"
 #include "meter.h"
 #include "price.h"
 
@@ -55,6 +56,7 @@ typedef struct LlmqVerify
 	LlmqLive	live;
 	LlmqVerifyTable table[LLMQ_LIVE_COUNT];
 	MemoryContext context;		/* of the whole run */
+	char		random[LLMQ_LINEAR_MOST_RANDOM];
 	List	   *damaged;		/* of LlmqDamage: to be overwritten */
 	List	   *restarted;		/* ids of meters whose windows are to begin anew */
 } LlmqVerify;
@@ -107,8 +109,8 @@ extern void llmq_repair(LlmqVerify *verify);
 extern void llmq_verify_indexes(LlmqVerify *verify);
 
 /* verify_linear.c */
-extern void llmq_verify_linear(LlmqVerify *verify, LlmqLiveTable which);
-extern uint32 llmq_verify_linear_bits(const LlmqVerify *verify, LlmqLiveTable which, int32 id);
+extern void llmq_verify_linear(LlmqVerify *verify, const LlmqLinear *linear);
+extern void llmq_verify_linear_mend(const LlmqVerify *verify, const LlmqLinear *linear, LlmqLinearPage *page);
 
 /* verify_lease.c */
 extern void llmq_verify_leases(LlmqVerify *verify);

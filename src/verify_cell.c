@@ -16,6 +16,7 @@
 #include "meter.h"
 #include "name.h"
 #include "refusal.h"
+#include "rate.h"
 #include "request.h"
 #include "service.h"
 #include "turn.h"
@@ -234,6 +235,34 @@ request_page_fault(const LlmqRequestPage *page, LlmqFault *found)
 	return false;
 }
 
+/* An entry is the cell's, and the only one of its name. */
+static bool
+rate_fault(const LlmqRatePage *page, int at, LlmqFault *found)
+{
+	const LlmqRateEntry *entry = &page->entry[at];
+	int32		cell = llmq_linear_other_cell(&page->linear, entry->hash[0]);
+
+	if (entry->hash[0] == 0 && entry->hash[1] == 0)
+		return entry->until != 0 && llmq_fault(found, "time of no subject", 0, entry->until);
+	if (cell != page->linear.cell.id)
+		return llmq_fault(found, "cell of a subject", cell, page->linear.cell.id);
+	for (int i = 0; i < at; i++)
+		if (memcmp(page->entry[i].hash, entry->hash, sizeof(entry->hash)) == 0)
+			return llmq_fault(found, "second entry of a subject", i, at);
+	return false;
+}
+
+static bool
+rate_page_fault(const LlmqRatePage *page, LlmqFault *found)
+{
+	if (linear_fault(&page->linear, &llmq_rate_linear, found))
+		return true;
+	for (int i = 0; i < LLMQ_RATE_ENTRIES; i++)
+		if (rate_fault(page, i, found))
+			return true;
+	return false;
+}
+
 /*
  * Is anything wrong with the state of the cell `id`, which has `size` bytes, 8-aligned? Says what in `found`, the first
  * thing only; or, when nothing is wrong, what is not known of it. `found` says nothing yet.
@@ -267,6 +296,8 @@ llmq_cell_fault(LlmqLiveTable table, const LlmqCellHeader *state, Size size, int
 			return refusal_page_fault((const LlmqRefusalPage *) state, found);
 		case LLMQ_LIVE_REQUEST:
 			return request_page_fault((const LlmqRequestPage *) state, found);
+		case LLMQ_LIVE_RATE:
+			return rate_page_fault((const LlmqRatePage *) state, found);
 	}
 	return false;
 }

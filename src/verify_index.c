@@ -36,6 +36,7 @@ static const struct
 	{LLMQ_LIVE_NAME, LLMQ_REL_NAME_KEY, true},
 	{LLMQ_LIVE_REFUSAL, LLMQ_REL_REFUSAL_PAGE_ID, false},
 	{LLMQ_LIVE_REQUEST, LLMQ_REL_REQUEST_PAGE_ID, false},
+	{LLMQ_LIVE_RATE, LLMQ_REL_RATE_PAGE_ID, false},
 };
 
 /* One index being scanned. */

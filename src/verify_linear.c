@@ -8,7 +8,6 @@
  */
 #include "postgres.h"
 
-#include "linear.h"
 #include "verify.h"
 
 /* The last of the cells, whole or damaged. One that was not born is none. */
@@ -45,42 +44,71 @@ count_ready(const LlmqVerifyTable *table)
 	return last;
 }
 
-static void
-check_cell(LlmqVerify *verify, LlmqLiveTable table, int32 id, uint32 expected)
+/* Where what is the same in all cells can be read; NULL: there is no cell that is whole and has it. */
+static const LlmqLinearPage *
+example(const LlmqVerifyTable *table)
 {
-	const LlmqVerifyCell *cell = verify->table[table].by_id[id];
-	uint32		found = cell == NULL ? 0 : ((const LlmqLinearPage *) cell->state)->bits;
+	for (int32 id = 1; id <= table->last_id; id++)
+	{
+		const LlmqLinearPage *page = whole_cell(table, id);
 
-	if (found == expected)
-		return;
-	llmq_verify_report(verify, &(LlmqFinding) {
-		.object = RelationGetRelationName(verify->live.rel[table]),
-		.subject = psprintf("%d", id),
-		.problem = cell == NULL ? "cell is missing" : "bits of a hash",
-		.expected = psprintf("%u", expected),
-		.found = psprintf("%u", found),
-	});
+		if (page != NULL && page->bits > 0)
+			return page;
+	}
+	return NULL;
+}
+
+static void
+report(LlmqVerify *verify, const LlmqLinear *linear, int32 id, LlmqFinding finding)
+{
+	finding.object = RelationGetRelationName(verify->live.rel[linear->table]);
+	finding.subject = psprintf("%d", id);
+	llmq_verify_report(verify, &finding);
+}
+
+/* Checks a cell that should be there with so many bits, and the same random bits as another. */
+static void
+check_cell(LlmqVerify *verify, const LlmqLinear *linear, int32 id, uint32 expected, const LlmqLinearPage *other)
+{
+	const LlmqLinearPage *page = whole_cell(&verify->table[linear->table], id);
+	Size		length = linear->first - sizeof(LlmqLinearPage);
+
+	if (page == NULL || page->bits != expected)
+		report(verify, linear, id, (LlmqFinding) {
+			.problem = page == NULL ? "cell is missing" : "bits of a hash",
+			.expected = psprintf("%u", expected),
+			.found = psprintf("%u", page == NULL ? 0 : page->bits),
+		});
+	else if (memcmp(page + 1, other + 1, length) != 0)
+		report(verify, linear, id, (LlmqFinding) {
+			.problem = "secret of the hashes",
+			.expected = psprintf("that of cell %d", other->cell.id),
+			.found = "another",
+		});
 }
 
 /* Checks that no cell is missing, and that each has as many bits as it should. All was copied at one moment. */
 void
-llmq_verify_linear(LlmqVerify *verify, LlmqLiveTable which)
+llmq_verify_linear(LlmqVerify *verify, const LlmqLinear *linear)
 {
-	const LlmqVerifyTable *table = &verify->table[which];
+	const LlmqVerifyTable *table = &verify->table[linear->table];
 	int32		ready = count_ready(table);
 
 	for (int i = 0; i < table->n; i++)
 		if (table->cell[i].state == NULL)
 			return;				/* which is known, and which cell it is may not be */
 	for (int32 id = 1; id <= ready; id++)
-		check_cell(verify, which, id, llmq_linear_bits(id, ready));
+		check_cell(verify, linear, id, llmq_linear_bits(id, ready), example(table));
 }
 
-/* What the bits of a damaged cell were. */
-uint32
-llmq_verify_linear_bits(const LlmqVerify *verify, LlmqLiveTable which, int32 id)
+/* What a damaged cell had that is not of its entries. What is the same in all cells is drawn anew where there is no other. */
+void
+llmq_verify_linear_mend(const LlmqVerify *verify, const LlmqLinear *linear, LlmqLinearPage *page)
 {
-	int32		ready = count_ready(&verify->table[which]);
+	const LlmqVerifyTable *table = &verify->table[linear->table];
+	const LlmqLinearPage *other = example(table);
+	int32		ready = count_ready(table);
 
-	return id > ready ? 0 : llmq_linear_bits(id, ready);
+	page->bits = page->cell.id > ready ? 0 : llmq_linear_bits(page->cell.id, ready);
+	memcpy(page + 1, other != NULL ? (const char *) (other + 1) : verify->random, linear->first - sizeof(LlmqLinearPage));
 }

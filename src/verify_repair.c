@@ -4,7 +4,7 @@
  *
  * While it compares it notes what is to be done; here it is done, when everything has been compared. A damaged meter
  * begins anew with nothing in it, and a damaged lease page with free slots: its leases are lost, and a record of one
- * finds it unknown. Requests that a damaged cell knew are forgotten. All windows of a meter that did not agree begin
+ * finds it unknown. What a damaged cell of hashed entries knew is forgotten. All windows of a meter that did not agree begin
  * anew too, and what began anew is completed from ledger and leases as any new window is (seed.c). A row that the
  * ledger lacks is written again from its slot.
  */
@@ -13,6 +13,7 @@
 #include "utils/timestamp.h"
 
 #include "ledger.h"
+#include "rate.h"
 #include "request.h"
 #include "seed.h"
 #include "verify.h"
@@ -92,8 +93,10 @@ overwrite(const LlmqVerify *verify, LlmqLive *live, LlmqDamage *damage)
 		meter->room = damage->size - LLMQ_METER_HEAD_SIZE;
 		meter->used_at = verify->now;
 	}
-	if (damage->table == LLMQ_LIVE_REQUEST && damage->size >= sizeof(LlmqRequestPage))
-		((LlmqLinearPage *) state)->bits = llmq_verify_linear_bits(verify, damage->table, damage->id);
+	if (damage->table == LLMQ_LIVE_REQUEST && damage->size >= llmq_request_linear.length)
+		llmq_verify_linear_mend(verify, &llmq_request_linear, (LlmqLinearPage *) state);
+	if (damage->table == LLMQ_LIVE_RATE && damage->size >= llmq_rate_linear.length)
+		llmq_verify_linear_mend(verify, &llmq_rate_linear, (LlmqLinearPage *) state);
 	(void) llmq_cell_overwrite(live, damage->table, &damage->tid, state);
 	pfree(state);
 }

@@ -1,0 +1,54 @@
+/*
+ * claim.c
+ *	  Claims: something that is to be done by one caller, for some time.
+ *
+ * A claim is an entry of llmquota.rate_page by its name. It is no part of the caller's transaction: others see it at
+ * once, and a rollback does not end it. It ends with its time, or when it is ended. A crash may forget the claims of
+ * its last fraction of a second.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "utils/timestamp.h"
+
+#include "rate.h"
+
+/*
+ * Takes a claim for `ttl` microseconds, unless somebody has it. Is it the caller's? Of all who ask while it is in force
+ * one is told so. Where there is no room for more claims it is everybody's; where nothing may be written nobody's. A
+ * clock that was set back makes a claim last no longer than its time from now.
+ */
+bool
+llmq_claim_take(const LlmqRateName *name, int64 ttl)
+{
+	LlmqRateChange change;
+	int64		until;
+	bool		taken;
+
+	if (XactReadOnly || RecoveryInProgress() || !llmq_rate_open(&change))
+		return false;
+	llmq_rate_add(&change, name);
+	llmq_rate_lock(&change);
+	until = change.now + ttl * LLMQ_RATE_TICKS;
+	taken = change.use[0].until <= change.now;
+	if (change.use[0].place >= 0 && (taken || change.use[0].until > until))
+		llmq_rate_set(&change, 0, until);
+	llmq_rate_close(&change);
+	return taken;
+}
+
+/* Ends a claim, whoever has it. */
+void
+llmq_claim_end(const LlmqRateName *name)
+{
+	LlmqRateChange change;
+
+	if (!llmq_rate_open(&change))
+		return;
+	llmq_rate_add(&change, name);
+	llmq_rate_lock(&change);
+	if (change.use[0].until > change.now)
+		llmq_rate_set(&change, 0, change.now);
+	llmq_rate_close(&change);
+}
