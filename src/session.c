@@ -28,6 +28,7 @@
 #include "compat.h"
 #include "conversation.h"
 #include "counter.h"
+#include "inject.h"
 #include "pick.h"
 #include "relation.h"
 #include "role.h"
@@ -154,6 +155,7 @@ store_first(Session *session)
 		session->status = "full";
 		return true;
 	}
+	LLMQ_INJECT_GATE("conversation");
 	llmq_conversation_begin_insert(&session->table);
 	llmq_conversation_find(&session->table, &session->found);
 	is_first = session->found.version == 0;
