@@ -19,19 +19,24 @@ SETTINGS = ['max_prepared_transactions = 200', 'restart_after_crash = off', 'max
             'max_wal_size = 128MB', 'shared_buffers = 32MB', 'log_statement = none', 'jit = off']
 
 
+def state_of(pid):
+    """The letter that the kernel has for the process; X: there is none."""
+    try:
+        return pathlib.Path(f'/proc/{pid}/stat').read_text().rsplit(')', 1)[1].split()[0]
+    except (FileNotFoundError, ProcessLookupError):     # also between open and read
+        return 'X'
+
+
 def gone(pid):
     """Has the process ended? A zombie has."""
-    try:
-        return pathlib.Path(f'/proc/{pid}/stat').read_text().rsplit(')', 1)[1].split()[0] in 'ZX'
-    except (FileNotFoundError, ProcessLookupError):     # also between open and read
-        return True
+    return state_of(pid) in 'ZX'
 
 
-def wait_until_gone(pids):
+def wait_until(condition, what):
     end = time.monotonic() + PATIENCE
-    while not all(gone(pid) for pid in pids):
+    while not condition():
         if time.monotonic() > end:
-            raise TimeoutError(f'{pids} live on')
+            raise TimeoutError(what)
         time.sleep(PAUSE)
 
 
@@ -77,18 +82,32 @@ class Server:
         except (FileNotFoundError, ProcessLookupError):
             return []
 
+    def kill_everything(self):
+        """All at once: the postmaster is stopped before, so that it starts no new ones meanwhile. Returns its children."""
+        send(signal.SIGSTOP, [self.postmaster])
+        wait_until(lambda: state_of(self.postmaster) in 'TZX', 'the postmaster does not stop')
+        children = self.children()
+        send(signal.SIGKILL, [self.postmaster, *children])
+        return children
+
+    def kill_backend(self):
+        """One, at which the postmaster ends the others and itself; another one when that has ended by itself just then."""
+        while not gone(self.postmaster):
+            send(signal.SIGKILL, [random.choice(self.children() or [self.postmaster])])
+            end = time.monotonic() + 1
+            while not gone(self.postmaster) and time.monotonic() < end:
+                time.sleep(PAUSE)
+
     def crash(self, how):
         """kill -9 of `everything`, of the `postmaster` alone, of one `backend`; or it has been crashed from `inside`."""
         children = self.children()
         if how == 'everything':
-            send(signal.SIGSTOP, [self.postmaster])  # so that it starts no new ones meanwhile
-            children = self.children()
-            send(signal.SIGKILL, [self.postmaster, *children])
+            children = self.kill_everything()
         elif how == 'postmaster':
             send(signal.SIGKILL, [self.postmaster])
         elif how == 'backend':
-            send(signal.SIGKILL, [random.choice(children)])
-        wait_until_gone([self.postmaster, *children])
+            self.kill_backend()
+        wait_until(lambda: all(gone(pid) for pid in [self.postmaster, *children]), 'the server lives on')
         # some containers are slow to collect zombies, which PostgreSQL takes for alive
         for name in ('data/postmaster.pid', 'sock/.s.PGSQL.5432.lock'):
             (self.directory / name).unlink(missing_ok=True)
