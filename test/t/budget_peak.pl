@@ -1,5 +1,5 @@
 # 500 orgs at the peak hour, 15 calls in flight in all and 5 of an org, each with a daily budget in baht: every threshold
-# is acted on by the very next pick after it is crossed, whoever crossed it. The clients are 32 processes
+# is acted on by the very next pick after it is crossed, whoever crossed it. The clients are 300 processes
 # (budget_peak.py) that write down what they were granted and what it cost; an oracle outside the server (audit.py) goes
 # through their logs in the order of time.
 use strict;
@@ -11,7 +11,7 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $node = new_node('budget_peak', fixture => 0, conf => ['max_connections = 50']);
+my $node = new_node('budget_peak', fixture => 0, conf => ['max_connections = 320']);
 my ($out, $err) = ('', '');
 
 IPC::Run::run([ '/usr/bin/python3', "$FindBin::RealBin/budget_peak.py", $node->connstr('postgres') ], '>', \$out, '2>', \$err);

@@ -17,13 +17,14 @@ import clients
 from audit import Audit, Budget, End, Lease
 from tariff import ALWAYS, Price, Tariff, Tokens, amount
 
-CLIENTS = 32
+CLIENTS = 300
 ORGS = [f'clinic-{n:03}' for n in range(500)]
-SECONDS = float(os.environ.get('SECONDS', 2))  # of calls for any org, before those are asked that have not crossed
+SECONDS = float(os.environ.get('SECONDS', 8))  # of calls for any org, before those are asked that have not crossed
 BUSY = 6  # orgs at a time that half of the calls are for
 BUSY_FOR = 0.25  # seconds
 MOST_TRIES = 1000
-PATIENCE = 0.003  # seconds that a call takes, and that one waits who was refused
+CALL = 0.003  # seconds that a call takes, on average
+PATIENCE = 0.1  # seconds that one waits who was refused, on average
 ZONES = ('UTC', 'Asia/Bangkok', 'Pacific/Auckland', 'America/Los_Angeles')
 
 # A call is at most 0.19 of a budget, one of the small model a quarter of that: what is no more than asked for fits below
@@ -86,11 +87,11 @@ class Chats:
             self.refused[status] += 1
             if status not in ('over_capacity', 'rate_limited'):
                 self.unexpected.append(f'{org}: {status} {refusal}')
-            time.sleep(PATIENCE)
+            time.sleep(random.random() * 2 * PATIENCE)
             return None
         lease = Lease(id, org, key, account, 'chat', model, input, output, None, sent, granted_at)
         self.leases.append(lease)
-        time.sleep(random.random() * 2 * PATIENCE)
+        time.sleep(random.random() * 2 * CALL)
         if not forgotten:
             self.record(lease)
         return model
