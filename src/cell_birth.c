@@ -96,6 +96,27 @@ form_row(Relation rel, const LlmqCellKey *key, const LlmqCellHeader *state)
 	return heap_form_tuple(RelationGetDescr(rel), values, nulls);
 }
 
+/* Has a table nothing but ids? Then none of its cells is ever retired. */
+static bool
+has_no_key(LlmqLiveTable table)
+{
+	return table == LLMQ_LIVE_LEASE || table == LLMQ_LIVE_REFUSAL || table == LLMQ_LIVE_REQUEST ||
+		table == LLMQ_LIVE_RATE;
+}
+
+/*
+ * Has the next row go to the last page, if there is room. Else each backend would go on at the page where it has put
+ * its last one, and rows would lie as chance has it: see find_in_order() in cell_find.c.
+ */
+static void
+continue_at_end(Relation rel)
+{
+	BlockNumber nblocks = RelationGetNumberOfBlocks(rel);
+
+	if (nblocks > 0)
+		RelationSetTargetBlock(rel, nblocks - 1);
+}
+
 /* Inserts a row with its index entries, not yet born. */
 static ItemPointerData
 insert_row(Relation rel, const LlmqCellKey *key, LlmqCellHeader *state)
@@ -107,6 +128,8 @@ insert_row(Relation rel, const LlmqCellKey *key, LlmqCellHeader *state)
 	state->flags = 0;
 	state->crc = llmq_cell_crc(state);
 	tuple = form_row(rel, key, state);
+	if (has_no_key(key->table))
+		continue_at_end(rel);
 	heap_insert(rel, tuple, FirstCommandId, HEAP_INSERT_FROZEN | HEAP_INSERT_NO_LOGICAL, NULL);
 	LLMQ_INJECT_ERROR("birth-row");
 	insert_index_entries(rel, tuple);
@@ -152,14 +175,6 @@ mark_born(Relation rel, const LlmqCellKey *key, int32 id, ItemPointerData tid)
 	lock_rows(rel, key, id, &tid, &row, 1);
 	row.copy->flags = LLMQ_CELL_BORN;
 	write_and_unlock_rows(rel, &row, 1);
-}
-
-/* Has a table nothing but ids? Then none of its cells is ever retired. */
-static bool
-has_no_key(LlmqLiveTable table)
-{
-	return table == LLMQ_LIVE_LEASE || table == LLMQ_LIVE_REFUSAL || table == LLMQ_LIVE_REQUEST ||
-		table == LLMQ_LIVE_RATE;
 }
 
 /* May the ids of its cells have no gaps? See linear_cell.c. */
