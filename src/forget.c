@@ -193,13 +193,9 @@ llmquota_forget_requests(PG_FUNCTION_ARGS)
 {
 	char	   *name = llmq_arg_name(fcinfo, 0, "org");
 	ForgettingRequests forgetting = {.pseudonym = llmq_arg_text(fcinfo, 1)};
-	const LlmqNameRef *org;
-	LlmqRequestKey key;
 
 	llmq_cell_refuse_if_read_only("llmquota_forget()");
-	org = &llmq_catalog_org(llmq_catalog(), name)->subject.ref;
-	llmq_request_key(org->kind, org->name, "", &key);
-	forgetting.org = key.org;
+	forgetting.org = llmq_request_org(&llmq_catalog_org(llmq_catalog(), name)->subject.ref);
 	forgetting.now = llmq_request_seconds(GetCurrentTimestamp());
 	llmq_live_open(&forgetting.live, LLMQ_LIVE_COUNT, RowExclusiveLock);
 	if (llmq_live_has(&forgetting.live, LLMQ_LIVE_REQUEST))

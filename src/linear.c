@@ -98,16 +98,16 @@ llmq_linear_may_split(const LlmqLinearPage *page, int32 child)
 	return page->bits == bits_below(child);
 }
 
-/* Gives a new cell the entries that are its, of those of its parent, and what is the same in all cells. */
+/* Gives a new cell the entries that are its, of those of its parent, and the secret. */
 void
 llmq_linear_split(const LlmqLinear *linear, LlmqLinearPage *page, LlmqLinearPage *child)
 {
-	char	   *entry = (char *) page + linear->first;
-	char	   *free = (char *) child + linear->first;
+	char	   *entry = (char *) (page + 1);
+	char	   *free = (char *) (child + 1);
 
 	page->bits++;
 	child->bits = page->bits;
-	memcpy(child + 1, page + 1, linear->first - sizeof(LlmqLinearPage));
+	memcpy(child->secret, page->secret, sizeof(child->secret));
 	for (int i = 0; i < linear->entries; i++, entry += linear->size)
 	{
 		const uint64 *hash = (const uint64 *) entry;

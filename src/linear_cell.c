@@ -18,16 +18,19 @@
 
 #include "inject.h"
 #include "linear.h"
+#include "siphash.h"
 
 /* Each step of a look but the first is one bit more of the hash, or one less, or a cell that is new. */
 #define MOST_STEPS (4 * LLMQ_LINEAR_MOST_BITS)
 
-/* How many cells a table had when last looked, and whether all of them had their entries. */
+/* How many cells a table had when last looked, whether all of them had their entries, and its secret. */
 typedef struct KnownCells
 {
 	Oid			of;
 	int32		cells;
 	bool		ready;
+	Oid			secret_of;		/* that of this table is known */
+	uint64		secret[2];
 } KnownCells;
 
 static KnownCells known[LLMQ_LIVE_COUNT];
@@ -123,6 +126,52 @@ llmq_linear_look(LlmqLive *live, const LlmqLinear *linear, uint64 hash, LlmqCell
 	return 0;
 }
 
+static void
+peek_secret(const LlmqCellHeader *state, void *argument)
+{
+	memcpy(argument, ((const LlmqLinearPage *) state)->secret, sizeof(uint64) * 2);
+}
+
+/* Learns the secret, from whatever cell has the hash of 0. Makes the first cell if there is none. */
+static void
+learn_secret(LlmqLive *live, const LlmqLinear *linear)
+{
+	Relation	rel = live->rel[linear->table];
+
+	if (llmq_linear_look(live, linear, 0, peek_secret, known[linear->table].secret) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("table \"%s\" has no first cell", RelationGetRelationName(rel)),
+				 errhint("Call llmquota_verify().")));
+	known[linear->table].secret_of = RelationGetRelid(rel);
+}
+
+/*
+ * The hash of something, by the secret that the table was born with: nobody can choose what shares a cell with what is
+ * others'. It counts where llmq_linear_holds() says so.
+ */
+void
+llmq_linear_hash(LlmqLive *live, const LlmqLinear *linear, const uint8 *bytes, Size length, uint64 *hash)
+{
+	if (known[linear->table].secret_of != RelationGetRelid(live->rel[linear->table]))
+		learn_secret(live, linear);
+	llmq_siphash(known[linear->table].secret, bytes, length, hash);
+}
+
+/* Is a cell that of a hash, which was made with its secret? If the secret is another one it will be learnt anew. */
+bool
+llmq_linear_holds(const LlmqLinear *linear, const LlmqLinearPage *page, uint64 hash)
+{
+	KnownCells *cells = &known[linear->table];
+
+	if (memcmp(page->secret, cells->secret, sizeof(cells->secret)) != 0)
+	{
+		cells->secret_of = InvalidOid;
+		return false;
+	}
+	return llmq_linear_other_cell(page, hash) == page->cell.id;
+}
+
 /* Makes one more cell, empty: its id, or 0. */
 static int32
 add_cell(LlmqLive *live, const LlmqLinear *linear, int32 max_cells)
@@ -137,27 +186,25 @@ add_cell(LlmqLive *live, const LlmqLinear *linear, int32 max_cells)
 	return id;
 }
 
-/* Draws what will be the same in all cells. */
 void
-llmq_linear_draw(char *random)
+llmq_linear_draw(uint64 *secret)
 {
-	if (!pg_strong_random(random, LLMQ_LINEAR_MOST_RANDOM))
+	if (!pg_strong_random(secret, sizeof(uint64) * 2))
 		ereport(ERROR,
 				(errcode(ERRCODE_INTERNAL_ERROR),
 				 errmsg("could not generate random bits for a hash")));
 }
 
-/* The first cell of all has every entry, as soon as it knows that. What is the same in all cells is made for it. */
+/* The first cell of all has every entry, as soon as it knows that. The secret is made for it. */
 static void
 begin(LlmqLive *live, const LlmqLinear *linear)
 {
-	char		random[LLMQ_LINEAR_MOST_RANDOM];
-	Size		length = linear->first - sizeof(LlmqLinearPage);
+	uint64		secret[2];
 	LlmqCellSet set;
 	LlmqLinearPage *page;
 	int			cell;
 
-	llmq_linear_draw(random);
+	llmq_linear_draw(secret);
 	llmq_set_init(&set, live);
 	cell = llmq_set_add(&set, linear->table, 1);
 	if (llmq_set_lock(&set) != LLMQ_LOCKED)
@@ -166,7 +213,7 @@ begin(LlmqLive *live, const LlmqLinear *linear)
 	if (page->bits == 0)
 	{
 		page->bits = 1;
-		memcpy(page + 1, random, length);
+		memcpy(page->secret, secret, sizeof(secret));
 		llmq_set_log(&set, 0);
 	}
 	llmq_set_unlock(&set);

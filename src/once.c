@@ -22,9 +22,6 @@
  */
 #include "postgres.h"
 
-#include "common/cryptohash.h"
-#include "common/hashfn.h"
-#include "common/sha2.h"
 #include "utils/timestamp.h"
 
 #include "inject.h"
@@ -41,31 +38,6 @@
 #define MOST_ATTEMPTS 255
 
 /*
- * What stands for a request. The hash is a cryptographic one: nobody can choose ids that keep others' requests from
- * being made.
- */
-void
-llmq_request_key(char kind, const char *org, const char *request_id, LlmqRequestKey *key)
-{
-	pg_cryptohash_ctx *context = pg_cryptohash_create(PG_SHA256);
-	uint32		length = strlen(org);
-	uint8		digest[PG_SHA256_DIGEST_LENGTH];
-
-	if (context == NULL || pg_cryptohash_init(context) < 0 ||
-		pg_cryptohash_update(context, (const uint8 *) &kind, sizeof(kind)) < 0 ||
-		pg_cryptohash_update(context, (const uint8 *) &length, sizeof(length)) < 0 ||
-		pg_cryptohash_update(context, (const uint8 *) org, length) < 0 ||
-		pg_cryptohash_update(context, (const uint8 *) request_id, strlen(request_id)) < 0 ||
-		pg_cryptohash_final(context, digest, sizeof(digest)) < 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INTERNAL_ERROR),
-				 errmsg("could not compute the hash of a request: %s", pg_cryptohash_error(context))));
-	pg_cryptohash_free(context);
-	memcpy(key->hash, digest, sizeof(key->hash));
-	key->org = hash_bytes_uint32((uint32) kind) ^ hash_bytes((const unsigned char *) org, length);
-}
-
-/*
  * Looks for the request. For one that is new room is made when its cell is crowded: here, and not after the grant, so
  * that whatever goes wrong has charged nothing.
  */
@@ -79,6 +51,7 @@ look(LlmqPick *pick, int64 now)
 	{
 		bool		full;
 
+		llmq_request_key(&pick->live, &pick->org->subject.ref, pick->request_id, &once->key);
 		llmq_request_look(&pick->live, &once->key, llmq_request_seconds(now), &once->look);
 		full = once->look.in_force >= LLMQ_REQUEST_ENTRIES;
 		if (once->look.entry.page != 0 || once->look.in_force < LLMQ_REQUEST_CROWDED || (i > 0 && !full))
@@ -174,14 +147,11 @@ llmq_once_look(LlmqPick *pick)
 bool
 llmq_once_begin(LlmqPick *pick)
 {
-	const LlmqNameRef *org = &pick->org->subject.ref;
-
 	if (pick->request_id == NULL || pick->request_id[0] == '\0' || pick->catalog->settings.idempotency_window == 0)
 		return true;
 	if (!llmq_live_add(&pick->live, LLMQ_LIVE_REQUEST))
 		return true;
 	pick->once = palloc0(sizeof(LlmqOnce));
-	llmq_request_key(org->kind, org->name, pick->request_id, &pick->once->key);
 	return llmq_once_look(pick);
 }
 
@@ -195,7 +165,7 @@ llmq_once_as_seen(const LlmqPick *pick, const LlmqRequestPage *page)
 	uint32		now = llmq_request_seconds(pick->now);
 	int			in_force;
 
-	if (llmq_linear_other_cell(&page->linear, once->key.hash[0]) != page->linear.cell.id)
+	if (!llmq_linear_holds(&llmq_request_linear, &page->linear, once->key.hash[0]))
 		return false;
 	once->place = llmq_request_place(page, &once->key, now, &in_force);
 	return once->place >= 0 &&

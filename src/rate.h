@@ -42,7 +42,6 @@ StaticAssertDecl(sizeof(LlmqRateEntry) == 24, "LlmqRateEntry has no padding");
 typedef struct LlmqRatePage
 {
 	LlmqLinearPage linear;
-	uint64		secret[2];		/* the key of the hashes; the same in all cells */
 	LlmqRateEntry entry[LLMQ_RATE_ENTRIES];
 } LlmqRatePage;
 

@@ -9,8 +9,8 @@
 #include "rate.h"
 
 const LlmqLinear llmq_rate_linear = {
-	.table = LLMQ_LIVE_RATE,.length = sizeof(LlmqRatePage),.first = offsetof(LlmqRatePage, entry),
-	.size = sizeof(LlmqRateEntry),.entries = LLMQ_RATE_ENTRIES,.share = LLMQ_RATES_PER_CELL
+	.table = LLMQ_LIVE_RATE,.length = sizeof(LlmqRatePage),.size = sizeof(LlmqRateEntry),
+	.entries = LLMQ_RATE_ENTRIES,.share = LLMQ_RATES_PER_CELL
 };
 
 /* The place of an entry, which may be past its time; -1: it has none. */

@@ -2,10 +2,9 @@
  * rate_page.c
  *	  Changes entries of llmquota.rate_page: subjects of rate limits, and claims.
  *
- * The names of entries are hashed with a secret that the table was born with, which every cell carries: nobody can
- * choose subjects that share a cell. Nothing is looked at before the locks. The cells of all entries of a call are
- * locked at once, in physical order; each says then whether it is the one, and carries the secret that the hash was
- * made with: a mismatch releases everything, looks, and begins again. The clock is read when all is locked.
+ * Nothing is looked at before the locks. The cells of all entries of a call are locked at once, in physical order; each
+ * says then whether it is the one: if not, everything is released, looked for, and it begins again. The clock is read
+ * when all is locked.
  *
  * A new entry takes the place of one that is past its time. When its cell is crowded there is to be another cell, which
  * is made with nothing held. One in force never gives way: where there is no place, and may be no more cells, the new
@@ -22,20 +21,12 @@
 
 #include "catalog.h"
 #include "rate.h"
-#include "siphash.h"
 
 /* How many cells one call makes at most for each of its entries to have room. */
 #define MOST_CELLS_MADE 1024
 
 /* How often cells that were not what they should be are looked for again: with every cell made there is a reason. */
 #define MOST_LOOKS (2 * MOST_CELLS_MADE)
-
-/* The table's secret, as far as this backend knows. */
-static struct
-{
-	Oid			of;
-	uint64		secret[2];
-}			known;
 
 /* Opens the table for a change. False when the installed SQL does not have it. */
 bool
@@ -70,7 +61,7 @@ put_text(uint8 *at, const char *text)
 }
 
 static void
-make_hash(LlmqRateUse *use)
+make_hash(LlmqLive *live, LlmqRateUse *use)
 {
 	uint8		bytes[4 * (1 + PG_UINT8_MAX)];
 	uint8	   *at = bytes;
@@ -79,13 +70,7 @@ make_hash(LlmqRateUse *use)
 	at = put_text(at, use->name.org);
 	at = put_text(at, use->name.scope);
 	at = put_text(at, use->name.subject);
-	llmq_siphash(known.secret, bytes, at - bytes, use->hash);
-}
-
-static void
-peek_secret(const LlmqCellHeader *state, void *argument)
-{
-	memcpy(known.secret, ((const LlmqRatePage *) state)->secret, sizeof(known.secret));
+	llmq_linear_hash(live, &llmq_rate_linear, bytes, at - bytes, use->hash);
 }
 
 static void
@@ -93,30 +78,15 @@ peek_nothing(const LlmqCellHeader *state, void *argument)
 {
 }
 
-/* Learns the secret: from whatever cell has the hash of 0. Makes the first cell if there is none. */
-static void
-learn_secret(LlmqLive *live)
-{
-	known.of = InvalidOid;
-	if (llmq_linear_look(live, &llmq_rate_linear, 0, peek_secret, NULL) == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_DATA_CORRUPTED),
-				 errmsg("table \"%s\" has no first cell", RelationGetRelationName(live->rel[LLMQ_LIVE_RATE])),
-				 errhint("Call llmquota_verify().")));
-	known.of = RelationGetRelid(live->rel[LLMQ_LIVE_RATE]);
-}
-
 /* Says which cells the entries are in, by what is known, or by looking. */
 static void
 find_cells(LlmqRateChange *change, bool look)
 {
-	if (look || known.of != RelationGetRelid(change->live.rel[LLMQ_LIVE_RATE]))
-		learn_secret(&change->live);
 	for (int i = 0; i < change->nuses; i++)
 	{
 		LlmqRateUse *use = &change->use[i];
 
-		make_hash(use);
+		make_hash(&change->live, use);
 		use->id = look ? llmq_linear_look(&change->live, &llmq_rate_linear, use->hash[0], peek_nothing, NULL) :
 			llmq_linear_guess(&change->live, &llmq_rate_linear, use->hash[0]);
 	}
@@ -135,10 +105,8 @@ are_right(const LlmqRateChange *change)
 	for (int i = 0; i < change->nuses; i++)
 	{
 		const LlmqRateUse *use = &change->use[i];
-		const LlmqRatePage *page = page_of(change, use);
 
-		if (memcmp(page->secret, known.secret, sizeof(known.secret)) != 0 ||
-			llmq_linear_other_cell(&page->linear, use->hash[0]) != use->id)
+		if (!llmq_linear_holds(&llmq_rate_linear, &page_of(change, use)->linear, use->hash[0]))
 			return false;
 	}
 	return true;

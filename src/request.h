@@ -11,10 +11,10 @@
 #include "lease.h"
 #include "linear.h"
 
-/* What stands for a request: of its org and its id. The first half of the hash says in which cell it is. */
+/* What stands for a request. */
 typedef struct LlmqRequestKey
 {
-	uint64		hash[2];
+	uint64		hash[2];		/* of its org and its id; the first half says in which cell it is */
 	uint32		org;			/* of the org alone */
 } LlmqRequestKey;
 
@@ -52,7 +52,7 @@ typedef struct LlmqRequestPage
 	LlmqRequestEntry entry[LLMQ_REQUEST_ENTRIES];
 } LlmqRequestPage;
 
-StaticAssertDecl(sizeof(LlmqRequestPage) == 32 + 40 * LLMQ_REQUEST_ENTRIES, "LlmqRequestPage has no padding");
+StaticAssertDecl(sizeof(LlmqRequestPage) == 48 + 40 * LLMQ_REQUEST_ENTRIES, "LlmqRequestPage has no padding");
 
 /* What one look finds of a request. */
 typedef struct LlmqRequestLook
@@ -71,10 +71,9 @@ extern int	llmq_request_in_force(const LlmqRequestPage *page, uint32 now);
 extern const LlmqLinear llmq_request_linear;
 
 /* request_page.c */
+extern uint32 llmq_request_org(const LlmqNameRef *org);
+extern void llmq_request_key(LlmqLive *live, const LlmqNameRef *org, const char *request_id, LlmqRequestKey *key);
 extern void llmq_request_look(LlmqLive *live, const LlmqRequestKey *key, uint32 now, LlmqRequestLook *look);
-
-/* once.c */
-extern void llmq_request_key(char kind, const char *org, const char *request_id, LlmqRequestKey *key);
 
 static inline LlmqLeaseId
 llmq_request_lease(const LlmqRequestEntry *entry)

@@ -11,8 +11,8 @@
 #include "request.h"
 
 const LlmqLinear llmq_request_linear = {
-	.table = LLMQ_LIVE_REQUEST,.length = sizeof(LlmqRequestPage),.first = offsetof(LlmqRequestPage, entry),
-	.size = sizeof(LlmqRequestEntry),.entries = LLMQ_REQUEST_ENTRIES,.share = LLMQ_REQUESTS_PER_CELL
+	.table = LLMQ_LIVE_REQUEST,.length = sizeof(LlmqRequestPage),.size = sizeof(LlmqRequestEntry),
+	.entries = LLMQ_REQUEST_ENTRIES,.share = LLMQ_REQUESTS_PER_CELL
 };
 
 /* The whole seconds before an instant, which is after 2000-01-01. */

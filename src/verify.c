@@ -157,7 +157,7 @@ llmquota_verify(PG_FUNCTION_ARGS)
 		ereport(NOTICE,
 				(errmsg("only pages, rows and indexes are checked during recovery"),
 				 errhint("Counts are compared with leases and ledger on the primary.")));
-	llmq_linear_draw(verify.random);
+	llmq_linear_draw(verify.secret);
 	InitMaterializedSRF(fcinfo, 0);
 	verify.result = (ReturnSetInfo *) fcinfo->resultinfo;
 

@@ -56,7 +56,7 @@ typedef struct LlmqVerify
 	LlmqLive	live;
 	LlmqVerifyTable table[LLMQ_LIVE_COUNT];
 	MemoryContext context;		/* of the whole run */
-	char		random[LLMQ_LINEAR_MOST_RANDOM];
+	uint64		secret[2];		/* of hashes, where all of a table have been lost */
 	List	   *damaged;		/* of LlmqDamage: to be overwritten */
 	List	   *restarted;		/* ids of meters whose windows are to begin anew */
 } LlmqVerify;

@@ -44,7 +44,7 @@ count_ready(const LlmqVerifyTable *table)
 	return last;
 }
 
-/* Where what is the same in all cells can be read; NULL: there is no cell that is whole and has it. */
+/* Where the secret can be read; NULL: there is no cell that is whole and has it. */
 static const LlmqLinearPage *
 example(const LlmqVerifyTable *table)
 {
@@ -66,12 +66,11 @@ report(LlmqVerify *verify, const LlmqLinear *linear, int32 id, LlmqFinding findi
 	llmq_verify_report(verify, &finding);
 }
 
-/* Checks a cell that should be there with so many bits, and the same random bits as another. */
+/* Checks a cell that should be there with so many bits, and the same secret as another. */
 static void
 check_cell(LlmqVerify *verify, const LlmqLinear *linear, int32 id, uint32 expected, const LlmqLinearPage *other)
 {
 	const LlmqLinearPage *page = whole_cell(&verify->table[linear->table], id);
-	Size		length = linear->first - sizeof(LlmqLinearPage);
 
 	if (page == NULL || page->bits != expected)
 		report(verify, linear, id, (LlmqFinding) {
@@ -79,7 +78,7 @@ check_cell(LlmqVerify *verify, const LlmqLinear *linear, int32 id, uint32 expect
 			.expected = psprintf("%u", expected),
 			.found = psprintf("%u", page == NULL ? 0 : page->bits),
 		});
-	else if (memcmp(page + 1, other + 1, length) != 0)
+	else if (memcmp(page->secret, other->secret, sizeof(page->secret)) != 0)
 		report(verify, linear, id, (LlmqFinding) {
 			.problem = "secret of the hashes",
 			.expected = psprintf("that of cell %d", other->cell.id),
@@ -101,7 +100,7 @@ llmq_verify_linear(LlmqVerify *verify, const LlmqLinear *linear)
 		check_cell(verify, linear, id, llmq_linear_bits(id, ready), example(table));
 }
 
-/* What a damaged cell had that is not of its entries. What is the same in all cells is drawn anew where there is no other. */
+/* What a damaged cell had that is not of its entries. The secret is drawn anew where there is no other cell. */
 void
 llmq_verify_linear_mend(const LlmqVerify *verify, const LlmqLinear *linear, LlmqLinearPage *page)
 {
@@ -110,5 +109,5 @@ llmq_verify_linear_mend(const LlmqVerify *verify, const LlmqLinear *linear, Llmq
 	int32		ready = count_ready(table);
 
 	page->bits = page->cell.id > ready ? 0 : llmq_linear_bits(page->cell.id, ready);
-	memcpy(page + 1, other != NULL ? (const char *) (other + 1) : verify->random, linear->first - sizeof(LlmqLinearPage));
+	memcpy(page->secret, other != NULL ? other->secret : verify->secret, sizeof(page->secret));
 }

@@ -182,7 +182,7 @@ CREATE FUNCTION picks(from_number int, to_number int) RETURNS TABLE (status text
 	SELECT p.status, count(*) FROM generate_series(from_number, to_number) n, pick('many ' || n, 'many') p GROUP BY 1 ORDER BY 1
 $$;
 SELECT * FROM picks(1, 2000);
-SELECT count(*) BETWEEN 27 AND 60 AS cells, min(id), max(id) = count(*) AS without_gaps FROM llmquota.request_page;
+SELECT count(*) BETWEEN 40 AND 80 AS cells, min(id), max(id) = count(*) AS without_gaps FROM llmquota.request_page;
 SELECT * FROM picks(1, 2000);
 SELECT * FROM llmquota_verify();
 VACUUM FULL llmquota.request_page;

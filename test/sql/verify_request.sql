@@ -25,10 +25,10 @@ SELECT :'many' AS many;
 -- every byte of a cell, turned round, is found
 SELECT count(*) FILTER (WHERE cell_fault(5, set_byte(state, at, get_byte(state, at) # 255), id) IS NULL) AS undetected, count(*) AS bytes
   FROM llmquota.request_page, generate_series(0, length(state) - 1) at WHERE id = 2;
--- and what makes no sense under a checksum that holds: the first entry is at 32
-SELECT what, regexp_replace(cell_sealed_fault(5, overlay(state PLACING coalesce(bytes, substr(state, 33, 40)) FROM at + 1), id), '(a request: |lease: [03], )\d+', '\1N') AS fault
-  FROM (VALUES (1, 'as it is', 0, ''::bytea), (2, 'bits', 24, '\xff'), (3, 'reserved', 28, '\x01'), (4, 'in another cell', 32, '\x00'), (5, 'page', 56, '\xffffffff'),
-	(6, 'none', 56, '\x00000000'), (7, 'slot', 62, '\x04'), (8, 'attempt', 63, '\x00'), (9, 'twice', 112, NULL)) v (n, what, at, bytes), llmquota.request_page WHERE id = 2 ORDER BY n;
+-- and what makes no sense under a checksum that holds: the first entry is at 48
+SELECT what, regexp_replace(cell_sealed_fault(5, overlay(state PLACING coalesce(bytes, substr(state, 49, 40)) FROM at + 1), id), '(a request: |lease: [03], )\d+', '\1N') AS fault
+  FROM (VALUES (1, 'as it is', 0, ''::bytea), (2, 'bits', 24, '\xff'), (3, 'reserved', 28, '\x01'), (4, 'in another cell', 48, '\x00'), (5, 'page', 72, '\xffffffff'),
+	(6, 'none', 72, '\x00000000'), (7, 'slot', 78, '\x04'), (8, 'attempt', 79, '\x00'), (9, 'twice', 128, NULL)) v (n, what, at, bytes), llmquota.request_page WHERE id = 2 ORDER BY n;
 
 -- a cell that says that it is of other bits than it is
 SELECT substr(state, 25, 1) AS bits, get_byte(state, 24) AS number FROM llmquota.request_page WHERE id = :last \gset

@@ -43,14 +43,14 @@ typedef struct Entry
 typedef struct TestPage
 {
 	LlmqLinearPage linear;
-	uint64		other[2];		/* which nobody touches */
 	Entry		entry[PLACES];
 } TestPage;
 
 static const LlmqLinear linear = {
-	.length = sizeof(TestPage),.first = offsetof(TestPage, entry),.size = sizeof(Entry),.entries = PLACES,.share = 56
+	.length = sizeof(TestPage),.size = sizeof(Entry),.entries = PLACES,.share = 56
 };
 
+static const uint64 secret[2] = {UINT64CONST(0x0123456789abcdef), UINT64CONST(0xfedcba9876543210)};
 static TestPage pages[CELLS + 1];
 static Entry entries[ENTRIES];
 
@@ -139,7 +139,7 @@ grow(int n, int32 ncells)
 	llmq_linear_split(&linear, parent, &pages[made].linear);
 	CHECK(&promises[TURN], !llmq_linear_may_split(parent, made), "cell %d to %d again", parent_id, made);
 	CHECK(&promises[KEPT], count_all(made) == n, "%d of %d with %d cells", count_all(made), n, made);
-	CHECK(&promises[KEPT], pages[made].other[0] == 0, "what is no entry of cell %d", made);
+	CHECK(&promises[KEPT], memcmp(pages[made].linear.secret, secret, sizeof(secret)) == 0, "the secret, by cell %d", made);
 	for (int32 cell = 1; cell <= made; cell++)
 		CHECK(&promises[BITS], pages[cell].linear.bits == llmq_linear_bits(cell, made), "cell %d of %d: %u, not %u",
 			  cell, made, pages[cell].linear.bits, llmq_linear_bits(cell, made));
@@ -155,6 +155,7 @@ test_growth(void)
 
 	pages[1].linear.cell.id = 1;
 	pages[1].linear.bits = llmq_linear_bits(1, 1);
+	memcpy(pages[1].linear.secret, secret, sizeof(secret));
 	for (n = 0; n < ENTRIES && ncells < CELLS; n++)
 	{
 		int32		cell;
