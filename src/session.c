@@ -19,6 +19,7 @@
 #include "common/sha2.h"
 #include "fmgr.h"
 #include "miscadmin.h"
+#include "port/pg_bswap.h"
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
 #include "utils/timestamp.h"
@@ -71,11 +72,12 @@ session_id(const char *channel, const char *user_id)
 {
 	uint8		digest[PG_SHA256_DIGEST_LENGTH];
 	uint32		length = strlen(channel);
+	uint32		prefix = pg_hton32(length);
 	pg_cryptohash_ctx *context = pg_cryptohash_create(PG_SHA256);
 	char	   *id = palloc(2 * ID_BYTES + 1);
 
 	if (context == NULL || pg_cryptohash_init(context) < 0 ||
-		pg_cryptohash_update(context, (const uint8 *) &length, sizeof(length)) < 0 ||
+		pg_cryptohash_update(context, (const uint8 *) &prefix, sizeof(prefix)) < 0 ||
 		pg_cryptohash_update(context, (const uint8 *) channel, length) < 0 ||
 		pg_cryptohash_update(context, (const uint8 *) user_id, strlen(user_id)) < 0 ||
 		pg_cryptohash_final(context, digest, sizeof(digest)) < 0)
