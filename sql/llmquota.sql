@@ -275,6 +275,26 @@ COMMENT ON COLUMN llmquota.session_result.session IS 'what to call the conversat
 COMMENT ON COLUMN llmquota.session_result.updated_at IS 'when that version was put; NULL: there is none';
 COMMENT ON COLUMN llmquota.session_result.expires_at IS 'when the conversation ends unless it is got or put before; NULL: there is none';
 
+CREATE TYPE llmquota.rate_result AS (
+	allowed boolean,
+	remaining int,
+	retry_after_ms int,
+	reset_after_ms int,
+	amount int,
+	reason text,
+	scope text,
+	limits jsonb
+);
+COMMENT ON TYPE llmquota.rate_result IS 'the answer of llmquota_allow and llmquota_allow_all, which has that of the limit that keeps the caller longest';
+COMMENT ON COLUMN llmquota.rate_result.allowed IS 'true: go on; what it costs is charged';
+COMMENT ON COLUMN llmquota.rate_result.remaining IS 'how much more would be allowed now';
+COMMENT ON COLUMN llmquota.rate_result.retry_after_ms IS 'milliseconds until as much would be allowed, if nobody else asks; 0 when it is, NULL: it never is';
+COMMENT ON COLUMN llmquota.rate_result.reset_after_ms IS 'milliseconds until nothing is used any more, and the whole burst is allowed again';
+COMMENT ON COLUMN llmquota.rate_result.amount IS 'the amount of the limit that was applied';
+COMMENT ON COLUMN llmquota.rate_result.reason IS 'rate_limited, too_large (cost is more than burst) or full (there are max_rate_subjects): why it is not allowed, or would not be if the limit did not only observe; NULL: it fits';
+COMMENT ON COLUMN llmquota.rate_result.scope IS 'the scope of the limit';
+COMMENT ON COLUMN llmquota.rate_result.limits IS 'of llmquota_allow_all: what each limit says, in their order, as an array of objects with scope, subject, allowed, amount, remaining, retry_after_ms, reset_after_ms, reason';
+
 --
 -- Tables: configuration. Plain DML; a change is effective in every backend at its next pick after the commit. Their
 -- pages are read directly, so they are heaps whatever default_table_access_method says.
@@ -694,6 +714,32 @@ COMMENT ON COLUMN llmquota.setting.name IS 'name of the setting';
 COMMENT ON COLUMN llmquota.setting.value IS 'value, as text';
 COMMENT ON COLUMN llmquota.setting.unit IS 'unit of the value; NULL: none';
 COMMENT ON COLUMN llmquota.setting.description IS 'what it decides; NULL: not said';
+
+CREATE TABLE llmquota.rate_limit (
+	scope text NOT NULL,
+	amount int NOT NULL,
+	per_ms bigint NOT NULL,
+	burst int,
+	mode text NOT NULL DEFAULT 'enforce',
+	rollout numeric NOT NULL DEFAULT 1,
+	note text,
+	CONSTRAINT rate_limit_pkey PRIMARY KEY (scope),
+	CONSTRAINT rate_limit_scope_valid CHECK (scope OPERATOR(pg_catalog.<>) '' AND pg_catalog.octet_length(scope) OPERATOR(pg_catalog.<=) 128),
+	CONSTRAINT rate_limit_amount_valid CHECK (amount OPERATOR(pg_catalog.>) 0),
+	CONSTRAINT rate_limit_per_ms_valid CHECK (per_ms OPERATOR(pg_catalog.>) 0 AND per_ms OPERATOR(pg_catalog.<=) 34560000000),
+	CONSTRAINT rate_limit_burst_valid CHECK (burst OPERATOR(pg_catalog.>) 0
+		AND (burst OPERATOR(pg_catalog.*) per_ms::numeric) OPERATOR(pg_catalog.<=) (34560000000::numeric OPERATOR(pg_catalog.*) amount)),
+	CONSTRAINT rate_limit_mode_valid CHECK (mode OPERATOR(pg_catalog.=) ANY ('{enforce,observe}')),
+	CONSTRAINT rate_limit_rollout_valid CHECK (rollout OPERATOR(pg_catalog.>=) 0 AND rollout OPERATOR(pg_catalog.<=) 1)
+) USING heap;
+COMMENT ON TABLE llmquota.rate_limit IS 'limits of llmquota_allow by name: they rule over what callers say';
+COMMENT ON COLUMN llmquota.rate_limit.scope IS 'the name, at most 128 bytes: what callers pass as scope';
+COMMENT ON COLUMN llmquota.rate_limit.amount IS 'how much each subject is allowed in per_ms, a whole number above 0';
+COMMENT ON COLUMN llmquota.rate_limit.per_ms IS 'milliseconds, up to 400 days';
+COMMENT ON COLUMN llmquota.rate_limit.burst IS 'how much of it at once; it must come back within 400 days. NULL: amount';
+COMMENT ON COLUMN llmquota.rate_limit.mode IS 'enforce, or observe: counts what it would allow, and never refuses';
+COMMENT ON COLUMN llmquota.rate_limit.rollout IS 'fraction of the subjects for which it is enforced, 0 to 1, chosen by a stable hash; for the others it observes';
+COMMENT ON COLUMN llmquota.rate_limit.note IS 'what it is for; NULL: not said';
 
 CREATE TABLE llmquota.role_grant (
 	role text NOT NULL,
@@ -1443,6 +1489,27 @@ LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'llmquota_estimate_tokens';
 COMMENT ON FUNCTION @extschema@.llmquota_estimate_tokens(text, text) IS
 'How many input tokens a text has, estimated as llmquota_pick(prompt => ...) does, by what calls of the model have taught; NULL for model: without that. NULL for a prompt that is NULL. Changes nothing, and works on a hot standby';
+
+CREATE FUNCTION @extschema@.llmquota_allow(
+	scope text,
+	subject text,
+	amount int DEFAULT NULL,
+	per_ms bigint DEFAULT NULL,
+	cost int DEFAULT 1,
+	burst int DEFAULT NULL,
+	org text DEFAULT NULL)
+RETURNS llmquota.rate_result
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'llmquota_allow';
+COMMENT ON FUNCTION @extschema@.llmquota_allow(text, text, int, bigint, int, int, text) IS
+'May a subject (a user, an address, a session) go on, by a limit of amount in per_ms milliseconds, burst of them at once (NULL: amount)? A row of llmquota.rate_limit with that scope rules over amount, per_ms and burst. What it costs (NULL: 1; 0: only looks) is charged at once, whatever becomes of the transaction. org: subjects of one org are not those of another; NULL: of nobody in particular, or of the org that the role is bound to';
+
+CREATE FUNCTION @extschema@.llmquota_allow_all(limits jsonb)
+RETURNS llmquota.rate_result
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'llmquota_allow_all';
+COMMENT ON FUNCTION @extschema@.llmquota_allow_all(jsonb) IS
+'The same for up to ten limits at once, all of which must allow; else nothing is charged. limits is an array of objects with the arguments of llmquota_allow as members';
 
 CREATE FUNCTION @extschema@.llmquota_session_put(
 	org text,
@@ -2477,6 +2544,8 @@ DECLARE
 		'@extschema@.llmquota_release(pg_catalog.uuid), '
 		'@extschema@.llmquota_renew(pg_catalog.uuid, int), '
 		'@extschema@.llmquota_estimate_tokens(pg_catalog.text, pg_catalog.text), '
+		'@extschema@.llmquota_allow(pg_catalog.text, pg_catalog.text, int, bigint, int, int, pg_catalog.text), '
+		'@extschema@.llmquota_allow_all(pg_catalog.jsonb), '
 		'@extschema@.llmquota_session_put(pg_catalog.text, pg_catalog.text, pg_catalog.text, pg_catalog.jsonb, bigint, int), '
 		'@extschema@.llmquota_session_get(pg_catalog.text, pg_catalog.text, pg_catalog.text), '
 		'@extschema@.llmquota_session_drop(pg_catalog.text, pg_catalog.text, pg_catalog.text, int), '
@@ -2509,7 +2578,7 @@ DECLARE
 		'@extschema@.llmquota_worker_rows(), '
 		'@extschema@.llmquota_names_valid(pg_catalog.text[]), '
 		'@extschema@.llmquota_zone_exists(pg_catalog.text)';
-	configuration CONSTANT pg_catalog.text := 'llmquota.provider, llmquota.account, llmquota.key, llmquota.model, llmquota.price, llmquota.exchange_rate, llmquota.route, llmquota.route_option, llmquota.org, llmquota.quota, llmquota.budget, llmquota.budget_step, llmquota.setting';
+	configuration CONSTANT pg_catalog.text := 'llmquota.provider, llmquota.account, llmquota.key, llmquota.model, llmquota.price, llmquota.exchange_rate, llmquota.route, llmquota.route_option, llmquota.org, llmquota.quota, llmquota.budget, llmquota.budget_step, llmquota.setting, llmquota.rate_limit';
 	spend CONSTANT pg_catalog.text := 'llmquota.usage, llmquota.usage_hourly, llmquota.burn_rate, llmquota.exhaustion, llmquota.repricing, llmquota.refusal_hourly, llmquota.alert, llmquota.capacity';
 	reports CONSTANT pg_catalog.text := '@extschema@.llmquota_exhaustion_rows(), '
 		'@extschema@.llmquota_statement(pg_catalog.text, pg_catalog.text), '
@@ -4127,7 +4196,7 @@ DECLARE
 	most int;
 	occasion record;
 BEGIN
-	FOREACH target IN ARRAY '{provider,account,key,model,price,exchange_rate,route,route_option,org,quota,budget,budget_step,budget_raise,setting,role_grant,alias}'::pg_catalog.text[] LOOP
+	FOREACH target IN ARRAY '{provider,account,key,model,price,exchange_rate,route,route_option,org,quota,budget,budget_step,budget_raise,setting,rate_limit,role_grant,alias}'::pg_catalog.text[] LOOP
 		EXECUTE pg_catalog.format('CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE ON llmquota.%I '
 			'FOR EACH ROW EXECUTE FUNCTION @extschema@.llmquota_config_changed()', target);
 		EXECUTE pg_catalog.format('CREATE TRIGGER config_truncated AFTER TRUNCATE ON llmquota.%I '
@@ -4140,7 +4209,7 @@ BEGIN
 		  FROM (VALUES ('provider', 'provider'), ('account', 'account'), ('key', 'key'), ('model', 'model'), ('org', 'org'),
 					   ('price', 'model, valid_from'), ('exchange_rate', 'currency, valid_from'),
 					   ('route', 'route, org, step, model'), ('route_option', 'route, org'), ('quota', 'id'), ('budget', 'id'),
-					   ('budget_step', 'budget, at'), ('budget_raise', 'id'), ('setting', 'name'),
+					   ('budget_step', 'budget, at'), ('budget_raise', 'id'), ('setting', 'name'), ('rate_limit', 'scope'),
 					   ('role_grant', 'role, kind, org')) AS t (name, key_columns)
 	LOOP
 		EXECUTE pg_catalog.format('CREATE TRIGGER log_insert AFTER INSERT ON llmquota.%I REFERENCING NEW TABLE AS new_rows '
@@ -4518,7 +4587,7 @@ REVOKE ALL ON SCHEMA llmquota FROM PUBLIC;
 REVOKE ALL ON ALL TABLES IN SCHEMA llmquota FROM PUBLIC;
 REVOKE ALL ON ALL SEQUENCES IN SCHEMA llmquota FROM PUBLIC;
 REVOKE ALL ON TYPE llmquota.pick_result, llmquota.pick_set_result, llmquota.explain_result, llmquota.record_result, llmquota.statement_result,
-	llmquota.reconcile_result, llmquota.capacity_result, llmquota.session_result FROM PUBLIC;
+	llmquota.reconcile_result, llmquota.capacity_result, llmquota.session_result, llmquota.rate_result FROM PUBLIC;
 REVOKE ALL ON FUNCTION
 	@extschema@.llmquota_pick(text, text, bigint, bigint, text, text[], text, text, int, text, uuid, numeric, int, boolean),
 	@extschema@.llmquota_pick_many(text, text, int, bigint, bigint, text, text[], text, int, text, numeric),
@@ -4529,6 +4598,8 @@ REVOKE ALL ON FUNCTION
 	@extschema@.llmquota_release(uuid),
 	@extschema@.llmquota_renew(uuid, int),
 	@extschema@.llmquota_claim(uuid, int),
+	@extschema@.llmquota_allow(text, text, int, bigint, int, int, text),
+	@extschema@.llmquota_allow_all(jsonb),
 	@extschema@.llmquota_session_put(text, text, text, jsonb, bigint, int),
 	@extschema@.llmquota_session_get(text, text, text),
 	@extschema@.llmquota_session_drop(text, text, text, int),
@@ -4641,6 +4712,7 @@ SELECT pg_catalog.pg_extension_config_dump('llmquota.budget_step', '');
 SELECT pg_catalog.pg_extension_config_dump('llmquota.budget_raise', '');
 SELECT pg_catalog.pg_extension_config_dump('llmquota.budget_raise_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('llmquota.setting', '');
+SELECT pg_catalog.pg_extension_config_dump('llmquota.rate_limit', '');
 SELECT pg_catalog.pg_extension_config_dump('llmquota.role_grant', '');
 SELECT pg_catalog.pg_extension_config_dump('llmquota.alias', '');
 SELECT pg_catalog.pg_extension_config_dump('llmquota.refusal_hourly', '');

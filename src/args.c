@@ -36,12 +36,10 @@ llmq_arg_text(FunctionCallInfo fcinfo, int number)
 	return llmq_arg_given(fcinfo, number) ? text_to_cstring(PG_GETARG_TEXT_PP(number)) : NULL;
 }
 
-/* A required name: not NULL, at most 128 bytes. The empty name is the caller's to refuse. */
+/* A name that is required: raises when it is NULL or longer than 128 bytes. */
 char *
-llmq_arg_name(FunctionCallInfo fcinfo, int number, const char *what)
+llmq_required_name(char *name, const char *what)
 {
-	char	   *name = llmq_arg_text(fcinfo, number);
-
 	if (name == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
@@ -53,6 +51,13 @@ llmq_arg_name(FunctionCallInfo fcinfo, int number, const char *what)
 				 errmsg("%s is longer than %d bytes", what, LLMQ_MAX_NAME),
 				 errdetail("It begins with \"%.*s\".", pg_mbcliplen(name, strlen(name), 40), name)));
 	return name;
+}
+
+/* A required name: not NULL, at most 128 bytes. The empty name is the caller's to refuse. */
+char *
+llmq_arg_name(FunctionCallInfo fcinfo, int number, const char *what)
+{
+	return llmq_required_name(llmq_arg_text(fcinfo, number), what);
 }
 
 /* An optional label that a lease carries: at most 64 bytes. */

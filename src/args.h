@@ -10,6 +10,7 @@
 /* A NULL argument means "not given". */
 extern bool llmq_arg_given(FunctionCallInfo fcinfo, int number);
 extern char *llmq_arg_text(FunctionCallInfo fcinfo, int number);
+extern char *llmq_required_name(char *name, const char *what);
 extern char *llmq_arg_name(FunctionCallInfo fcinfo, int number, const char *what);
 extern char *llmq_arg_label(FunctionCallInfo fcinfo, int number, const char *what);
 extern int32 llmq_arg_tokens(FunctionCallInfo fcinfo, int number, const char *what);

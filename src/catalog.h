@@ -12,6 +12,7 @@
 
 #include "breaker.h"
 #include "currency.h"
+#include "gcra.h"
 #include "learned.h"
 #include "name.h"
 #include "provider.h"
@@ -301,6 +302,15 @@ typedef struct LlmqRoleGrant
 	bool		admin;
 } LlmqRoleGrant;
 
+/* A limit that has a name. */
+typedef struct LlmqRateLimit
+{
+	const char *scope;
+	LlmqGcraLimit limit;
+	bool		observe;
+	double		rollout;
+} LlmqRateLimit;
+
 typedef struct LlmqSettings
 {
 	int64		arrival_slack;	/* microseconds */
@@ -345,6 +355,7 @@ typedef struct LlmqCatalog
 	LlmqBudget *budgets;
 	LlmqCosts	key_costs;		/* in the currencies of budgets of accounts and keys, no amounts */
 	bool		too_many_currencies;	/* ... which have no room there */
+	struct names_hash *rate_limits; /* by scope */
 	LlmqRoleGrant *role_grants; /* of those who call */
 	LlmqRoleGrant *reader_grants;	/* of those who read the ledger */
 	struct LlmqDated *rates;	/* of all currencies, see price.h */

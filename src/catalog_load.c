@@ -526,6 +526,20 @@ read_alias(LlmqRow *row)
 	llmq_alias_add(row->catalog, alias, is_null(row, 6), bool_value(row, 7));
 }
 
+static void
+read_rate_limit(LlmqRow *row)
+{
+	LlmqRateLimit *limit = llmq_catalog_keep(row->catalog, sizeof(LlmqRateLimit));
+
+	limit->scope = text_value(row, 1);
+	limit->limit.amount = DatumGetInt32(value(row, 2));
+	limit->limit.period = DatumGetInt64(value(row, 3)) * 1000;
+	limit->limit.burst = is_null(row, 4) ? limit->limit.amount : DatumGetInt32(value(row, 4));
+	limit->observe = strcmp(text_value(row, 5), "observe") == 0;
+	limit->rollout = fraction_value(row, 6);
+	llmq_names_put(row->catalog->rate_limits, limit->scope, limit);
+}
+
 /* What holds when a row of llmquota.setting is missing. */
 static const LlmqSettings default_settings = {
 	.alert_at = {.n = 2,.part = {800000000, 950000000}},
@@ -575,6 +589,7 @@ create_catalog(MemoryContext context)
 	catalog->owners = llmq_names_create(context);
 	catalog->aliases = llmq_names_create(context);
 	catalog->renamed_cells = llmq_names_create(context);
+	catalog->rate_limits = llmq_names_create(context);
 	return catalog;
 }
 
@@ -626,6 +641,8 @@ llmq_catalog_load(MemoryContext context)
 	llmq_catalog_read(catalog, LLMQ_REL_QUOTA, snapshot, read_quota);
 	llmq_budgets_load(catalog, snapshot);
 	llmq_catalog_read(catalog, LLMQ_REL_ROLE_GRANT, snapshot, read_role_grant);
+	if (OidIsValid(llmq_relation_oid_if_any(LLMQ_REL_RATE_LIMIT)))
+		llmq_catalog_read(catalog, LLMQ_REL_RATE_LIMIT, snapshot, read_rate_limit);
 	UnregisterSnapshot(snapshot);
 	MemoryContextSwitchTo(caller);
 	return catalog;

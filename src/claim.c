@@ -23,16 +23,16 @@ bool
 llmq_claim_take(const LlmqRateName *name, int64 ttl)
 {
 	LlmqRateChange change;
-	int64		until;
+	LlmqGcraTime until = {0};
 	bool		taken;
 
 	if (XactReadOnly || RecoveryInProgress() || !llmq_rate_open(&change))
 		return false;
 	llmq_rate_add(&change, name);
 	llmq_rate_lock(&change);
-	until = change.now + ttl * LLMQ_RATE_TICKS;
-	taken = change.use[0].until <= change.now;
-	if (change.use[0].place >= 0 && (taken || change.use[0].until > until))
+	until.at = change.now + ttl;
+	taken = change.use[0].until.at <= change.now;
+	if (change.use[0].place >= 0 && (taken || change.use[0].until.at > until.at))
 		llmq_rate_set(&change, 0, until);
 	llmq_rate_close(&change);
 	return taken;
@@ -48,7 +48,7 @@ llmq_claim_end(const LlmqRateName *name)
 		return;
 	llmq_rate_add(&change, name);
 	llmq_rate_lock(&change);
-	if (change.use[0].until > change.now)
-		llmq_rate_set(&change, 0, change.now);
+	if (change.use[0].until.at > change.now)
+		llmq_rate_set(&change, 0, (LlmqGcraTime) {.at = change.now});
 	llmq_rate_close(&change);
 }

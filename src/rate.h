@@ -6,16 +6,17 @@
 #define LLMQ_RATE_H
 
 #include "cell.h"
+#include "gcra.h"
 #include "linear.h"
 
-/* Times are kept in parts of a microsecond, so many to one: until the year 2285. */
-#define LLMQ_RATE_TICKS 1024
-
-/* What something is known by. Kinds: L a subject of a limit; others are claims, see the files that take them. */
+/*
+ * What something is known by. Kinds: of the subject of a limit L, or that of its org's name; others are claims, see the
+ * files that take them.
+ */
 typedef struct LlmqRateName
 {
 	char		kind;
-	const char *org;			/* '' for none; each text has 128 bytes at most */
+	const char *org;			/* '' for none; each text has 255 bytes at most */
 	const char *scope;
 	const char *subject;
 } LlmqRateName;
@@ -24,19 +25,26 @@ typedef struct LlmqRateName
 typedef struct LlmqRateEntry
 {
 	uint64		hash[2];
-	int64		until;			/* LLMQ_RATE_TICKS to a microsecond, since 2000-01-01 */
+	LlmqGcraTime until;
 } LlmqRateEntry;
 
-StaticAssertDecl(sizeof(LlmqRateEntry) == 24, "LlmqRateEntry has no padding");
+StaticAssertDecl(sizeof(LlmqRateEntry) == 32, "LlmqRateEntry has no padding");
+
+/* Is it not past its time? */
+static inline bool
+llmq_rate_is_in_force(const LlmqRateEntry *entry, int64 now)
+{
+	return entry->until.at + (entry->until.part != 0) > now;
+}
 
 /* As many as two cells to a page leave room for. */
-#define LLMQ_RATE_ENTRIES 166
+#define LLMQ_RATE_ENTRIES 124
 
 /* With so many in force there should be more cells. */
-#define LLMQ_RATE_CROWDED 110
+#define LLMQ_RATE_CROWDED 80
 
 /* So many of each cell are counted on. */
-#define LLMQ_RATES_PER_CELL 100
+#define LLMQ_RATES_PER_CELL 70
 
 /* The state of a cell of llmquota.rate_page. */
 typedef struct LlmqRatePage
@@ -45,7 +53,7 @@ typedef struct LlmqRatePage
 	LlmqRateEntry entry[LLMQ_RATE_ENTRIES];
 } LlmqRatePage;
 
-StaticAssertDecl(sizeof(LlmqRatePage) == 48 + 24 * LLMQ_RATE_ENTRIES, "LlmqRatePage has no padding");
+StaticAssertDecl(sizeof(LlmqRatePage) == 48 + 32 * LLMQ_RATE_ENTRIES, "LlmqRatePage has no padding");
 
 /* As many as one call changes at most: of as many cells. */
 #define LLMQ_RATE_MOST_USES 10
@@ -60,7 +68,7 @@ typedef struct LlmqRateUse
 	int32		id;				/* of its cell */
 	int			cell;			/* in the set */
 	int			place;			/* in the cell; -1: there is no room for it */
-	int64		until;			/* while the cells are locked: as it was; 0: it was none */
+	LlmqGcraTime until;			/* while the cells are locked: as it was; all zero: it was none */
 	int64		room_at;		/* where there is no room: when there is */
 } LlmqRateUse;
 
@@ -68,7 +76,7 @@ typedef struct LlmqRateChange
 {
 	LlmqLive	live;
 	LlmqCellSet set;
-	int64		now;			/* in ticks, read when all is locked */
+	int64		now;			/* read when all is locked */
 	int			nuses;
 	LlmqRateUse use[LLMQ_RATE_MOST_USES];
 } LlmqRateChange;
@@ -84,7 +92,7 @@ extern int64 llmq_rate_first_end(const LlmqRatePage *page);
 extern bool llmq_rate_open(LlmqRateChange *change);
 extern void llmq_rate_add(LlmqRateChange *change, const LlmqRateName *name);
 extern void llmq_rate_lock(LlmqRateChange *change);
-extern void llmq_rate_set(LlmqRateChange *change, int use, int64 until);
+extern void llmq_rate_set(LlmqRateChange *change, int use, LlmqGcraTime until);
 extern void llmq_rate_close(LlmqRateChange *change);
 
 /* claim.c */

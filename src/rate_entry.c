@@ -28,7 +28,7 @@ int
 llmq_rate_free_place(const LlmqRatePage *page, int64 now, int from)
 {
 	for (int i = from; i < LLMQ_RATE_ENTRIES; i++)
-		if (page->entry[i].until <= now)
+		if (!llmq_rate_is_in_force(&page->entry[i], now))
 			return i;
 	return -1;
 }
@@ -40,17 +40,17 @@ llmq_rate_in_force(const LlmqRatePage *page, int64 now)
 	int			n = 0;
 
 	for (int i = 0; i < LLMQ_RATE_ENTRIES; i++)
-		n += page->entry[i].until > now;
+		n += llmq_rate_is_in_force(&page->entry[i], now);
 	return n;
 }
 
-/* When the first of them is. */
+/* When the first entry of a full cell is past its time, to the microsecond before. */
 int64
 llmq_rate_first_end(const LlmqRatePage *page)
 {
-	int64		first = page->entry[0].until;
+	int64		first = page->entry[0].until.at;
 
 	for (int i = 1; i < LLMQ_RATE_ENTRIES; i++)
-		first = Min(first, page->entry[i].until);
+		first = Min(first, page->entry[i].until.at);
 	return first;
 }

@@ -128,7 +128,7 @@ lock_cells(LlmqRateChange *change)
 			continue;
 		if (are_right(change))
 		{
-			change->now = GetCurrentTimestamp() * LLMQ_RATE_TICKS;
+			change->now = GetCurrentTimestamp();
 			return;
 		}
 		llmq_set_unlock(&change->set);
@@ -156,15 +156,15 @@ find_place(LlmqRateChange *change, int number)
 	LlmqRateUse *use = &change->use[number];
 	const LlmqRatePage *page = page_of(change, use);
 
-	use->until = 0;
+	use->until = (LlmqGcraTime) {0};
 	use->place = llmq_rate_place(page, use->hash);
 	if (use->place >= 0)
 	{
 		use->until = page->entry[use->place].until;
-		if (use->until > change->now || !is_taken(change, number, use))
+		if (llmq_rate_is_in_force(&page->entry[use->place], change->now) || !is_taken(change, number, use))
 			return false;
 	}
-	use->until = 0;
+	use->until = (LlmqGcraTime) {0};
 	use->place = llmq_rate_free_place(page, change->now, 0);
 	while (use->place >= 0 && is_taken(change, number, use))
 		use->place = llmq_rate_free_place(page, change->now, use->place + 1);
@@ -209,7 +209,7 @@ llmq_rate_lock(LlmqRateChange *change)
 
 /* Changes an entry that has a place: only a copy, until llmq_rate_close(). */
 void
-llmq_rate_set(LlmqRateChange *change, int use, int64 until)
+llmq_rate_set(LlmqRateChange *change, int use, LlmqGcraTime until)
 {
 	const LlmqRateUse *changed = &change->use[use];
 	LlmqRatePage *page = llmq_set_change(&change->set, changed->cell);

@@ -48,6 +48,7 @@ static const char *const relation_names[LLMQ_REL_COUNT] = {
 	[LLMQ_REL_BUDGET_STEP] = "budget_step",
 	[LLMQ_REL_BUDGET_RAISE] = "budget_raise",
 	[LLMQ_REL_SETTING] = "setting",
+	[LLMQ_REL_RATE_LIMIT] = "rate_limit",
 	[LLMQ_REL_ROLE_GRANT] = "role_grant",
 	[LLMQ_REL_ALIAS] = "alias",
 	[LLMQ_REL_CONFIG_TIME] = "config_time",

@@ -68,6 +68,31 @@ llmq_role_org(LlmqCatalog *catalog, const char *name)
 	return org;
 }
 
+/*
+ * The org that a call is for which names none: the one that the role is bound to. NULL: it is bound to none, and the call
+ * is for nobody in particular. Raises when it may act for several orgs and no others.
+ */
+LlmqOrg *
+llmq_role_only_org(LlmqCatalog *catalog)
+{
+	const char *only = NULL;
+
+	if (llmq_role_may_use(catalog, NULL))
+		return NULL;
+	for (const LlmqRoleGrant *grant = catalog->role_grants; grant != NULL; grant = grant->next)
+	{
+		if (!applies(grant))
+			continue;
+		if (only != NULL && strcmp(only, grant->org) != 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+					 errmsg("org must not be NULL"),
+					 errhint("This role was granted llmquota for several orgs. Name the one that the call is for.")));
+		only = grant->org;
+	}
+	return llmq_role_org(catalog, only);
+}
+
 /* May the current role ask what this org has used? */
 bool
 llmq_role_may_read(const LlmqCatalog *catalog, const char *org)

@@ -9,6 +9,7 @@
 
 extern bool llmq_role_may_use(const LlmqCatalog *catalog, const char *org);
 extern LlmqOrg *llmq_role_org(LlmqCatalog *catalog, const char *name);
+extern LlmqOrg *llmq_role_only_org(LlmqCatalog *catalog);
 extern bool llmq_role_may_read(const LlmqCatalog *catalog, const char *org);
 extern bool llmq_role_is_admin(const LlmqCatalog *catalog);
 

@@ -243,7 +243,9 @@ rate_fault(const LlmqRatePage *page, int at, LlmqFault *found)
 	int32		cell = llmq_linear_other_cell(&page->linear, entry->hash[0]);
 
 	if (entry->hash[0] == 0 && entry->hash[1] == 0)
-		return entry->until != 0 && llmq_fault(found, "time of no subject", 0, entry->until);
+		return entry->until.at != 0 && llmq_fault(found, "time of no subject", 0, entry->until.at);
+	if (entry->until.part != 0 && entry->until.part >= entry->until.of)
+		return llmq_fault(found, "fraction of a microsecond", entry->until.of, entry->until.part);
 	if (cell != page->linear.cell.id)
 		return llmq_fault(found, "cell of a subject", cell, page->linear.cell.id);
 	for (int i = 0; i < at; i++)
