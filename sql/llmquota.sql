@@ -741,6 +741,28 @@ COMMENT ON COLUMN llmquota.rate_limit.mode IS 'enforce, or observe: counts what 
 COMMENT ON COLUMN llmquota.rate_limit.rollout IS 'fraction of the subjects for which it is enforced, 0 to 1, chosen by a stable hash; for the others it observes';
 COMMENT ON COLUMN llmquota.rate_limit.note IS 'what it is for; NULL: not said';
 
+CREATE TABLE llmquota.answer_namespace (
+	namespace text NOT NULL,
+	shared boolean NOT NULL DEFAULT false,
+	ttl_ms int,
+	stale_ms int,
+	refresh_ms int,
+	max_bytes bigint,
+	CONSTRAINT answer_namespace_pkey PRIMARY KEY (namespace),
+	CONSTRAINT answer_namespace_valid CHECK (namespace OPERATOR(pg_catalog.<>) '' AND pg_catalog.octet_length(namespace) OPERATOR(pg_catalog.<=) 128),
+	CONSTRAINT answer_namespace_ttl_positive CHECK (ttl_ms OPERATOR(pg_catalog.>) 0),
+	CONSTRAINT answer_namespace_stale_not_negative CHECK (stale_ms OPERATOR(pg_catalog.>=) 0),
+	CONSTRAINT answer_namespace_refresh_positive CHECK (refresh_ms OPERATOR(pg_catalog.>) 0),
+	CONSTRAINT answer_namespace_max_bytes_not_negative CHECK (max_bytes OPERATOR(pg_catalog.>=) 0)
+) USING heap;
+COMMENT ON TABLE llmquota.answer_namespace IS 'how answers are kept. A namespace without a row is every org''s own, and has the defaults of the settings';
+COMMENT ON COLUMN llmquota.answer_namespace.namespace IS 'name that calls give';
+COMMENT ON COLUMN llmquota.answer_namespace.shared IS 'whether all orgs have the same answers; false: every org has its own, and never sees another''s';
+COMMENT ON COLUMN llmquota.answer_namespace.ttl_ms IS 'how long an answer is fresh, in milliseconds, when llmquota_cache_put does not say; NULL: the setting answer_ttl';
+COMMENT ON COLUMN llmquota.answer_namespace.stale_ms IS 'how much longer it is given out as stale, in milliseconds, when llmquota_cache_put does not say; NULL: the setting answer_stale';
+COMMENT ON COLUMN llmquota.answer_namespace.refresh_ms IS 'how long nobody else is told to refresh an answer, in milliseconds: as long as a call takes, retries and all; NULL: the setting answer_refresh';
+COMMENT ON COLUMN llmquota.answer_namespace.max_bytes IS 'how much room its answers have, in bytes; those that were not used for longest go first; NULL: no bound but the setting max_cache_bytes';
+
 CREATE TABLE llmquota.role_grant (
 	role text NOT NULL,
 	kind text NOT NULL,
@@ -1228,6 +1250,35 @@ COMMENT ON COLUMN llmquota.conversation.expires_at IS 'when it has expired';
 CREATE SEQUENCE llmquota.conversation_count;
 COMMENT ON SEQUENCE llmquota.conversation_count IS 'how many rows llmquota.conversation has, as of the last maintenance and with those that came since';
 
+-- Columns of a fixed width come first, among them used_at, which is written over in its place: src/cache_use.c knows where.
+CREATE TABLE llmquota.answer (
+	stored_at timestamptz NOT NULL,
+	fresh_until timestamptz NOT NULL,
+	stale_until timestamptz NOT NULL,
+	used_at timestamptz NOT NULL,
+	bytes int NOT NULL,
+	org_kind "char" NOT NULL,
+	namespace text COLLATE "C" NOT NULL,
+	org text COLLATE "C" NOT NULL,
+	hash text COLLATE "C" NOT NULL,
+	answer jsonb NOT NULL,
+	CONSTRAINT answer_pkey PRIMARY KEY (namespace, org, hash, org_kind)
+) USING heap WITH (fillfactor = 85, vacuum_truncate = false,
+	autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0,
+	toast.autovacuum_vacuum_threshold = 1000, toast.autovacuum_vacuum_scale_factor = 0.02, toast.autovacuum_vacuum_cost_delay = 0,
+	toast.vacuum_truncate = false);
+COMMENT ON TABLE llmquota.answer IS 'answers to requests, for the next who asks the same. Written by llmquota_cache_put, and dropped by llmquota_maintain; a row that is deleted is an answer that is forgotten';
+COMMENT ON COLUMN llmquota.answer.stored_at IS 'when llmquota_cache_put stored it';
+COMMENT ON COLUMN llmquota.answer.fresh_until IS 'until when it is fresh';
+COMMENT ON COLUMN llmquota.answer.stale_until IS 'until when it is given out at all; then the row is as good as gone';
+COMMENT ON COLUMN llmquota.answer.used_at IS 'when it was given out last, to within a sixteenth of the time for which it is fresh; not undone by a rollback';
+COMMENT ON COLUMN llmquota.answer.bytes IS 'size of the answer and its key in bytes, before compression';
+COMMENT ON COLUMN llmquota.answer.org_kind IS 'o; O: the name of the org had been another''s, and a number stands before it; s: the answer is of all orgs';
+COMMENT ON COLUMN llmquota.answer.namespace IS 'the namespace';
+COMMENT ON COLUMN llmquota.answer.org IS 'the org, by the name of its first day where it was renamed; empty where the answer is of all orgs';
+COMMENT ON COLUMN llmquota.answer.hash IS 'what callers call the request, such as what llmquota_cache_key answers';
+COMMENT ON COLUMN llmquota.answer.answer IS 'the answer';
+
 CREATE TABLE llmquota.pruning (
 	relation text NOT NULL,
 	next_block bigint NOT NULL DEFAULT 0,
@@ -1545,6 +1596,44 @@ AS 'MODULE_PATHNAME', 'llmquota_session_id';
 COMMENT ON FUNCTION @extschema@.llmquota_session_id(text, text) IS
 'What a conversation is called in picks (session => ...), in the ledger and in llmquota_forget: 32 characters, the same wherever it is asked for';
 
+CREATE FUNCTION @extschema@.llmquota_cache_put(
+	namespace text,
+	hash text,
+	answer jsonb,
+	ttl_ms int DEFAULT NULL,
+	stale_ms int DEFAULT NULL,
+	org text DEFAULT NULL,
+	OUT status text,
+	OUT fresh_until timestamptz,
+	OUT stale_until timestamptz)
+RETURNS record
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'llmquota_cache_put';
+COMMENT ON FUNCTION @extschema@.llmquota_cache_put(text, text, jsonb, int, int, text) IS
+'Stores the answer to a request, in place of one that is there: fresh for ttl_ms, then stale for stale_ms (NULL: as the namespace or the settings say). org: whose it is; not needed in a shared namespace, or by a role of one org. Answers stored, or too_large when it has more than the setting max_answer_bytes, and then stores nothing. Part of the transaction, as any INSERT';
+
+CREATE FUNCTION @extschema@.llmquota_cache_get(
+	namespace text,
+	hash text,
+	org text DEFAULT NULL,
+	OUT status text,
+	OUT answer jsonb,
+	OUT age_ms int,
+	OUT refresh boolean,
+	OUT retry_after_ms int)
+RETURNS record
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'llmquota_cache_get';
+COMMENT ON FUNCTION @extschema@.llmquota_cache_get(text, text, text) IS
+'The answer to a request that somebody has asked before: fresh, stale or miss, and how old it is in milliseconds. When it is not fresh exactly one caller is told to refresh, to make the call and to store its answer with llmquota_cache_put; if that does not happen, another one is told. Who has a miss and is not told looks again after retry_after_ms. On a hot standby and in a read-only transaction nobody is told to refresh';
+
+CREATE FUNCTION @extschema@.llmquota_cache_key(request jsonb)
+RETURNS text
+LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'llmquota_cache_key';
+COMMENT ON FUNCTION @extschema@.llmquota_cache_key(jsonb) IS
+'The hash of a request, the same for all that ask the same: in whatever order its members are, however its numbers are written (1.0 is 1), and whatever members it has at the top that do not matter to the answer, such as user, stream and metadata (the reference lists them), or that are null. NULL for NULL';
+
 --
 -- Functions: administration
 --
@@ -1565,12 +1654,13 @@ CREATE FUNCTION @extschema@.llmquota_maintain(
 	OUT events_kept bigint,
 	OUT alerts_raised bigint,
 	OUT alerts_resolved bigint,
-	OUT conversations_pruned bigint)
+	OUT conversations_pruned bigint,
+	OUT answers_dropped bigint)
 RETURNS record
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'llmquota_maintain';
 COMMENT ON FUNCTION @extschema@.llmquota_maintain() IS
-'Ends leases that have expired, makes the partitions of the coming days, moves ledger rows out of the default partition, drops partitions past their retention, retires what nobody has used for a day, deletes rows of live state that nobody needs, counts the ledger by hours, keeps refusals and events for as long as they are to be kept, takes troubles off live state that are over, and raises and resolves alerts. Answers how many of each (NULL: that step failed, a warning says why), and whether time ran out before all was done. To be called regularly';
+'Ends leases that have expired, makes the partitions of the coming days, moves ledger rows out of the default partition, drops partitions past their retention, retires what nobody has used for a day, deletes rows of live state that nobody needs, counts the ledger by hours, keeps refusals and events for as long as they are to be kept, takes troubles off live state that are over, raises and resolves alerts, and drops answers that are too old or have no room. Answers how many of each (NULL: that step failed, a warning says why), and whether time ran out before all was done. To be called regularly';
 
 -- The database whose pg_cron can be asked; raises when there is none.
 CREATE FUNCTION @extschema@.llmquota_cron_database()
@@ -2397,7 +2487,7 @@ DECLARE
 	least_pause CONSTANT pg_catalog.interval := '5 seconds';
 	nblocks CONSTANT bigint := pg_catalog.pg_relation_size(pg_catalog.format('llmquota.%I', relation)::pg_catalog.regclass)
 		OPERATOR(pg_catalog./) pg_catalog.current_setting('block_size')::pg_catalog.int8;
-	read_counter CONSTANT pg_catalog.text := pg_catalog.format('SELECT CASE WHEN s.is_called THEN s.last_value ELSE 0 END FROM llmquota.%I s', counter);
+	read_counter CONSTANT pg_catalog.text := pg_catalog.format('SELECT CASE WHEN s.is_called THEN s.last_value ELSE 0 END FROM llmquota.%I s', COALESCE(counter, ''));
 	pass llmquota.pruning;
 	rows record;
 	counted bigint;
@@ -2479,6 +2569,63 @@ END
 $$;
 COMMENT ON FUNCTION @extschema@.llmquota_prune(text, text, text, timestamptz) IS 'internal, a step of llmquota_maintain: deletes rows of a table whose column expiry is past, and sets the sequence counter (NULL: none) to the number of the others';
 
+-- Which answers have to go so that all have room, and those of each namespace: those used no later than `until`; namespace
+-- NULL: of all. Of a large table only some pages are looked at, chosen at random: the bounds hold to within a few hundredths.
+CREATE FUNCTION @extschema@.llmquota_answers_too_many(OUT namespace text, OUT until timestamptz)
+RETURNS SETOF record
+LANGUAGE sql VOLATILE PARALLEL UNSAFE
+BEGIN ATOMIC
+	WITH part AS (
+		SELECT LEAST(100::float8, 2048::float8 OPERATOR(pg_catalog.*) 100::float8 OPERATOR(pg_catalog.*) pg_catalog.current_setting('block_size')::float8
+					 OPERATOR(pg_catalog./) GREATEST(pg_catalog.pg_relation_size('llmquota.answer'::regclass), 1)::float8)::real AS percent
+	), sample AS MATERIALIZED (
+		SELECT a.namespace, a.used_at, a.bytes::float8 OPERATOR(pg_catalog.*) 100::float8 OPERATOR(pg_catalog./) (SELECT p.percent FROM part p)::float8 AS bytes
+		  FROM llmquota.answer a TABLESAMPLE system ((SELECT p.percent FROM part p))
+		 WHERE a.stale_until OPERATOR(pg_catalog.>) pg_catalog.clock_timestamp()
+	)
+	SELECT NULL::text, pg_catalog.max(r.used_at)
+	  FROM (SELECT s.used_at, pg_catalog.sum(s.bytes) OVER (ORDER BY s.used_at DESC) AS bytes FROM sample s) r
+	 WHERE r.bytes OPERATOR(pg_catalog.>) COALESCE(
+			(SELECT t.value::float8 FROM llmquota.setting t WHERE t.name OPERATOR(pg_catalog.=) 'max_cache_bytes'), 268435456)
+	HAVING pg_catalog.count(*) OPERATOR(pg_catalog.>) 0
+	UNION ALL
+	SELECT r.namespace, pg_catalog.max(r.used_at)
+	  FROM (SELECT s.namespace, s.used_at, n.max_bytes,
+				   pg_catalog.sum(s.bytes) OVER (PARTITION BY s.namespace ORDER BY s.used_at DESC) AS bytes
+			  FROM sample s JOIN llmquota.answer_namespace n ON n.namespace OPERATOR(pg_catalog.=) s.namespace
+			 WHERE n.max_bytes IS NOT NULL) r
+	 WHERE r.bytes OPERATOR(pg_catalog.>) r.max_bytes::float8
+	 GROUP BY r.namespace;
+END;
+COMMENT ON FUNCTION @extschema@.llmquota_answers_too_many() IS 'internal: which answers have to go because there is no room for them';
+
+-- Of two bounds the one by which more has to go. Whoever is storing an answer anew is not waited for.
+CREATE FUNCTION @extschema@.llmquota_evict_answers(deadline timestamptz)
+RETURNS bigint
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+AS $$
+DECLARE
+	most CONSTANT int := 10000;
+	too_many CONSTANT pg_catalog.jsonb := (SELECT pg_catalog.jsonb_object_agg(COALESCE(t.namespace, ''), t.until) FROM @extschema@.llmquota_answers_too_many() t);
+	evicted bigint := 0;
+	gone bigint;
+BEGIN
+	WHILE too_many IS NOT NULL LOOP
+		DELETE FROM llmquota.answer a
+		 WHERE a.ctid OPERATOR(pg_catalog.=) ANY (ARRAY(
+				SELECT o.ctid FROM llmquota.answer o
+				 WHERE o.used_at OPERATOR(pg_catalog.<=) GREATEST((too_many OPERATOR(pg_catalog.->>) '')::pg_catalog.timestamptz,
+																  (too_many OPERATOR(pg_catalog.->>) o.namespace)::pg_catalog.timestamptz)
+				 LIMIT most FOR UPDATE SKIP LOCKED));
+		GET DIAGNOSTICS gone := ROW_COUNT;
+		evicted := evicted OPERATOR(pg_catalog.+) gone;
+		EXIT WHEN gone OPERATOR(pg_catalog.<) most OR pg_catalog.clock_timestamp() OPERATOR(pg_catalog.>=) deadline;
+	END LOOP;
+	RETURN evicted;
+END
+$$;
+COMMENT ON FUNCTION @extschema@.llmquota_evict_answers(timestamptz) IS 'internal, a step of llmquota_maintain: deletes the answers that were not used for longest where there is no room for all; answers how many';
+
 -- Says which rows of the ledger a role sees: all, those of its orgs, or none. The policies are the roles' own, so that
 -- they are dumped as their privileges are, and that they name the orgs: an index on the org can be used. Policies change
 -- under a lock that keeps readers of the whole ledger out, so it is not waited for long.
@@ -2543,6 +2690,9 @@ DECLARE
 		'@extschema@.llmquota_explain, '
 		'@extschema@.llmquota_release(pg_catalog.uuid), '
 		'@extschema@.llmquota_renew(pg_catalog.uuid, int), '
+		'@extschema@.llmquota_cache_put(pg_catalog.text, pg_catalog.text, pg_catalog.jsonb, int, int, pg_catalog.text), '
+		'@extschema@.llmquota_cache_get(pg_catalog.text, pg_catalog.text, pg_catalog.text), '
+		'@extschema@.llmquota_cache_key(pg_catalog.jsonb), '
 		'@extschema@.llmquota_estimate_tokens(pg_catalog.text, pg_catalog.text), '
 		'@extschema@.llmquota_allow(pg_catalog.text, pg_catalog.text, int, bigint, int, int, pg_catalog.text), '
 		'@extschema@.llmquota_allow_all(pg_catalog.jsonb), '
@@ -2578,7 +2728,7 @@ DECLARE
 		'@extschema@.llmquota_worker_rows(), '
 		'@extschema@.llmquota_names_valid(pg_catalog.text[]), '
 		'@extschema@.llmquota_zone_exists(pg_catalog.text)';
-	configuration CONSTANT pg_catalog.text := 'llmquota.provider, llmquota.account, llmquota.key, llmquota.model, llmquota.price, llmquota.exchange_rate, llmquota.route, llmquota.route_option, llmquota.org, llmquota.quota, llmquota.budget, llmquota.budget_step, llmquota.setting, llmquota.rate_limit';
+	configuration CONSTANT pg_catalog.text := 'llmquota.provider, llmquota.account, llmquota.key, llmquota.model, llmquota.price, llmquota.exchange_rate, llmquota.route, llmquota.route_option, llmquota.org, llmquota.quota, llmquota.budget, llmquota.budget_step, llmquota.setting, llmquota.rate_limit, llmquota.answer_namespace';
 	spend CONSTANT pg_catalog.text := 'llmquota.usage, llmquota.usage_hourly, llmquota.burn_rate, llmquota.exhaustion, llmquota.repricing, llmquota.refusal_hourly, llmquota.alert, llmquota.capacity';
 	reports CONSTANT pg_catalog.text := '@extschema@.llmquota_exhaustion_rows(), '
 		'@extschema@.llmquota_statement(pg_catalog.text, pg_catalog.text), '
@@ -2946,6 +3096,12 @@ LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'llmquota_forget_requests';
 COMMENT ON FUNCTION @extschema@.llmquota_forget_requests(text, text) IS 'internal: forgets which requests were made, for llmquota_forget';
 
+CREATE FUNCTION @extschema@.llmquota_forget_answers(org text)
+RETURNS bigint
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'llmquota_forget_answers';
+COMMENT ON FUNCTION @extschema@.llmquota_forget_answers(text) IS 'internal: deletes the answers of an org, for llmquota_forget';
+
 -- Pseudonyms are made with a salt that is forgotten at once: what was one stays one, and nobody finds out which.
 CREATE FUNCTION @extschema@.llmquota_forget(
 	org text,
@@ -2953,7 +3109,8 @@ CREATE FUNCTION @extschema@.llmquota_forget(
 	OUT pseudonym text,
 	OUT ledger_rows bigint,
 	OUT pending bigint,
-	OUT conversations bigint)
+	OUT conversations bigint,
+	OUT answers bigint)
 RETURNS record
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp SET jit = off
@@ -2968,6 +3125,7 @@ BEGIN
 		RAISE EXCEPTION USING ERRCODE = 'null_value_not_allowed',
 			MESSAGE = 'org must not be NULL';
 	END IF;
+	answers := 0;
 	-- labels first: whatever is recorded from now on is without them
 	pending := @extschema@.llmquota_forget_labels(bearer, session);
 	DELETE FROM llmquota.conversation c
@@ -3032,6 +3190,7 @@ BEGIN
 			   pg_catalog.min(g.first_at), pg_catalog.max(g.last_at)
 		  FROM gone g GROUP BY g.hour, g.route, g.status, g.quota;
 		DELETE FROM llmquota.alert a WHERE a.org OPERATOR(pg_catalog.=) bearer;
+		answers := @extschema@.llmquota_forget_answers(bearer);
 		DELETE FROM llmquota.refusal_sample r
 		 WHERE r.org OPERATOR(pg_catalog.=) bearer
 			OR EXISTS (SELECT FROM llmquota.former_name f
@@ -3041,7 +3200,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION @extschema@.llmquota_forget(text, text) IS
-'Takes an org, or with session one of its sessions, out of the ledger: names become pseudonyms, request_id too, errors and tags are removed, and figures stay as they are. Answers the pseudonym, how many rows of the ledger it stands in, and how many calls are pending, whose rows may still come with the name of the org: call again until it is 0. session NULL: the whole org';
+'Takes an org, or with session one of its sessions, out of the ledger: names become pseudonyms, request_id too, errors and tags are removed, answers of a whole org are deleted, and figures stay as they are. Answers the pseudonym, how many rows of the ledger it stands in, and how many calls are pending, whose rows may still come with the name of the org: call again until it is 0. session NULL: the whole org';
 
 --
 -- Functions: corrections
@@ -3611,6 +3770,11 @@ BEGIN ATOMIC
 	SELECT 'llmquota_requests_max', '{}'::jsonb,
 		   COALESCE((SELECT s.value::float8 FROM llmquota.setting s WHERE s.name OPERATOR(pg_catalog.=) 'max_requests'), 1000000)
 	UNION ALL
+	SELECT 'llmquota_answers_bytes', '{}'::jsonb, pg_catalog.pg_total_relation_size('llmquota.answer'::regclass)::float8
+	UNION ALL
+	SELECT 'llmquota_answers_max_bytes', '{}'::jsonb,
+		   COALESCE((SELECT s.value::float8 FROM llmquota.setting s WHERE s.name OPERATOR(pg_catalog.=) 'max_cache_bytes'), 268435456)
+	UNION ALL
 	SELECT 'llmquota_conversations_max', '{}'::jsonb,
 		   COALESCE((SELECT s.value::float8 FROM llmquota.setting s WHERE s.name OPERATOR(pg_catalog.=) 'max_conversations'), 1000000)
 	UNION ALL
@@ -3719,6 +3883,9 @@ BEGIN
 			('alert_interval', '^[0-9]{1,10}$', 0, 2764800000),
 			('alert_recovery', '^[0-9]{1,10}$', 0, 2764800000),
 			('alert_retention', '^[0-9]{1,9}$', 1, 36500),
+			('answer_refresh', '^[0-9]{1,10}$', 100, 3600000),
+			('answer_stale', '^[0-9]{1,10}$', 0, 2147483647),
+			('answer_ttl', '^[0-9]{1,10}$', 1, 2147483647),
 			('arrival_slack', '^[0-9]{1,9}$', 0, 10000),
 			('auth_probe_after', '^[0-9]{1,10}$', 1000, 2764800000),
 			('base_currency', '^[A-Z]{3}$', NULL, NULL),
@@ -3727,6 +3894,8 @@ BEGIN
 			('event_retention', '^[0-9]{1,9}$', 1, 36500),
 			('idempotency_window', '^(0|[1-9][0-9]{3,9})$', 0, 2764800000),
 			('lease_ttl', '^[0-9]{1,9}$', 1000, 86400000),
+			('max_answer_bytes', '^[0-9]{1,9}$', 0, 268435456),
+			('max_cache_bytes', '^[0-9]{1,15}$', 0, 999999999999999),
 			('max_conversation_bytes', '^[0-9]{1,9}$', 100, 100000000),
 			('max_conversations', '^[0-9]{1,9}$', 0, 100000000),
 			('max_held_waiters', '^(auto|[0-9]{1,4})$', NULL, NULL),
@@ -4196,7 +4365,7 @@ DECLARE
 	most int;
 	occasion record;
 BEGIN
-	FOREACH target IN ARRAY '{provider,account,key,model,price,exchange_rate,route,route_option,org,quota,budget,budget_step,budget_raise,setting,rate_limit,role_grant,alias}'::pg_catalog.text[] LOOP
+	FOREACH target IN ARRAY '{provider,account,key,model,price,exchange_rate,route,route_option,org,quota,budget,budget_step,budget_raise,setting,rate_limit,role_grant,alias,answer_namespace}'::pg_catalog.text[] LOOP
 		EXECUTE pg_catalog.format('CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE ON llmquota.%I '
 			'FOR EACH ROW EXECUTE FUNCTION @extschema@.llmquota_config_changed()', target);
 		EXECUTE pg_catalog.format('CREATE TRIGGER config_truncated AFTER TRUNCATE ON llmquota.%I '
@@ -4210,7 +4379,7 @@ BEGIN
 					   ('price', 'model, valid_from'), ('exchange_rate', 'currency, valid_from'),
 					   ('route', 'route, org, step, model'), ('route_option', 'route, org'), ('quota', 'id'), ('budget', 'id'),
 					   ('budget_step', 'budget, at'), ('budget_raise', 'id'), ('setting', 'name'), ('rate_limit', 'scope'),
-					   ('role_grant', 'role, kind, org')) AS t (name, key_columns)
+					   ('role_grant', 'role, kind, org'), ('answer_namespace', 'namespace')) AS t (name, key_columns)
 	LOOP
 		EXECUTE pg_catalog.format('CREATE TRIGGER log_insert AFTER INSERT ON llmquota.%I REFERENCING NEW TABLE AS new_rows '
 			'FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.llmquota_log_change(%s)', target, key_columns);
@@ -4260,6 +4429,9 @@ INSERT INTO llmquota.setting (name, value, unit, description) VALUES
 	('alert_recovery', '300000', 'ms', 'no alert is raised for what is over by itself within this time'),
 	('alert_retention', '90', 'days', 'how long llmquota.alert keeps a row after it was resolved'),
 	('auth_probe_after', '3600000', 'ms', 'after how long a key that was disabled because its credential was refused lets one call through to see'),
+	('answer_refresh', '30000', 'ms', 'how long nobody else is told to refresh an answer, where llmquota.answer_namespace does not say'),
+	('answer_stale', '86400000', 'ms', 'how long an answer that is no longer fresh is given out as stale, where neither the call nor llmquota.answer_namespace says'),
+	('answer_ttl', '3600000', 'ms', 'how long an answer is fresh, where neither the call nor llmquota.answer_namespace says'),
 	('arrival_slack', '250', 'ms', 'how much longer a charge counts against a limit of a provider, account or key: a call arrives later than it is counted'),
 	('base_currency', 'USD', NULL, 'the currency of llmquota.usage.cost_base, which llmquota.exchange_rate counts in'),
 	('conversation_ttl', '1800000', 'ms', 'how long a conversation lives after its last put or get, where the put does not say'),
@@ -4267,6 +4439,8 @@ INSERT INTO llmquota.setting (name, value, unit, description) VALUES
 	('event_retention', '90', 'days', 'how long llmquota.event keeps a row'),
 	('idempotency_window', '86400000', 'ms', 'how long after a grant a pick with the same org and request_id is answered in_flight or duplicate; 0: such picks are calls of their own'),
 	('lease_ttl', '120000', 'ms', 'how long a lease lives that is not recorded, released or renewed'),
+	('max_answer_bytes', '1048576', 'bytes', 'larger answers are not stored'),
+	('max_cache_bytes', '268435456', 'bytes', 'how much room all answers have; maintenance drops those beyond it that were not used for longest'),
 	('max_conversation_bytes', '65536', 'bytes', 'how large the state of a conversation can be, as jsonb'),
 	('max_conversations', '1000000', 'conversations', 'how many conversations can be kept; beyond it a put of a new one is refused with the status full'),
 	('max_held_waiters', 'auto', 'calls', 'how many picks can wait in their calls; beyond it they get tickets. auto: a quarter of max_connections'),
@@ -4597,6 +4771,12 @@ REVOKE ALL ON FUNCTION
 	@extschema@.llmquota_retry(uuid, bigint, bigint, bigint, bigint, bigint, int, text, int, jsonb, jsonb, jsonb, numeric),
 	@extschema@.llmquota_release(uuid),
 	@extschema@.llmquota_renew(uuid, int),
+	@extschema@.llmquota_cache_put(text, text, jsonb, int, int, text),
+	@extschema@.llmquota_cache_get(text, text, text),
+	@extschema@.llmquota_cache_key(jsonb),
+	@extschema@.llmquota_forget_answers(text),
+	@extschema@.llmquota_answers_too_many(),
+	@extschema@.llmquota_evict_answers(timestamptz),
 	@extschema@.llmquota_claim(uuid, int),
 	@extschema@.llmquota_allow(text, text, int, bigint, int, int, text),
 	@extschema@.llmquota_allow_all(jsonb),
@@ -4714,6 +4894,7 @@ SELECT pg_catalog.pg_extension_config_dump('llmquota.budget_raise_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('llmquota.setting', '');
 SELECT pg_catalog.pg_extension_config_dump('llmquota.rate_limit', '');
 SELECT pg_catalog.pg_extension_config_dump('llmquota.role_grant', '');
+SELECT pg_catalog.pg_extension_config_dump('llmquota.answer_namespace', '');
 SELECT pg_catalog.pg_extension_config_dump('llmquota.alias', '');
 SELECT pg_catalog.pg_extension_config_dump('llmquota.refusal_hourly', '');
 SELECT pg_catalog.pg_extension_config_dump('llmquota.refusal_sample', '');

@@ -337,6 +337,10 @@ typedef struct LlmqSettings
 	bool		alerts;			/* the SQL has them */
 	LlmqThresholds alert_at;	/* of quotas */
 	int64		alert_recovery; /* microseconds */
+	int32		answer_ttl;		/* of namespaces that do not say; milliseconds */
+	int32		answer_stale;	/* likewise */
+	int32		answer_refresh; /* likewise */
+	int32		max_answer_bytes;
 	bool		alert_forecast;
 	char		base_currency[LLMQ_CURRENCY_SIZE];
 } LlmqSettings;
@@ -369,6 +373,7 @@ typedef struct LlmqCatalog
 	struct names_hash *listed_orgs;
 	struct names_hash *owners;	/* orgs with accounts of their own */
 	bool		has_aliases;
+	struct names_hash *namespaces;	/* of answers */
 	struct names_hash *aliases; /* what has been renamed, by the names that stand for it */
 	struct names_hash *renamed_cells;	/* the same by what live state calls it */
 	struct names_hash *orgs;	/* every org asked for since, in a context of its own */

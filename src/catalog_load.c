@@ -25,6 +25,7 @@
 
 #include "budget.h"
 #include "alert_mark.h"
+#include "cache.h"
 #include "catalog_row.h"
 #include "name.h"
 #include "price.h"
@@ -444,6 +445,12 @@ read_setting(LlmqRow *row)
 		settings->alert_forecast = strcmp(setting, "on") == 0;
 	else if (strcmp(name, "alert_recovery") == 0)
 		settings->alert_recovery = pg_strtoint64(setting) * 1000;
+	else if (strcmp(name, "answer_refresh") == 0)
+		settings->answer_refresh = pg_strtoint32(setting);
+	else if (strcmp(name, "answer_stale") == 0)
+		settings->answer_stale = pg_strtoint32(setting);
+	else if (strcmp(name, "answer_ttl") == 0)
+		settings->answer_ttl = pg_strtoint32(setting);
 	else if (strcmp(name, "arrival_slack") == 0)
 		settings->arrival_slack = pg_strtoint64(setting) * 1000;
 	else if (strcmp(name, "auth_probe_after") == 0)
@@ -464,6 +471,8 @@ read_setting(LlmqRow *row)
 		settings->max_conversation_bytes = pg_strtoint32(setting);
 	else if (strcmp(name, "max_conversations") == 0)
 		settings->max_conversations = pg_strtoint32(setting);
+	else if (strcmp(name, "max_answer_bytes") == 0)
+		settings->max_answer_bytes = pg_strtoint32(setting);
 	else if (strcmp(name, "max_leases") == 0)
 		settings->max_leases = pg_strtoint32(setting);
 	else if (strcmp(name, "max_rate_subjects") == 0)
@@ -545,6 +554,10 @@ static const LlmqSettings default_settings = {
 	.alert_at = {.n = 2,.part = {800000000, 950000000}},
 	.alert_forecast = true,
 	.alert_recovery = 5 * USECS_PER_MINUTE,
+	.answer_ttl = 3600000,
+	.answer_stale = 86400000,
+	.answer_refresh = 30000,
+	.max_answer_bytes = 1048576,
 	.arrival_slack = 250000,
 	.auth_probe_after = USECS_PER_HOUR,
 	.observed_limit_ttl = USECS_PER_HOUR,
@@ -587,6 +600,7 @@ create_catalog(MemoryContext context)
 	catalog->own_routes = llmq_names_create(context);
 	catalog->listed_orgs = llmq_names_create(context);
 	catalog->owners = llmq_names_create(context);
+	catalog->namespaces = llmq_names_create(context);
 	catalog->aliases = llmq_names_create(context);
 	catalog->renamed_cells = llmq_names_create(context);
 	catalog->rate_limits = llmq_names_create(context);
@@ -643,6 +657,8 @@ llmq_catalog_load(MemoryContext context)
 	llmq_catalog_read(catalog, LLMQ_REL_ROLE_GRANT, snapshot, read_role_grant);
 	if (OidIsValid(llmq_relation_oid_if_any(LLMQ_REL_RATE_LIMIT)))
 		llmq_catalog_read(catalog, LLMQ_REL_RATE_LIMIT, snapshot, read_rate_limit);
+	if (OidIsValid(llmq_relation_oid_if_any(LLMQ_REL_ANSWER_NAMESPACE)))
+		llmq_catalog_read(catalog, LLMQ_REL_ANSWER_NAMESPACE, snapshot, llmq_namespace_read);
 	UnregisterSnapshot(snapshot);
 	MemoryContextSwitchTo(caller);
 	return catalog;

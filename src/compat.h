@@ -8,10 +8,15 @@
 #define LLMQ_COMPAT_H
 
 #include "access/genam.h"
+#include "access/heapam_xlog.h"
+#include "access/htup_details.h"
+#include "access/rmgr.h"
 #include "access/transam.h"
+#include "access/xloginsert.h"
 #include "common/jsonapi.h"
 #include "common/relpath.h"
 #include "mb/pg_wchar.h"
+#include "miscadmin.h"
 #include "nodes/tidbitmap.h"
 #include "storage/bufmgr.h"
 #include "utils/rel.h"
@@ -110,6 +115,26 @@ llmq_oldest_clog_xid_compat(void)
 #define llmq_insert_index_tuples_compat(rri, slot, estate) \
 	ExecInsertIndexTuples(rri, slot, estate, false, false, NULL, NIL, false)
 #endif
+
+/* Logs a row that is written over in its place, all of it but its header; the page is locked, in a critical section. */
+static inline XLogRecPtr
+llmq_log_in_place_compat(Buffer buffer, HeapTuple row)
+{
+	char	   *bytes = (char *) row->t_data + row->t_data->t_hoff;
+	xl_heap_inplace record = {.offnum = ItemPointerGetOffsetNumber(&row->t_self)};
+
+	XLogBeginInsert();
+#if PG_VERSION_NUM < 180000
+	XLogRegisterData((char *) &record, SizeOfHeapInplace);
+#else
+	record.dbId = MyDatabaseId;
+	record.tsId = MyDatabaseTableSpace;
+	XLogRegisterData(&record, MinSizeOfHeapInplace);
+#endif
+	XLogRegisterBuffer(0, buffer, REGBUF_STANDARD);
+	XLogRegisterBufData(0, bytes, row->t_len - row->t_data->t_hoff);
+	return XLogInsert(RM_HEAP_ID, XLOG_HEAP_INPLACE);
+}
 
 static inline IndexScanDesc
 llmq_index_beginscan_bitmap_compat(Relation index, Snapshot snapshot, int nkeys)

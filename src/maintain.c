@@ -58,6 +58,7 @@ static const struct
 	{llmq_alerts_raise_step, LLMQ_STEP_ROWS},	/* alerts_raised */
 	{llmq_alerts_resolve_step, LLMQ_STEP_ROWS}, /* alerts_resolved */
 	{llmq_conversations_prune_step, LLMQ_STEP_ROWS},	/* conversations_pruned */
+	{llmq_answers_drop_step, LLMQ_STEP_ROWS},	/* answers_dropped */
 };
 
 #define NSTEPS ((int) lengthof(steps))

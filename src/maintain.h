@@ -78,6 +78,9 @@ extern int64 llmq_roll_up_step(const LlmqMaintenance *maintenance);
 extern int64 llmq_refusals_keep_step(const LlmqMaintenance *maintenance);
 extern int64 llmq_history_drop_step(const LlmqMaintenance *maintenance);
 
+/* cache_put.c */
+extern int64 llmq_answers_drop_step(const LlmqMaintenance *maintenance);
+
 /* health_event.c */
 extern int64 llmq_events_keep_step(const LlmqMaintenance *maintenance);
 

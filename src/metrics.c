@@ -16,6 +16,7 @@
 #include "utils/timestamp.h"
 
 #include "counter.h"
+#include "cache.h"
 #include "expire.h"
 #include "line.h"
 #include "pick.h"
@@ -36,6 +37,7 @@ typedef struct LiveCounts
 	int			held;			/* who wait in their calls */
 	int			tickets;		/* ... and with tickets */
 	int64		requests;		/* that are remembered */
+	int64		answers[LLMQ_CACHE_EVENTS];
 } LiveCounts;
 
 static void
@@ -109,6 +111,11 @@ put_counts(ReturnSetInfo *result, const LiveCounts *counts)
 	put_count(result, "waiting", "held", counts->held);
 	put_count(result, "waiting", "ticket", counts->tickets);
 	put_count(result, "requests", NULL, counts->requests);
+	put_count(result, "answers_total", "fresh", counts->answers[LLMQ_CACHE_FRESH]);
+	put_count(result, "answers_total", "stale", counts->answers[LLMQ_CACHE_STALE]);
+	put_count(result, "answers_total", "miss", counts->answers[LLMQ_CACHE_MISS]);
+	put_count(result, "answer_refreshes_total", NULL, counts->answers[LLMQ_CACHE_REFRESH]);
+	put_count(result, "answers_stored_total", NULL, counts->answers[LLMQ_CACHE_STORED]);
 	put_count(result, "conversations", NULL, llmq_counter_read(LLMQ_REL_CONVERSATION_COUNT));
 }
 
@@ -121,13 +128,17 @@ llmquota_live_counts(PG_FUNCTION_ARGS)
 
 	InitMaterializedSRF(fcinfo, 0);
 	if (!RecoveryInProgress() && !XactReadOnly)
+	{
 		llmq_refusals_flush();
+		llmq_cache_counts_flush();
+	}
 	llmq_live_open(&live, LLMQ_LIVE_COUNT, AccessShareLock);
 	llmq_health_look(&live);
 	llmq_cell_walk(&live, LLMQ_LIVE_LEASE, visit_lease_page, &counts);
 	llmq_cell_walk(&live, LLMQ_LIVE_REFUSAL, visit_refusal_page, &counts);
 	if (llmq_live_has(&live, LLMQ_LIVE_REQUEST))
 		llmq_cell_walk(&live, LLMQ_LIVE_REQUEST, visit_request_page, &counts);
+	llmq_cache_counts_read(&live, counts.answers);
 	llmq_live_close(&live);
 	llmq_line_count(&counts.held, &counts.tickets);
 	put_counts((ReturnSetInfo *) fcinfo->resultinfo, &counts);

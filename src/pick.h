@@ -329,5 +329,6 @@ extern void llmq_refusal_count_in_window(LlmqPick *pick);
 extern void llmq_refusal_count(LlmqPick *pick);
 extern void llmq_refusal_note_grant(int32 meter);
 extern void llmq_refusals_flush(void);
+extern void llmq_flush_at_exit(void);
 
 #endif							/* LLMQ_PICK_H */

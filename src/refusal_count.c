@@ -18,6 +18,7 @@
 #include "utils/lsyscache.h"
 #include "utils/timestamp.h"
 
+#include "cache.h"
 #include "args.h"
 #include "pick.h"
 
@@ -100,19 +101,23 @@ flush_at_exit(int code, Datum arg)
 {
 	Oid			schema;
 
-	if ((npending == 0 && entries_used == 0) || code != 0)
+	if ((npending == 0 && entries_used == 0 && !llmq_cache_counts_pending()) || code != 0)
 		return;
 	AbortOutOfAnyTransaction();
 	StartTransactionCommand();
 	schema = get_namespace_oid(LLMQ_SCHEMA, true);
 	if (try_lock(schema, "meter") && try_lock(schema, "lease_page") && try_lock(schema, "name") &&
 		try_lock(schema, "refusal_page"))
+	{
 		llmq_refusals_flush();
+		llmq_cache_counts_flush();
+	}
 	CommitTransactionCommand();
 }
 
-static void
-register_flush_at_exit(void)
+/* Has what this backend has counted written when it ends. */
+void
+llmq_flush_at_exit(void)
 {
 	static int	registered_by = 0;
 
@@ -159,7 +164,7 @@ llmq_refusal_count_in_window(LlmqPick *pick)
 
 	if (verdict->meter == NULL || (verdict->meter->id == 0 && is_made_up(pick, verdict->meter)))
 		return;
-	register_flush_at_exit();
+	llmq_flush_at_exit();
 	llmq_meter_ensure(&pick->live, pick->catalog, verdict->meter);
 	while (i < npending && (pending[i].meter != verdict->meter->id || pending[i].quota != verdict->limit->quota->id))
 		i++;
@@ -255,7 +260,7 @@ llmq_refusal_count(LlmqPick *pick)
 	LlmqRefusalEntry *entry = (LlmqRefusalEntry *) memory;
 	TimestampTz now = pick->now != 0 ? pick->now : GetCurrentTimestamp();
 
-	register_flush_at_exit();
+	llmq_flush_at_exit();
 	fill_entry(entry, pick, now);
 	if (!llmq_refusal_merge((char *) entries, &entries_used, ENTRIES_ROOM, entry))
 	{

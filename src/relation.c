@@ -51,6 +51,7 @@ static const char *const relation_names[LLMQ_REL_COUNT] = {
 	[LLMQ_REL_RATE_LIMIT] = "rate_limit",
 	[LLMQ_REL_ROLE_GRANT] = "role_grant",
 	[LLMQ_REL_ALIAS] = "alias",
+	[LLMQ_REL_ANSWER_NAMESPACE] = "answer_namespace",
 	[LLMQ_REL_CONFIG_TIME] = "config_time",
 	[LLMQ_REL_USAGE] = "usage",
 	[LLMQ_REL_USAGE_DEFAULT] = "usage_default",
@@ -60,6 +61,8 @@ static const char *const relation_names[LLMQ_REL_COUNT] = {
 	[LLMQ_REL_CONVERSATION] = "conversation",
 	[LLMQ_REL_CONVERSATION_KEY] = "conversation_pkey",
 	[LLMQ_REL_CONVERSATION_COUNT] = "conversation_count",
+	[LLMQ_REL_ANSWER] = "answer",
+	[LLMQ_REL_ANSWER_KEY] = "answer_pkey",
 };
 
 /* Reset by the relation cache's callback. */

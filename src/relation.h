@@ -45,6 +45,7 @@ typedef enum LlmqRelation
 	LLMQ_REL_RATE_LIMIT,
 	LLMQ_REL_ROLE_GRANT,
 	LLMQ_REL_ALIAS,
+	LLMQ_REL_ANSWER_NAMESPACE,
 	LLMQ_REL_CONFIG_TIME,
 	LLMQ_REL_USAGE,
 	LLMQ_REL_USAGE_DEFAULT,
@@ -53,13 +54,15 @@ typedef enum LlmqRelation
 	LLMQ_REL_ALERT,
 	LLMQ_REL_CONVERSATION,
 	LLMQ_REL_CONVERSATION_KEY,
-	LLMQ_REL_CONVERSATION_COUNT
+	LLMQ_REL_CONVERSATION_COUNT,
+	LLMQ_REL_ANSWER,
+	LLMQ_REL_ANSWER_KEY
 } LlmqRelation;
 
 /* The tables whose contents src/catalog.c keeps in memory, and the sequence that stands for all of them. */
 #define LLMQ_FIRST_CONFIG_REL LLMQ_REL_PROVIDER
 #define LLMQ_LAST_CONFIG_REL LLMQ_REL_CONFIG_TIME
-#define LLMQ_REL_COUNT (LLMQ_REL_CONVERSATION_COUNT + 1)
+#define LLMQ_REL_COUNT (LLMQ_REL_ANSWER_KEY + 1)
 
 extern void llmq_relation_init(void);
 extern Oid	llmq_relation_oid_if_any(LlmqRelation which);

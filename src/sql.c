@@ -70,6 +70,46 @@ llmq_sql_end(const LlmqSql *sql)
 	SetUserIdAndSecContext(sql->caller, sql->security);
 }
 
+/*
+ * The same for what a call of an application does, in a microsecond and not in ten: the caller's settings hold, and a
+ * row that somebody else is changing is waited for.
+ */
+void
+llmq_sql_begin_call(LlmqSql *sql)
+{
+	Oid			owner = ledger_owner();
+
+	GetUserIdAndSecContext(&sql->caller, &sql->security);
+	SetUserIdAndSecContext(owner, sql->security | SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION);
+	SPI_connect();
+}
+
+void
+llmq_sql_end_call(const LlmqSql *sql)
+{
+	SPI_finish();
+	SetUserIdAndSecContext(sql->caller, sql->security);
+}
+
+/* Runs a statement that writes, planned once in a backend. Its arguments are never NULL. */
+void
+llmq_sql_run_kept(SPIPlanPtr *plan, const char *text, int nargs, Oid *types, Datum *values)
+{
+	int			result;
+
+	if (*plan == NULL)
+	{
+		SPIPlanPtr	prepared = SPI_prepare(text, nargs, types);
+
+		if (prepared == NULL || SPI_keepplan(prepared) != 0)
+			elog(ERROR, "SPI_prepare answered %s", SPI_result_code_string(SPI_result));
+		*plan = prepared;
+	}
+	result = SPI_execute_plan(*plan, values, NULL, false, 0);
+	if (result < 0)
+		elog(ERROR, "SPI_execute_plan answered %s", SPI_result_code_string(result));
+}
+
 /* Runs one statement, whose SPI result code is known. */
 void
 llmq_sql_run(const char *text, int expected)

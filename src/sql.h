@@ -8,6 +8,7 @@
 #include "postgres.h"
 
 #include "datatype/timestamp.h"
+#include "executor/spi.h"
 #include "funcapi.h"
 
 /* DDL that waits longer than this for a lock would make calls wait behind it. */
@@ -28,7 +29,10 @@ typedef void (*LlmqSqlTask) (void *argument);
 
 extern void llmq_sql_begin(LlmqSql *sql);
 extern void llmq_sql_end(const LlmqSql *sql);
+extern void llmq_sql_begin_call(LlmqSql *sql);
+extern void llmq_sql_end_call(const LlmqSql *sql);
 extern void llmq_sql_run(const char *text, int expected);
+extern void llmq_sql_run_kept(SPIPlanPtr *plan, const char *text, int nargs, Oid *types, Datum *values);
 extern const char *llmq_sql_function(const char *function);
 extern int64 llmq_sql_step(const char *function, TimestampTz deadline);
 extern void llmq_sql_rows(const char *function, int nargs, char **texts, ReturnSetInfo *result);

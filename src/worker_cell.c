@@ -15,6 +15,7 @@
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
+#include "cache.h"
 #include "args.h"
 #include "counter.h"
 #include "name.h"
@@ -30,12 +31,13 @@ static const LlmqCellKey cell_key = {.table = LLMQ_LIVE_NAME,.kind = LLMQ_NAME_W
 
 /*
  * Has there been anything that maintenance is for? What a dump brings does not count: a database that is being restored
- * has no leases, and no conversation was counted there.
+ * has no leases, and neither conversations nor answers were counted there.
  */
 bool
 llmq_worker_is_wanted(LlmqLive *live)
 {
-	return llmq_cell_last_id(live, LLMQ_LIVE_LEASE) != 0 || llmq_counter_read(LLMQ_REL_CONVERSATION_COUNT) > 0;
+	return llmq_cell_last_id(live, LLMQ_LIVE_LEASE) != 0 || llmq_counter_read(LLMQ_REL_CONVERSATION_COUNT) > 0 ||
+		llmq_cache_counted(live);
 }
 
 /* Creates the cell, unless it is there. False: another cell would be one too many. */

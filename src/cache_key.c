@@ -1,0 +1,164 @@
+/*
+ * cache_key.c
+ *	  llmquota_cache_key: the hash of a request, the same for all that ask the same.
+ *
+ * jsonb has ordered the members of objects already, and knows of each only once. What is hashed are the parts in their
+ * order, each with what it is and how long, so that no two requests read alike; of numbers the shortest form. The
+ * members at the top that say nothing of the answer are left out, and those that are null, which is as if they were not
+ * there.
+ */
+#include "postgres.h"
+
+#include "common/cryptohash.h"
+#include "common/sha2.h"
+#include "fmgr.h"
+#include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
+#include "utils/jsonb.h"
+#include "utils/numeric.h"
+
+PG_FUNCTION_INFO_V1(llmquota_cache_key);
+
+/*
+ * Members at the top by which a provider knows the caller, says how the answer is to be sent, what is to be kept of it,
+ * or how soon it is wanted.
+ */
+static const char *const without_meaning[] = {
+	"background", "idempotency_key", "labels", "metadata", "prompt_cache_key", "prompt_cache_options",
+	"prompt_cache_retention", "request_id", "safety_identifier", "service_tier", "session_id", "store", "stream",
+	"stream_options", "timeout", "user",
+};
+
+static bool
+has_no_meaning(const JsonbValue *key)
+{
+	for (Size i = 0; i < lengthof(without_meaning); i++)
+		if ((int) strlen(without_meaning[i]) == key->val.string.len &&
+			memcmp(without_meaning[i], key->val.string.val, key->val.string.len) == 0)
+			return true;
+	return false;
+}
+
+/* Adds a part to the hash. */
+static void
+add(pg_cryptohash_ctx *context, char what, const char *bytes, Size length)
+{
+	uint64		size = length;
+
+	if (pg_cryptohash_update(context, (const uint8 *) &what, sizeof(what)) < 0 ||
+		pg_cryptohash_update(context, (const uint8 *) &size, sizeof(size)) < 0 ||
+		pg_cryptohash_update(context, (const uint8 *) bytes, length) < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INTERNAL_ERROR),
+				 errmsg("could not compute the hash of a request: %s", pg_cryptohash_error(context))));
+}
+
+static void
+add_number(pg_cryptohash_ctx *context, Numeric number)
+{
+	Datum		shortest = DirectFunctionCall1(numeric_trim_scale, NumericGetDatum(number));
+	char	   *text = DatumGetCString(DirectFunctionCall1(numeric_out, shortest));
+
+	add(context, 'n', text, strlen(text));
+	pfree(text);
+}
+
+/* Adds a value that has no parts. */
+static void
+add_value(pg_cryptohash_ctx *context, const JsonbValue *value)
+{
+	switch (value->type)
+	{
+		case jbvString:
+			add(context, 's', value->val.string.val, value->val.string.len);
+			break;
+		case jbvNumeric:
+			add_number(context, value->val.numeric);
+			break;
+		case jbvBool:
+			add(context, value->val.boolean ? 't' : 'f', "", 0);
+			break;
+		case jbvNull:
+			add(context, '0', "", 0);
+			break;
+		default:
+			elog(ERROR, "unexpected kind of a JSON value: %d", (int) value->type);
+	}
+}
+
+/* Where a walk over a request is. */
+typedef struct Walk
+{
+	JsonbIterator *iterator;
+	pg_cryptohash_ctx *context;
+	int			depth;
+	JsonbValue	value;
+} Walk;
+
+static void add_token(Walk *walk, JsonbIteratorToken token);
+
+/* A member of an object: its name, which is in `value`, and what comes next. At the top some are left out. */
+static void
+add_member(Walk *walk)
+{
+	JsonbValue	name = walk->value;
+	bool		at_top = walk->depth == 1;
+	bool		without = at_top && has_no_meaning(&name);
+	JsonbIteratorToken token = JsonbIteratorNext(&walk->iterator, &walk->value, without);
+
+	if (without || (at_top && token == WJB_VALUE && walk->value.type == jbvNull))
+		return;
+	add(walk->context, 'k', name.val.string.val, name.val.string.len);
+	add_token(walk, token);
+}
+
+static void
+add_token(Walk *walk, JsonbIteratorToken token)
+{
+	switch (token)
+	{
+		case WJB_BEGIN_ARRAY:
+		case WJB_BEGIN_OBJECT:
+			walk->depth++;
+			add(walk->context, token == WJB_BEGIN_ARRAY ? '[' : '{', "", 0);
+			break;
+		case WJB_END_ARRAY:
+		case WJB_END_OBJECT:
+			walk->depth--;
+			add(walk->context, token == WJB_END_ARRAY ? ']' : '}', "", 0);
+			break;
+		case WJB_KEY:
+			add_member(walk);
+			break;
+		default:
+			add_value(walk->context, &walk->value);
+	}
+}
+
+static text *
+hexadecimal(const uint8 *digest, int length)
+{
+	char		hex[2 * PG_SHA256_DIGEST_LENGTH];
+
+	Assert(length <= PG_SHA256_DIGEST_LENGTH);
+	return cstring_to_text_with_len(hex, hex_encode((const char *) digest, length, hex));
+}
+
+/* llmquota_cache_key(request) */
+Datum
+llmquota_cache_key(PG_FUNCTION_ARGS)
+{
+	Jsonb	   *request = PG_GETARG_JSONB_P(0);
+	Walk		walk = {.iterator = JsonbIteratorInit(&request->root),.context = pg_cryptohash_create(PG_SHA256)};
+	uint8		digest[PG_SHA256_DIGEST_LENGTH];
+	JsonbIteratorToken token;
+
+	if (walk.context == NULL || pg_cryptohash_init(walk.context) < 0)
+		elog(ERROR, "could not begin the hash of a request: %s", pg_cryptohash_error(walk.context));
+	while ((token = JsonbIteratorNext(&walk.iterator, &walk.value, false)) != WJB_DONE)
+		add_token(&walk, token);
+	if (pg_cryptohash_final(walk.context, digest, sizeof(digest)) < 0)
+		elog(ERROR, "could not compute the hash of a request: %s", pg_cryptohash_error(walk.context));
+	pg_cryptohash_free(walk.context);
+	PG_RETURN_TEXT_P(hexadecimal(digest, sizeof(digest)));
+}
