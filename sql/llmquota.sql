@@ -1629,7 +1629,7 @@ COMMENT ON FUNCTION @extschema@.llmquota_cache_get(text, text, text) IS
 
 CREATE FUNCTION @extschema@.llmquota_cache_key(request jsonb)
 RETURNS text
-LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
+LANGUAGE c IMMUTABLE PARALLEL SAFE
 AS 'MODULE_PATHNAME', 'llmquota_cache_key';
 COMMENT ON FUNCTION @extschema@.llmquota_cache_key(jsonb) IS
 'The hash of a request, the same for all that ask the same: in whatever order its members are, however its numbers are written (1.0 is 1), and whatever members it has at the top that do not matter to the answer, such as user, stream and metadata (the reference lists them), or that are null. NULL for NULL';
@@ -3895,7 +3895,7 @@ BEGIN
 			('idempotency_window', '^(0|[1-9][0-9]{3,9})$', 0, 2764800000),
 			('lease_ttl', '^[0-9]{1,9}$', 1000, 86400000),
 			('max_answer_bytes', '^[0-9]{1,9}$', 0, 268435456),
-			('max_cache_bytes', '^[0-9]{1,15}$', 0, 999999999999999),
+			('max_cache_bytes', '^[0-9]{1,11}$', 0, 10000000000),
 			('max_conversation_bytes', '^[0-9]{1,9}$', 100, 100000000),
 			('max_conversations', '^[0-9]{1,9}$', 0, 100000000),
 			('max_held_waiters', '^(auto|[0-9]{1,4})$', NULL, NULL),

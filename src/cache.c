@@ -16,6 +16,7 @@
 
 #include "cache.h"
 #include "args.h"
+#include "pick.h"
 #include "role.h"
 #include "row.h"
 
@@ -143,6 +144,7 @@ llmquota_cache_get(PG_FUNCTION_ARGS)
 	Datum		values[NCOLUMNS];
 	bool		nulls[NCOLUMNS] = {false};
 
+	llmq_pick_refuse_expansion(fcinfo, "llmquota_cache_get");
 	llmq_cache_key(fcinfo, GET_ORG, &key);
 	llmq_cache_find(&key, true, &answer);
 	found = judge(&answer, GetCurrentTimestamp());
@@ -157,6 +159,6 @@ llmquota_cache_get(PG_FUNCTION_ARGS)
 	values[COL_AGE_MS] = Int32GetDatum(whole_milliseconds(GetCurrentTimestamp() - answer.stored_at));
 	values[COL_REFRESH] = BoolGetDatum(wanted.mine);
 	nulls[COL_RETRY_AFTER_MS] = found != LLMQ_CACHE_MISS || wanted.wait == 0;
-	values[COL_RETRY_AFTER_MS] = Int32GetDatum(whole_milliseconds(Min(wanted.wait, LOOK_AGAIN) + 999));
+	values[COL_RETRY_AFTER_MS] = Int32GetDatum(whole_milliseconds(Min(wanted.wait + 999, LOOK_AGAIN)));
 	return llmq_result_row(fcinfo, values, nulls, NCOLUMNS);
 }

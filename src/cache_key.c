@@ -12,6 +12,7 @@
 #include "common/cryptohash.h"
 #include "common/sha2.h"
 #include "fmgr.h"
+#include "port/pg_bswap.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/jsonb.h"
@@ -43,7 +44,7 @@ has_no_meaning(const JsonbValue *key)
 static void
 add(pg_cryptohash_ctx *context, char what, const char *bytes, Size length)
 {
-	uint64		size = length;
+	uint64		size = pg_hton64((uint64) length);
 
 	if (pg_cryptohash_update(context, (const uint8 *) &what, sizeof(what)) < 0 ||
 		pg_cryptohash_update(context, (const uint8 *) &size, sizeof(size)) < 0 ||
@@ -91,6 +92,7 @@ typedef struct Walk
 {
 	JsonbIterator *iterator;
 	pg_cryptohash_ctx *context;
+	bool		is_scalar;		/* then jsonb has an array around it */
 	int			depth;
 	JsonbValue	value;
 } Walk;
@@ -120,12 +122,14 @@ add_token(Walk *walk, JsonbIteratorToken token)
 		case WJB_BEGIN_ARRAY:
 		case WJB_BEGIN_OBJECT:
 			walk->depth++;
-			add(walk->context, token == WJB_BEGIN_ARRAY ? '[' : '{', "", 0);
+			if (!walk->is_scalar)
+				add(walk->context, token == WJB_BEGIN_ARRAY ? '[' : '{', "", 0);
 			break;
 		case WJB_END_ARRAY:
 		case WJB_END_OBJECT:
 			walk->depth--;
-			add(walk->context, token == WJB_END_ARRAY ? ']' : '}', "", 0);
+			if (!walk->is_scalar)
+				add(walk->context, token == WJB_END_ARRAY ? ']' : '}', "", 0);
 			break;
 		case WJB_KEY:
 			add_member(walk);
@@ -135,30 +139,44 @@ add_token(Walk *walk, JsonbIteratorToken token)
 	}
 }
 
-static text *
-hexadecimal(const uint8 *digest, int length)
+static pg_cryptohash_ctx *
+begin_hash(void)
 {
+	pg_cryptohash_ctx *context = pg_cryptohash_create(PG_SHA256);
+
+	if (context == NULL || pg_cryptohash_init(context) < 0)
+		elog(ERROR, "could not begin the hash of a request: %s", pg_cryptohash_error(context));
+	return context;
+}
+
+/* Ends the hash: as text. */
+static text *
+end_hash(pg_cryptohash_ctx *context)
+{
+	uint8		digest[PG_SHA256_DIGEST_LENGTH];
 	char		hex[2 * PG_SHA256_DIGEST_LENGTH];
 
-	Assert(length <= PG_SHA256_DIGEST_LENGTH);
-	return cstring_to_text_with_len(hex, hex_encode((const char *) digest, length, hex));
+	if (pg_cryptohash_final(context, digest, sizeof(digest)) < 0)
+		elog(ERROR, "could not compute the hash of a request: %s", pg_cryptohash_error(context));
+	pg_cryptohash_free(context);
+	return cstring_to_text_with_len(hex, hex_encode((const char *) digest, sizeof(digest), hex));
 }
 
 /* llmquota_cache_key(request) */
 Datum
 llmquota_cache_key(PG_FUNCTION_ARGS)
 {
-	Jsonb	   *request = PG_GETARG_JSONB_P(0);
-	Walk		walk = {.iterator = JsonbIteratorInit(&request->root),.context = pg_cryptohash_create(PG_SHA256)};
-	uint8		digest[PG_SHA256_DIGEST_LENGTH];
+	Walk		walk = {.depth = 0};
+	Jsonb	   *request;
 	JsonbIteratorToken token;
 
-	if (walk.context == NULL || pg_cryptohash_init(walk.context) < 0)
-		elog(ERROR, "could not begin the hash of a request: %s", pg_cryptohash_error(walk.context));
+	if (PG_ARGISNULL(0))
+		PG_RETURN_NULL();
+	request = PG_GETARG_JSONB_P(0);
+	walk.iterator = JsonbIteratorInit(&request->root);
+	walk.is_scalar = JB_ROOT_IS_SCALAR(request);
+	walk.context = begin_hash();
 	while ((token = JsonbIteratorNext(&walk.iterator, &walk.value, false)) != WJB_DONE)
 		add_token(&walk, token);
-	if (pg_cryptohash_final(walk.context, digest, sizeof(digest)) < 0)
-		elog(ERROR, "could not compute the hash of a request: %s", pg_cryptohash_error(walk.context));
-	pg_cryptohash_free(walk.context);
-	PG_RETURN_TEXT_P(hexadecimal(digest, sizeof(digest)));
+	PG_RETURN_TEXT_P(end_hash(walk.context));
 }

@@ -21,6 +21,7 @@
 #include "args.h"
 #include "cell.h"
 #include "maintain.h"
+#include "pick.h"
 #include "prune.h"
 #include "row.h"
 #include "sql.h"
@@ -117,6 +118,7 @@ llmquota_cache_put(PG_FUNCTION_ARGS)
 	bool		stored;
 
 	llmq_cell_refuse_if_read_only("llmquota_cache_put()");
+	llmq_pick_refuse_expansion(fcinfo, "llmquota_cache_put");
 	read_put(fcinfo, &put);
 	stored = put.bytes <= llmq_catalog()->settings.max_answer_bytes;
 	if (stored)

@@ -15,23 +15,26 @@
 #include "rate.h"
 
 /*
- * Takes a claim for `ttl` microseconds, unless somebody has it. Is it the caller's? Of all who ask while it is in force
- * one is told so. Where there is no room for more claims it is everybody's; where nothing may be written nobody's. A
- * clock that was set back makes a claim last no longer than its time from now.
+ * Takes a claim for `ttl` microseconds, unless somebody has it. Is it the caller's? Else `wait` says for how long it may
+ * be somebody's, in microseconds. Of all who ask while it is in force one is told so. One that was taken no later than
+ * `done_at` is over: what it was for has been done. Where there is no room for more claims it is everybody's; where
+ * nothing may be written nobody's. A clock that was set back makes a claim last no longer than its time from now.
  */
 bool
-llmq_claim_take(const LlmqRateName *name, int64 ttl)
+llmq_claim_take(const LlmqRateName *name, int64 ttl, int64 done_at, int64 *wait)
 {
 	LlmqRateChange change;
 	LlmqGcraTime until = {0};
 	bool		taken;
 
+	*wait = ttl;
 	if (XactReadOnly || RecoveryInProgress() || !llmq_rate_open(&change))
 		return false;
 	llmq_rate_add(&change, name);
 	llmq_rate_lock(&change);
 	until.at = change.now + ttl;
-	taken = change.use[0].until.at <= change.now;
+	taken = change.use[0].until.at <= Max(change.now, done_at + ttl);
+	*wait = taken ? 0 : Min(change.use[0].until.at - change.now, ttl);
 	if (change.use[0].place >= 0 && (taken || change.use[0].until.at > until.at))
 		llmq_rate_set(&change, 0, until);
 	llmq_rate_close(&change);

@@ -96,7 +96,7 @@ extern void llmq_rate_set(LlmqRateChange *change, int use, LlmqGcraTime until);
 extern void llmq_rate_close(LlmqRateChange *change);
 
 /* claim.c */
-extern bool llmq_claim_take(const LlmqRateName *name, int64 ttl);
+extern bool llmq_claim_take(const LlmqRateName *name, int64 ttl, int64 done_at, int64 *wait);
 extern void llmq_claim_end(const LlmqRateName *name);
 
 #endif							/* LLMQ_RATE_H */

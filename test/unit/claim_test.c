@@ -30,8 +30,9 @@ Datum
 claim_take(PG_FUNCTION_ARGS)
 {
 	LlmqRateName name = name_of(fcinfo);
+	int64		wait;
 
-	PG_RETURN_BOOL(llmq_claim_take(&name, PG_GETARG_INT64(4)));
+	PG_RETURN_BOOL(llmq_claim_take(&name, PG_GETARG_INT64(4), 0, &wait));
 }
 
 /* claim_end(kind text, org text, scope text, subject text) */
