@@ -1400,6 +1400,9 @@ COMMENT ON TABLE llmquota.rate_page IS 'until when subjects of rate limits have 
 COMMENT ON COLUMN llmquota.rate_page.id IS 'number of the cell';
 COMMENT ON COLUMN llmquota.rate_page.state IS 'the times, edited in place';
 
+CREATE SEQUENCE llmquota.rate_full_count;
+COMMENT ON SEQUENCE llmquota.rate_full_count IS 'how many calls of llmquota_allow there was no room for a subject for';
+
 --
 -- Functions: calls of applications. Arguments and columns are only ever appended: a session that has loaded the library of
 -- the version before finds those it knows by their numbers.
@@ -3774,6 +3777,9 @@ BEGIN ATOMIC
 	UNION ALL
 	SELECT 'llmquota_answers_max_bytes', '{}'::jsonb,
 		   COALESCE((SELECT s.value::float8 FROM llmquota.setting s WHERE s.name OPERATOR(pg_catalog.=) 'max_cache_bytes'), 268435456)
+	UNION ALL
+	SELECT 'llmquota_rate_subjects_max', '{}'::jsonb,
+		   COALESCE((SELECT s.value::float8 FROM llmquota.setting s WHERE s.name OPERATOR(pg_catalog.=) 'max_rate_subjects'), 1000000)
 	UNION ALL
 	SELECT 'llmquota_conversations_max', '{}'::jsonb,
 		   COALESCE((SELECT s.value::float8 FROM llmquota.setting s WHERE s.name OPERATOR(pg_catalog.=) 'max_conversations'), 1000000)

@@ -18,6 +18,7 @@
 
 #include "allow.h"
 #include "args.h"
+#include "counter.h"
 #include "name.h"
 #include "pick.h"
 #include "role.h"
@@ -162,6 +163,7 @@ llmq_allow_decide(LlmqAsk *ask, int nasks)
 {
 	LlmqRateChange change;
 	bool		allowed = true;
+	bool		full = false;
 
 	if (!llmq_rate_open(&change))
 		(void) llmq_relation_oid(LLMQ_REL_RATE_PAGE);
@@ -174,10 +176,13 @@ llmq_allow_decide(LlmqAsk *ask, int nasks)
 	{
 		if (!allowed && ask[i].reason == LLMQ_ALLOW_FITS)
 			take_back(&change, i, &ask[i]);
+		full |= ask[i].reason == LLMQ_ALLOW_FULL;
 		if (ask[i].answer.moved && change.use[i].place >= 0)
 			llmq_rate_set(&change, i, ask[i].answer.until);
 	}
 	llmq_rate_close(&change);
+	if (full)
+		llmq_counter_count(LLMQ_REL_RATE_FULL_COUNT);
 	return allowed;
 }
 

@@ -2,7 +2,7 @@
  * metrics.c
  *	  What monitoring counts in live state.
  *
- * Reads lease pages, pages of refusals and those of requests as views do: each copied under a share lock, one at a
+ * Reads lease pages, pages of refusals and those of hashed entries as views do: each copied under a share lock, one at a
  * time, nothing held. Counts of picks are kept in the pages, in the records that grant and count them anyway, and only
  * grow. Who waits is in the memory of the line. Works on a hot standby, where nobody does.
  */
@@ -20,6 +20,7 @@
 #include "expire.h"
 #include "line.h"
 #include "pick.h"
+#include "rate.h"
 #include "request.h"
 #include "row.h"
 
@@ -38,6 +39,7 @@ typedef struct LiveCounts
 	int			tickets;		/* ... and with tickets */
 	int64		requests;		/* that are remembered */
 	int64		answers[LLMQ_CACHE_EVENTS];
+	int64		subjects;		/* of rate limits, and claims, that are not over */
 } LiveCounts;
 
 static void
@@ -84,6 +86,14 @@ visit_request_page(const LlmqCellHeader *state, HeapTuple tuple, void *argument)
 	counts->requests += llmq_request_in_force((const LlmqRequestPage *) state, llmq_request_seconds(counts->now));
 }
 
+static void
+visit_rate_page(const LlmqCellHeader *state, HeapTuple tuple, void *argument)
+{
+	LiveCounts *counts = argument;
+
+	counts->subjects += llmq_rate_in_force((const LlmqRatePage *) state, counts->now);
+}
+
 /* Puts out one count, of a status or kind; NULL: of none. */
 static void
 put_count(ReturnSetInfo *result, const char *name, const char *status, double value)
@@ -116,6 +126,8 @@ put_counts(ReturnSetInfo *result, const LiveCounts *counts)
 	put_count(result, "answers_total", "miss", counts->answers[LLMQ_CACHE_MISS]);
 	put_count(result, "answer_refreshes_total", NULL, counts->answers[LLMQ_CACHE_REFRESH]);
 	put_count(result, "answers_stored_total", NULL, counts->answers[LLMQ_CACHE_STORED]);
+	put_count(result, "rate_subjects", NULL, counts->subjects);
+	put_count(result, "rate_full_total", NULL, llmq_counter_read(LLMQ_REL_RATE_FULL_COUNT));
 	put_count(result, "conversations", NULL, llmq_counter_read(LLMQ_REL_CONVERSATION_COUNT));
 }
 
@@ -139,6 +151,8 @@ llmquota_live_counts(PG_FUNCTION_ARGS)
 	if (llmq_live_has(&live, LLMQ_LIVE_REQUEST))
 		llmq_cell_walk(&live, LLMQ_LIVE_REQUEST, visit_request_page, &counts);
 	llmq_cache_counts_read(&live, counts.answers);
+	if (llmq_live_has(&live, LLMQ_LIVE_RATE))
+		llmq_cell_walk(&live, LLMQ_LIVE_RATE, visit_rate_page, &counts);
 	llmq_live_close(&live);
 	llmq_line_count(&counts.held, &counts.tickets);
 	put_counts((ReturnSetInfo *) fcinfo->resultinfo, &counts);

@@ -63,6 +63,7 @@ static const char *const relation_names[LLMQ_REL_COUNT] = {
 	[LLMQ_REL_CONVERSATION_COUNT] = "conversation_count",
 	[LLMQ_REL_ANSWER] = "answer",
 	[LLMQ_REL_ANSWER_KEY] = "answer_pkey",
+	[LLMQ_REL_RATE_FULL_COUNT] = "rate_full_count",
 };
 
 /* Reset by the relation cache's callback. */

@@ -56,13 +56,14 @@ typedef enum LlmqRelation
 	LLMQ_REL_CONVERSATION_KEY,
 	LLMQ_REL_CONVERSATION_COUNT,
 	LLMQ_REL_ANSWER,
-	LLMQ_REL_ANSWER_KEY
+	LLMQ_REL_ANSWER_KEY,
+	LLMQ_REL_RATE_FULL_COUNT
 } LlmqRelation;
 
 /* The tables whose contents src/catalog.c keeps in memory, and the sequence that stands for all of them. */
 #define LLMQ_FIRST_CONFIG_REL LLMQ_REL_PROVIDER
 #define LLMQ_LAST_CONFIG_REL LLMQ_REL_CONFIG_TIME
-#define LLMQ_REL_COUNT (LLMQ_REL_ANSWER_KEY + 1)
+#define LLMQ_REL_COUNT (LLMQ_REL_RATE_FULL_COUNT + 1)
 
 extern void llmq_relation_init(void);
 extern Oid	llmq_relation_oid_if_any(LlmqRelation which);

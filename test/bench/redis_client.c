@@ -2,6 +2,7 @@
  * redis_client.c: drives the Redis script as pgbench drives PostgreSQL.
  *
  *   redis_client pick SOCKET CLIENTS THREADS SECONDS SCRIPT TTL_MS    prints "tps N granted N other N"
+ *   redis_client rate SOCKET CLIENTS THREADS SECONDS SCRIPT SUBJECTS  the same for the script of rate limits
  *   redis_client once SOCKET SCRIPT MODEL ORG INPUT OUTPUT            prints the answer, a field to a line
  *
  * Each thread has its share of the connections and an event loop over them:
@@ -22,6 +23,7 @@
 
 #define ORGS 500
 #define FIELDS 15
+#define RATE_FIELDS 5
 #define MAX_CLIENTS 1024
 
 typedef struct Worker
@@ -36,6 +38,7 @@ typedef struct Worker
 
 static char script_sha[41];
 static const char *ttl_ms;
+static unsigned subjects = 0;	/* not 0: rate limits of so many subjects */
 static volatile bool stop = false;
 
 static void
@@ -117,12 +120,29 @@ flush(redisContext *connection)
 	}
 }
 
+/* A thousand million a minute for each of the subjects: nobody is limited. */
+static void
+append_rate(redisContext *connection, uint64_t *random)
+{
+	char		key[64];
+	const char *arguments[] = {"EVALSHA", script_sha, "1", key, "1000000000", "1000000000", "60000000", "1"};
+
+	snprintf(key, sizeof(key), "rate:user:user %u", (unsigned) (next_random(random) % subjects) + 1);
+	redisAppendCommandArgv(connection, sizeof(arguments) / sizeof(arguments[0]), arguments, NULL);
+}
+
 static void
 send_pick(Worker *worker, redisContext *connection)
 {
 	static const char *tokens[2] = {"1200", "500"};
 	char		org[32];
 
+	if (subjects > 0)
+	{
+		append_rate(connection, &worker->random);
+		flush(connection);
+		return;
+	}
 	snprintf(org, sizeof(org), "clinic-%u", (unsigned) (next_random(&worker->random) % ORGS) + 1);
 	append_pick(connection, "gpt-4o", org, tokens, &worker->random);
 	flush(connection);
@@ -142,7 +162,8 @@ receive(Worker *worker, redisContext *connection)
 		return false;
 	if (reply->type == REDIS_REPLY_ERROR)
 		fail("script", reply->str);
-	if (reply->elements == FIELDS && strcmp(reply->element[0]->str, "granted") == 0)
+	if (subjects > 0 ? reply->elements == RATE_FIELDS && reply->element[0]->integer == 0 :
+		reply->elements == FIELDS && strcmp(reply->element[0]->str, "granted") == 0)
 		worker->granted++;
 	else
 		worker->other++;
@@ -246,6 +267,13 @@ main(int argc, char **argv)
 	if (argc == 8 && strcmp(argv[1], "pick") == 0 && atoi(argv[3]) <= MAX_CLIENTS && atoi(argv[4]) <= 64)
 	{
 		ttl_ms = argv[7];
+		load_script(argv[2], argv[6]);
+		pick_for(argv[2], atoi(argv[3]), atoi(argv[4]), atoi(argv[5]));
+	}
+	else if (argc == 8 && strcmp(argv[1], "rate") == 0 && atoi(argv[3]) <= MAX_CLIENTS && atoi(argv[4]) <= 64 &&
+			 atoi(argv[7]) > 0)
+	{
+		subjects = atoi(argv[7]);
 		load_script(argv[2], argv[6]);
 		pick_for(argv[2], atoi(argv[3]), atoi(argv[4]), atoi(argv[5]));
 	}

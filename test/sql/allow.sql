@@ -173,6 +173,9 @@ UPDATE llmquota.setting SET value = '1' WHERE name = 'max_rate_subjects';
 SELECT count(*) FILTER (WHERE allowed) > 500 AS had_room, count(*) FILTER (WHERE reason = 'full') > 5000 AS full, count(*) FILTER (WHERE reason <> 'full') AS others,
 	   bool_and(retry_after_ms BETWEEN 1000 AND 3600000) FILTER (WHERE reason = 'full') AS retry_after_ms, max(remaining) FILTER (WHERE reason = 'full') AS remaining
   FROM generate_series(2001, 22000) n, llmquota_allow('many', n::text, 2, 3600000) a;
+SELECT value > 5000 AS full FROM llmquota_metrics() WHERE name = 'llmquota_rate_full_total';
+SELECT value > 2500 AS subjects FROM llmquota_metrics() WHERE name = 'llmquota_rate_subjects';
+SELECT value FROM llmquota_metrics() WHERE name = 'llmquota_rate_subjects_max';
 SELECT count(*) FILTER (WHERE allowed AND remaining = 0) FROM generate_series(1, 2000) n, llmquota_allow('many', n::text, 2, 3600000) a;
 SELECT count(*) FILTER (WHERE reason = 'rate_limited') FROM generate_series(1, 2000) n, llmquota_allow('many', n::text, 2, 3600000) a;
 SELECT * FROM llmquota_verify();

@@ -68,6 +68,14 @@ class Redis:
             raise Failure(f"the Redis script refused {words[5]} picks of a measure that refuses nothing")
         return float(words[1])
 
+    def allow(self, clients, seconds, subjects):
+        """Calls of the script of rate limits per second."""
+        words = run(self.client, "rate", self.socket, clients, min(2, clients), seconds, HERE / "rate.lua",
+                    subjects).split()
+        if int(words[5]) != 0:
+            raise Failure(f"the Redis script limited {words[5]} calls of a measure that limits nobody")
+        return float(words[1])
+
     def pick_once(self, org="clinic-1", input_tokens=1200, output_tokens=500):
         """The fields of one answer."""
         return run(self.client, "once", self.socket, HERE / "pick.lua", MODEL, org, input_tokens,
