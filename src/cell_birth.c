@@ -106,7 +106,7 @@ has_no_key(LlmqLiveTable table)
 
 /*
  * Has the next row go to the last page, if there is room. Else each backend would go on at the page where it has put
- * its last one, and rows would lie as chance has it: see find_in_order() in cell_find.c.
+ * its last one, and rows would lie as chance has it: see expect_in_order() in cell_find.c.
  */
 static void
 continue_at_end(Relation rel)

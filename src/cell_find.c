@@ -46,7 +46,7 @@
 
 StaticAssertDecl(STATE_OFFSET == 32, "the state of a cell is 8-aligned in its tuple");
 
-/* Where a row was last seen, in the file and in shared buffers; id 0: nothing. */
+/* Where a row was last seen, in the file and in shared buffers; id 0: nothing; -id: it was not where it should be. */
 typedef struct KnownRow
 {
 	int32		id;
@@ -62,6 +62,7 @@ typedef struct KnownRows
 {
 	KnownRow   *row;
 	int32		size;
+	BlockNumber blocks;			/* there are so many, or more; no file gets shorter but by a new one */
 } KnownRows;
 
 #define LEAST_KNOWN_ROWS 64
@@ -168,7 +169,7 @@ llmq_cell_forget(LlmqLiveTable table, int32 id)
 	KnownRow   *place = place_of(table, id);
 
 	if (place != NULL && place->id == id)
-		place->id = 0;
+		place->id = -id;
 }
 
 void
@@ -176,6 +177,7 @@ llmq_cell_forget_all(LlmqLiveTable table)
 {
 	for (int32 i = 0; i < known[table].size; i++)
 		known[table].row[i].id = 0;
+	known[table].blocks = 0;
 }
 
 /* Makes places enough for an id, if it may. */
@@ -189,7 +191,7 @@ add_places(KnownRows *rows, int32 id)
 		rows->size *= 2;
 	rows->row = MemoryContextAllocZero(TopMemoryContext, sizeof(KnownRow) * rows->size);
 	for (int32 i = 0; i < old.size; i++)
-		rows->row[old.row[i].id & (rows->size - 1)] = old.row[i];
+		rows->row[abs(old.row[i].id) & (rows->size - 1)] = old.row[i];
 	if (old.row != NULL)
 		pfree(old.row);
 }
@@ -266,40 +268,35 @@ find_by_id(LlmqLive *live, LlmqLiveTable table, int32 id, ItemPointer tid)
 }
 
 /*
- * Lease pages and cells of hashed entries stay for ever, so most of their rows lie in the file in the order of their ids, one
- * or two to a block: looks there, and remembers the cell if it is. Who is looking for a free slot, or for an entry,
- * goes to pages at random, and finds them for a fraction of what the index takes.
+ * Lease pages and cells of hashed entries stay for ever, so most of their rows lie in the file in the order of their
+ * ids, so many to a block: there a cell should be. Who is looking for a free slot, or for an entry, goes to pages at
+ * random, and has them for a fraction of what the index takes.
  */
 static bool
-find_in_order(LlmqLive *live, LlmqLiveTable table, int32 id, ItemPointer tid)
+expect_in_order(LlmqLive *live, LlmqLiveTable table, int32 id, ItemPointer tid)
 {
 	static const int cells_in_block[LLMQ_LIVE_COUNT] = {
 		[LLMQ_LIVE_LEASE] = 1,[LLMQ_LIVE_REQUEST] = 2,[LLMQ_LIVE_RATE] = 2
 	};
 	int			in_block = cells_in_block[table];
 	BlockNumber block;
-	Buffer		buffer;
-	bool		found;
 
 	if (in_block == 0 || id < 1)
 		return false;
 	block = (BlockNumber) (id - 1) / in_block;
-	if (block >= RelationGetNumberOfBlocks(live->rel[table]))
+	if (block >= known[table].blocks)
+		known[table].blocks = RelationGetNumberOfBlocks(live->rel[table]);
+	if (block >= known[table].blocks)
 		return false;
 	ItemPointerSet(tid, block, FirstOffsetNumber + (id - 1) % in_block);
-	buffer = ReadBuffer(live->rel[table], block);
-	LockBuffer(buffer, BUFFER_LOCK_SHARE);
-	found = is_counting(llmq_cell_in_page(BufferGetPage(buffer), tid, table, id));
-	UnlockReleaseBuffer(buffer);
-	if (found)
-	{
-		remember(table, id, tid);
-		place_of(table, id)->buffer = buffer;
-	}
-	return found;
+	remember(table, id, tid);
+	return true;
 }
 
-/* Where the row of a cell is: remembered, or found. False when there is no such cell. */
+/*
+ * Where the row of a cell is: remembered, expected, or found. False when there is no such cell. Whoever does not find it
+ * there has llmq_cell_forget() know, and asks again.
+ */
 bool
 llmq_cell_locate(LlmqLive *live, LlmqLiveTable table, int32 id, ItemPointer tid)
 {
@@ -312,7 +309,9 @@ llmq_cell_locate(LlmqLive *live, LlmqLiveTable table, int32 id, ItemPointer tid)
 		*tid = place->tid;
 		return true;
 	}
-	return find_in_order(live, table, id, tid) || find_by_id(live, table, id, tid);
+	if (id > 0 && place != NULL && place->id == -id)
+		return find_by_id(live, table, id, tid);
+	return expect_in_order(live, table, id, tid) || find_by_id(live, table, id, tid);
 }
 
 /* Pins the page of a cell that has been located, where it was in shared buffers the last time if it still is there. */
