@@ -1286,6 +1286,7 @@ CREATE TABLE llmquota.pruning (
 	counted_before bigint NOT NULL DEFAULT 0,
 	next_expiry timestamptz NOT NULL DEFAULT 'infinity',
 	began_at timestamptz NOT NULL DEFAULT '-infinity',
+	read_for interval NOT NULL DEFAULT '0',
 	due timestamptz NOT NULL DEFAULT '-infinity',
 	CONSTRAINT pruning_pkey PRIMARY KEY (relation)
 );
@@ -1296,6 +1297,7 @@ COMMENT ON COLUMN llmquota.pruning.kept IS 'rows that the pass has left where th
 COMMENT ON COLUMN llmquota.pruning.counted_before IS 'the number of rows as it was known when the pass began';
 COMMENT ON COLUMN llmquota.pruning.next_expiry IS 'when the first of the rows expires that the pass has left';
 COMMENT ON COLUMN llmquota.pruning.began_at IS 'when the pass began';
+COMMENT ON COLUMN llmquota.pruning.read_for IS 'how long the pass has read, without what it has deleted';
 COMMENT ON COLUMN llmquota.pruning.due IS 'no pass through a large table begins before';
 
 --
@@ -2472,7 +2474,7 @@ END;
 COMMENT ON FUNCTION @extschema@.llmquota_drop_history(timestamptz) IS 'internal, a step of llmquota_maintain: deletes rows of llmquota.usage_hourly, llmquota.repricing, llmquota.refusal_hourly, llmquota.refusal_sample, llmquota.event and llmquota.alert past their retention, at most 10000 of each; answers how many';
 
 -- Goes through a table that has no index on what expires, some pages at a time, and on in the next round when the deadline
--- has come. A row that somebody has locked, or has changed meanwhile, is left. What is there is counted on the way: rows
+-- has come, or enough has been deleted for one transaction. A row that somebody has locked, or has changed meanwhile, is left. What is there is counted on the way: rows
 -- that came during the pass count in addition, whether it has seen them or not, so that no bound is passed.
 CREATE FUNCTION @extschema@.llmquota_prune(
 	relation text,
@@ -2488,11 +2490,15 @@ AS $$
 DECLARE
 	pages CONSTANT bigint := 128;
 	least_pause CONSTANT pg_catalog.interval := '5 seconds';
+	-- whoever makes anew what is being deleted waits for the end of the transaction
+	most CONSTANT int := 5000;
+	until CONSTANT pg_catalog.timestamptz := LEAST(deadline, pg_catalog.clock_timestamp() OPERATOR(pg_catalog.+) '100 ms'::pg_catalog.interval);
 	nblocks CONSTANT bigint := pg_catalog.pg_relation_size(pg_catalog.format('llmquota.%I', relation)::pg_catalog.regclass)
 		OPERATOR(pg_catalog./) pg_catalog.current_setting('block_size')::pg_catalog.int8;
 	read_counter CONSTANT pg_catalog.text := pg_catalog.format('SELECT CASE WHEN s.is_called THEN s.last_value ELSE 0 END FROM llmquota.%I s', COALESCE(counter, ''));
 	pass llmquota.pruning;
 	rows record;
+	reads_since pg_catalog.timestamptz;
 	counted bigint;
 	gone bigint;
 BEGIN
@@ -2514,9 +2520,11 @@ BEGIN
 		END IF;
 		pass.next_expiry := 'infinity';
 		pass.began_at := pg_catalog.clock_timestamp();
+		pass.read_for := '0';
 	END IF;
 
 	WHILE pass.next_block OPERATOR(pg_catalog.<) nblocks LOOP
+		reads_since := pg_catalog.clock_timestamp();
 		EXECUTE pg_catalog.format('SELECT pg_catalog.count(*) AS seen, '
 			'COALESCE(pg_catalog.min(t.%2$I) FILTER (WHERE t.%2$I OPERATOR(pg_catalog.>) $3), ''infinity'') AS next_expiry, '
 			'pg_catalog.array_agg(t.ctid) FILTER (WHERE t.%2$I OPERATOR(pg_catalog.<=) $3) AS expired '
@@ -2524,6 +2532,7 @@ BEGIN
 			INTO rows
 			USING pg_catalog.format('(%s,0)', pass.next_block)::pg_catalog.tid,
 				  pg_catalog.format('(%s,0)', pass.next_block OPERATOR(pg_catalog.+) pages)::pg_catalog.tid, pass.began_at;
+		pass.read_for := pass.read_for OPERATOR(pg_catalog.+) (pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) reads_since);
 		gone := 0;
 		IF rows.expired IS NOT NULL THEN
 			EXECUTE pg_catalog.format('DELETE FROM llmquota.%1$I t WHERE t.ctid OPERATOR(pg_catalog.=) ANY (ARRAY('
@@ -2536,7 +2545,7 @@ BEGIN
 		pass.kept := pass.kept OPERATOR(pg_catalog.+) rows.seen OPERATOR(pg_catalog.-) gone;
 		pass.next_expiry := LEAST(pass.next_expiry, rows.next_expiry);
 		pass.next_block := pass.next_block OPERATOR(pg_catalog.+) pages;
-		EXIT WHEN pg_catalog.clock_timestamp() OPERATOR(pg_catalog.>=) deadline;
+		EXIT WHEN pruned OPERATOR(pg_catalog.>=) most OR pg_catalog.clock_timestamp() OPERATOR(pg_catalog.>=) until;
 	END LOOP;
 
 	work_left := pass.next_block OPERATOR(pg_catalog.<) nblocks;
@@ -2550,8 +2559,7 @@ BEGIN
 			END IF;
 		END IF;
 		pass.next_block := 0;
-		pass.due := pg_catalog.clock_timestamp() OPERATOR(pg_catalog.+) GREATEST(least_pause,
-			20 OPERATOR(pg_catalog.*) (pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) pass.began_at));
+		pass.due := pg_catalog.clock_timestamp() OPERATOR(pg_catalog.+) GREATEST(least_pause, 20 OPERATOR(pg_catalog.*) pass.read_for);
 		IF pass.next_expiry OPERATOR(pg_catalog.<) 'infinity' THEN
 			due := GREATEST(pass.due, pass.next_expiry);
 		END IF;
@@ -2566,6 +2574,7 @@ BEGIN
 		   counted_before = pass.counted_before,
 		   next_expiry = pass.next_expiry,
 		   began_at = pass.began_at,
+		   read_for = pass.read_for,
 		   due = pass.due
 	 WHERE p.relation OPERATOR(pg_catalog.=) $1;
 END

@@ -3,8 +3,9 @@
  *	  Deletes rows that are past their time from tables that have no index on it, and counts the others.
  *
  * An index on what every write changes would make it twice as dear, and grow. So llmquota_prune() goes through the
- * table, a few pages at a time until the deadline, and in the next round from there; a large table is gone through for
- * a twentieth of the time at most. A row that somebody has locked is left to the next pass.
+ * table, a few pages at a time until the deadline or until a transaction has deleted enough, and in the next round from
+ * there; a large table is read for a twentieth of the time at most. A row that somebody has locked is left to the next
+ * pass.
  */
 #include "postgres.h"
 
