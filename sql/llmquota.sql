@@ -1286,7 +1286,7 @@ CREATE TABLE llmquota.pruning (
 	counted_before bigint NOT NULL DEFAULT 0,
 	next_expiry timestamptz NOT NULL DEFAULT 'infinity',
 	began_at timestamptz NOT NULL DEFAULT '-infinity',
-	read_for interval NOT NULL DEFAULT '0',
+	read_us bigint NOT NULL DEFAULT 0,
 	due timestamptz NOT NULL DEFAULT '-infinity',
 	CONSTRAINT pruning_pkey PRIMARY KEY (relation)
 );
@@ -1297,7 +1297,7 @@ COMMENT ON COLUMN llmquota.pruning.kept IS 'rows that the pass has left where th
 COMMENT ON COLUMN llmquota.pruning.counted_before IS 'the number of rows as it was known when the pass began';
 COMMENT ON COLUMN llmquota.pruning.next_expiry IS 'when the first of the rows expires that the pass has left';
 COMMENT ON COLUMN llmquota.pruning.began_at IS 'when the pass began';
-COMMENT ON COLUMN llmquota.pruning.read_for IS 'how long the pass has read, without what it has deleted';
+COMMENT ON COLUMN llmquota.pruning.read_us IS 'how many microseconds the pass has read, without what it has deleted';
 COMMENT ON COLUMN llmquota.pruning.due IS 'no pass through a large table begins before';
 
 --
@@ -2520,7 +2520,7 @@ BEGIN
 		END IF;
 		pass.next_expiry := 'infinity';
 		pass.began_at := pg_catalog.clock_timestamp();
-		pass.read_for := '0';
+		pass.read_us := 0;
 	END IF;
 
 	WHILE pass.next_block OPERATOR(pg_catalog.<) nblocks LOOP
@@ -2532,7 +2532,7 @@ BEGIN
 			INTO rows
 			USING pg_catalog.format('(%s,0)', pass.next_block)::pg_catalog.tid,
 				  pg_catalog.format('(%s,0)', pass.next_block OPERATOR(pg_catalog.+) pages)::pg_catalog.tid, pass.began_at;
-		pass.read_for := pass.read_for OPERATOR(pg_catalog.+) (pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) reads_since);
+		pass.read_us := pass.read_us OPERATOR(pg_catalog.+) EXTRACT(microseconds FROM pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) reads_since)::pg_catalog.int8;
 		gone := 0;
 		IF rows.expired IS NOT NULL THEN
 			EXECUTE pg_catalog.format('DELETE FROM llmquota.%1$I t WHERE t.ctid OPERATOR(pg_catalog.=) ANY (ARRAY('
@@ -2559,7 +2559,8 @@ BEGIN
 			END IF;
 		END IF;
 		pass.next_block := 0;
-		pass.due := pg_catalog.clock_timestamp() OPERATOR(pg_catalog.+) GREATEST(least_pause, 20 OPERATOR(pg_catalog.*) pass.read_for);
+		pass.due := pg_catalog.clock_timestamp() OPERATOR(pg_catalog.+) GREATEST(least_pause,
+			'20 microseconds'::pg_catalog.interval OPERATOR(pg_catalog.*) pass.read_us::pg_catalog.float8);
 		IF pass.next_expiry OPERATOR(pg_catalog.<) 'infinity' THEN
 			due := GREATEST(pass.due, pass.next_expiry);
 		END IF;
@@ -2574,7 +2575,7 @@ BEGIN
 		   counted_before = pass.counted_before,
 		   next_expiry = pass.next_expiry,
 		   began_at = pass.began_at,
-		   read_for = pass.read_for,
+		   read_us = pass.read_us,
 		   due = pass.due
 	 WHERE p.relation OPERATOR(pg_catalog.=) $1;
 END
