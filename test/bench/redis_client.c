@@ -120,12 +120,12 @@ flush(redisContext *connection)
 	}
 }
 
-/* A thousand million a minute for each of the subjects: nobody is limited. */
+/* A million a minute for each of the subjects: nobody is limited. */
 static void
 append_rate(redisContext *connection, uint64_t *random)
 {
 	char		key[64];
-	const char *arguments[] = {"EVALSHA", script_sha, "1", key, "1000000000", "1000000000", "60000000", "1"};
+	const char *arguments[] = {"EVALSHA", script_sha, "1", key, "1000000", "1000000", "60000000", "1"};
 
 	snprintf(key, sizeof(key), "rate:user:user %u", (unsigned) (next_random(random) % subjects) + 1);
 	redisAppendCommandArgv(connection, sizeof(arguments) / sizeof(arguments[0]), arguments, NULL);

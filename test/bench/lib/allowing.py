@@ -16,7 +16,7 @@ ALLOW, SELECT_ONE, REDIS = "allow", "SELECT 1", "Redis"
 SELECT_BAR, REDIS_BAR, MANY_BAR = 0.45, 1.3, 0.8
 
 # Nobody is limited, so every call is charged and written.
-AMOUNT, PER_MS = 1_000_000_000, 60_000
+AMOUNT, PER_MS = 1_000_000, 60_000
 # With many subjects each is known for ten minutes after a call.
 MANY_AMOUNT, MANY_PER_MS, BURST = 1, 600_000, 50_000
 CELLS_PER_SUBJECT, CELL_BYTES = 70, 4096
