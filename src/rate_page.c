@@ -20,6 +20,7 @@
 #include "utils/timestamp.h"
 
 #include "catalog.h"
+#include "inject.h"
 #include "rate.h"
 
 /* How many cells one call makes at most for each of its entries to have room. */
@@ -226,7 +227,10 @@ llmq_rate_close(LlmqRateChange *change)
 	LlmqCellSet *set = &change->set;
 
 	for (int i = 0; i < set->nrecords; i++)
+	{
 		llmq_set_log(set, i);
+		LLMQ_INJECT_CRASH("rate-record", set->lsn);
+	}
 	llmq_set_unlock(set);
 	llmq_live_close(&change->live);
 	llmq_cell_make_durable_soon(set->lsn);
