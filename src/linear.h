@@ -48,6 +48,7 @@ extern void llmq_linear_hash(LlmqLive *live, const LlmqLinear *linear, const uin
 extern bool llmq_linear_holds(const LlmqLinear *linear, const LlmqLinearPage *page, uint64 hash);
 extern int32 llmq_linear_look(LlmqLive *live, const LlmqLinear *linear, uint64 hash, LlmqCellPeek peek, void *argument);
 extern int32 llmq_linear_guess(LlmqLive *live, const LlmqLinear *linear, uint64 hash);
+extern void llmq_linear_spread(LlmqLive *live, const LlmqLinear *linear, int32 least);
 extern void llmq_linear_draw(uint64 *secret);
 extern bool llmq_linear_grow(LlmqLive *live, const LlmqLinear *linear, int32 max_cells, bool wait);
 

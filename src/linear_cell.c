@@ -293,3 +293,14 @@ llmq_linear_grow(LlmqLive *live, const LlmqLinear *linear, int32 max_cells, bool
 	cells->cells = last;
 	return last > had;
 }
+
+/*
+ * Makes a cell if there are fewer than so many, as far as is known, and nobody else is at it: for entries that are
+ * asked for all the time to be on several pages, however few they are. Nothing may be held.
+ */
+void
+llmq_linear_spread(LlmqLive *live, const LlmqLinear *linear, int32 least)
+{
+	if (known[linear->table].of != RelationGetRelid(live->rel[linear->table]) || known[linear->table].cells < least)
+		(void) llmq_linear_grow(live, linear, least, false);
+}

@@ -40,6 +40,9 @@ llmq_rate_is_in_force(const LlmqRateEntry *entry, int64 now)
 /* As many as two cells to a page leave room for. */
 #define LLMQ_RATE_ENTRIES 124
 
+/* There are to be so many cells, however few subjects there are. */
+#define LLMQ_RATE_LEAST_CELLS 64
+
 /* With so many in force there should be more cells. */
 #define LLMQ_RATE_CROWDED 80
 

@@ -193,6 +193,7 @@ llmq_rate_lock(LlmqRateChange *change)
 {
 	int32		max_cells = llmq_linear_cells(&llmq_rate_linear, llmq_catalog()->settings.max_rate_subjects);
 
+	llmq_linear_spread(&change->live, &llmq_rate_linear, Min(LLMQ_RATE_LEAST_CELLS, max_cells));
 	for (int i = 0;; i++)
 	{
 		bool		crowded;
