@@ -127,12 +127,6 @@ claim(const LlmqCacheKey *key, LlmqCached *answer, LlmqCacheClaim *claim)
 	return found;
 }
 
-static int32
-whole_milliseconds(int64 microseconds)
-{
-	return (int32) Min(Max(microseconds, 0) / 1000, PG_INT32_MAX);
-}
-
 /* llmquota_cache_get(namespace, hash, org) -> (status, answer, age_ms, refresh, retry_after_ms) */
 Datum
 llmquota_cache_get(PG_FUNCTION_ARGS)
@@ -156,9 +150,9 @@ llmquota_cache_get(PG_FUNCTION_ARGS)
 	llmq_put_text(values, nulls, COL_STATUS, statuses[found]);
 	nulls[COL_ANSWER] = nulls[COL_AGE_MS] = found == LLMQ_CACHE_MISS;
 	values[COL_ANSWER] = answer.answer;
-	values[COL_AGE_MS] = Int32GetDatum(whole_milliseconds(GetCurrentTimestamp() - answer.stored_at));
+	values[COL_AGE_MS] = Int32GetDatum((int32) TimestampDifferenceMilliseconds(answer.stored_at, GetCurrentTimestamp()));
 	values[COL_REFRESH] = BoolGetDatum(wanted.mine);
 	nulls[COL_RETRY_AFTER_MS] = found != LLMQ_CACHE_MISS || wanted.wait == 0;
-	values[COL_RETRY_AFTER_MS] = Int32GetDatum(whole_milliseconds(Min(wanted.wait + 999, LOOK_AGAIN)));
+	values[COL_RETRY_AFTER_MS] = Int32GetDatum((int32) (Min(wanted.wait + 999, LOOK_AGAIN) / 1000));
 	return llmq_result_row(fcinfo, values, nulls, NCOLUMNS);
 }

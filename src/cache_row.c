@@ -14,7 +14,7 @@
 #include "access/tableam.h"
 #include "access/xact.h"
 #include "access/xlog.h"
-#include "catalog/pg_type.h"
+#include "common/int.h"
 #include "executor/tuptable.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"
@@ -65,9 +65,12 @@ static void
 use(Relation rel, TupleTableSlot *row, TimestampTz now)
 {
 	BufferHeapTupleTableSlot *in_buffer = (BufferHeapTupleTableSlot *) row;
-	int64		part = (instant(row, COL_FRESH_UNTIL) - instant(row, COL_STORED_AT)) / USE_PART;
+	int64		fresh;
 
-	if (now - instant(row, COL_USED_AT) < Max(part, USE_LEAST) || !TTS_IS_BUFFERTUPLE(row))
+	/* somebody may have written infinity there */
+	if (pg_sub_s64_overflow(instant(row, COL_FRESH_UNTIL), instant(row, COL_STORED_AT), &fresh))
+		fresh = 0;
+	if (instant(row, COL_USED_AT) > now - Max(Min(fresh, now) / USE_PART, USE_LEAST) || !TTS_IS_BUFFERTUPLE(row))
 		return;
 	if (XactReadOnly || RecoveryInProgress() || TupleDescAttr(row->tts_tupleDescriptor, COL_USED_AT)->attlen != 8)
 		return;

@@ -33,7 +33,7 @@ llmq_claim_take(const LlmqRateName *name, int64 ttl, int64 done_at, int64 *wait)
 	llmq_rate_add(&change, name);
 	llmq_rate_lock(&change);
 	until.at = change.now + ttl;
-	taken = change.use[0].until.at <= Max(change.now, done_at + ttl);
+	taken = change.use[0].until.at <= Max(change.now, Min(done_at, change.now) + ttl);
 	*wait = taken ? 0 : Min(change.use[0].until.at - change.now, ttl);
 	if (change.use[0].place >= 0 && (taken || change.use[0].until.at > until.at))
 		llmq_rate_set(&change, 0, until);
