@@ -6,10 +6,10 @@
 -- and why the script includes itself.
 \set ON_ERROR_STOP on
 SELECT jsonb_build_array(jsonb_build_object('role', 'user', 'content', :'question')) AS messages \gset
-SELECT llmquota_cache_key(jsonb_build_object('route', 'chat', 'messages', :'messages'::jsonb)) AS key \gset
+SELECT llmquota_cache_key(jsonb_build_object('route', 'chat', 'messages', :'messages'::jsonb)) AS hash \gset
 SELECT status AS found, refresh, status = 'miss' AND NOT refresh AS wait,
        coalesce(retry_after_ms, 0) / 1000.0 AS retry_after_s, coalesce(answer ->> 'content', '') AS content
-  FROM llmquota_cache_get('questions', :'key', :'org') \gset
+  FROM llmquota_cache_get('questions', :'hash', :'org') \gset
 \if :wait
     -- somebody else is asking it
     SELECT FROM pg_sleep(:retry_after_s) \g /dev/null
@@ -34,7 +34,8 @@ SELECT status AS found, refresh, status = 'miss' AND NOT refresh AS wait,
               FROM llmquota_record(:'lease', (:'body'::jsonb #>> '{usage,prompt_tokens}')::bigint,
                                    (:'body'::jsonb #>> '{usage,completion_tokens}')::bigint,
                                    http_status => :http_status),
-                   llmquota_cache_put('questions', :'key', :'body'::jsonb #> '{choices,0,message}', org => :'org') \gset
+                   llmquota_cache_put('questions', :'hash', :'body'::jsonb #> '{choices,0,message}',
+                                      org => :'org') \gset
             \set found fresh
         \else
             SELECT status FROM llmquota_record(:'lease', error => :'reply',
