@@ -138,8 +138,8 @@ note_begin(LlmqWorkerCell *cell, void *argument)
 }
 
 /*
- * Finds out whether there is anything to do, other than in a database that is being restored from a dump: nothing may be
- * made there that the dump brings.
+ * Finds out whether there is anything to do, other than in a database that is being restored from a dump: nothing may
+ * be made there that the dump brings.
  */
 static void
 begin_round(Round *round)

@@ -139,7 +139,7 @@ def keep_going(dsn, directory, picking, processes):
             lost += release_lost(connection, directory, picking)
         except psycopg.Error:
             connection = None
-        time.sleep(10 * clients.PAUSE)
+        time.sleep(clients.PAUSE)
     return lost
 
 
