@@ -82,10 +82,17 @@ SELECT * FROM get('emil');
 SELECT (SELECT p.version FROM put('emil', '1', 0) p) AS a, (SELECT p.version FROM put('emil', '2', 1) p) AS b, (SELECT g.state FROM get('emil') g) AS c,
 	   (SELECT d.status FROM drop_it('emil') d) AS d, (SELECT p.version FROM put('emil', '3', 0) p) AS e;
 SELECT p.* FROM generate_series(1, 3) n, put('many', to_jsonb(n)) p;
+SELECT (llmquota_session_put('clinic', 'whatsapp', 'direct', '1', version => 0)).version AS a, (llmquota_session_put('clinic', 'whatsapp', 'direct', '2', version => 1)).version AS b,
+	   (llmquota_session_get('clinic', 'whatsapp', 'direct')).state AS c;
 BEGIN ISOLATION LEVEL SERIALIZABLE;
 SELECT * FROM put('emil', '4', 4);
 SELECT * FROM get('emil');
-SELECT count(*) FROM pg_locks WHERE mode = 'SIReadLock' AND relation = 'llmquota.conversation'::regclass;
+COMMIT;
+BEGIN ISOLATION LEVEL SERIALIZABLE;
+SELECT * FROM get('emil');
+SELECT * FROM get('nobody');
+SELECT * FROM put('many', '4', 3);
+SELECT count(*) FROM pg_locks WHERE mode = 'SIReadLock' AND relation IN ('llmquota.conversation'::regclass, 'llmquota.conversation_pkey'::regclass);
 COMMIT;
 BEGIN READ ONLY;
 CALL let_pass('emil', 0.9);
