@@ -73,8 +73,8 @@ refuse_unless_valid(const LlmqAllowArgs *args, const LlmqGcraLimit *limit)
 	if (limit->amount == 0 || limit->period == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("%s must not be NULL where no limit has the name \"%s\"", limit->amount == 0 ? "amount" : "per_ms",
-						args->scope),
+				 errmsg("%s must not be NULL where no limit has the name \"%s\"",
+						limit->amount == 0 ? "amount" : "per_ms", args->scope),
 				 errhint("Pass amount and per_ms, or insert the limit into llmquota.rate_limit.")));
 	if (!llmq_gcra_is_valid(limit))
 		ereport(ERROR,

@@ -37,8 +37,8 @@ refuse_limits(const char *what)
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 			 errmsg("%s", what),
-			 errhint("Pass an array of 1 to %d objects with the members scope, subject, amount, per_ms, cost, burst and org.",
-					 LLMQ_RATE_MOST_USES)));
+			 errhint("Pass an array of 1 to %d objects with the members scope, subject, amount, per_ms, cost, burst and "
+					 "org.", LLMQ_RATE_MOST_USES)));
 }
 
 /* Which member this is, by its key. */
@@ -49,7 +49,8 @@ member_number(const JsonbValue *key)
 		if ((int) strlen(members[i]) == key->val.string.len &&
 			memcmp(members[i], key->val.string.val, key->val.string.len) == 0)
 			return i;
-	refuse_limits(psprintf("member \"%.*s\" of a limit is not known", Min(key->val.string.len, 40), key->val.string.val));
+	refuse_limits(psprintf("member \"%.*s\" of a limit is not known", Min(key->val.string.len, 40),
+						   key->val.string.val));
 	return NMEMBERS;
 }
 

@@ -2,8 +2,8 @@
  * cell.c
  *	  Changes live state in place: the page protocol.
  *
- * A cell is a row of a live table (meter, health, lease_page, name, refusal_page, request_page, rate_page),
- * born frozen and never updated, whose `state` bytes are edited where they are, as sequence.c edits its one tuple. Nothing here is
+ * A cell is a row of a live table (meter, health, lease_page, name, refusal_page, request_page, rate_page), born frozen
+ * and never updated, whose `state` bytes are edited where they are, as sequence.c edits its one tuple. Nothing here is
  * undone by a rollback.
  *
  * The protocol of a change:

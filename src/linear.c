@@ -80,7 +80,7 @@ llmq_linear_other_cell(const LlmqLinearPage *page, uint64 hash)
 	return (int32) (hash & mask_of(pg_rightmost_one_pos64(differ) + 1)) + 1;
 }
 
-/* How many cells there may be for so many entries: a power of two, so that all are of one size when they are that many. */
+/* How many cells there may be for so many entries: a power of two, so that all are of one size then. */
 int32
 llmq_linear_cells(const LlmqLinear *linear, int32 most)
 {

@@ -69,8 +69,8 @@ llmq_role_org(LlmqCatalog *catalog, const char *name)
 }
 
 /*
- * The org that a call is for which names none: the one that the role is bound to. NULL: it is bound to none, and the call
- * is for nobody in particular. Raises when it may act for several orgs and no others.
+ * The org that a call is for which names none: the one that the role is bound to. NULL: it is bound to none, and the
+ * call is for nobody in particular. Raises when it may act for several orgs and no others.
  */
 LlmqOrg *
 llmq_role_only_org(LlmqCatalog *catalog)

@@ -4,8 +4,8 @@
  *
  * While it compares it notes what is to be done; here it is done, when everything has been compared. A damaged meter
  * begins anew with nothing in it, and a damaged lease page with free slots: its leases are lost, and a record of one
- * finds it unknown. What a damaged cell of hashed entries knew is forgotten. All windows of a meter that did not agree begin
- * anew too, and what began anew is completed from ledger and leases as any new window is (seed.c). A row that the
+ * finds it unknown. What a damaged cell of hashed entries knew is forgotten. All windows of a meter that did not agree
+ * begin anew too, and what began anew is completed from ledger and leases as any new window is (seed.c). A row that the
  * ledger lacks is written again from its slot.
  */
 #include "postgres.h"
