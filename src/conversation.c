@@ -141,7 +141,7 @@ llmq_conversation_find(LlmqConversations *table, LlmqConversation *found)
 
 /*
  * Locks the row that was found, in its last version, which is then what was found. False when it is gone; and, for one
- * who does not wait, when somebody is changing it or has.
+ * who does not wait, when somebody is changing it or has. Raises when the statement that calls has changed it by hand.
  */
 bool
 llmq_conversation_lock(LlmqConversations *table, bool wait, LlmqConversation *found)
@@ -154,6 +154,11 @@ llmq_conversation_lock(LlmqConversations *table, bool wait, LlmqConversation *fo
 	result = table_tuple_lock(table->rel, &tid, GetLatestSnapshot(), table->row, GetCurrentCommandId(true),
 							  LockTupleNoKeyExclusive, wait ? LockWaitBlock : LockWaitSkip,
 							  wait ? TUPLE_LOCK_FLAG_FIND_LAST_VERSION : 0, &failure);
+	if (result == TM_SelfModified || result == TM_Invisible)
+		ereport(ERROR,
+				(errcode(ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION),
+				 errmsg("the conversation was changed by the statement that calls"),
+				 errhint("Do not change llmquota.conversation in the same statement.")));
 	if (result != TM_Ok)
 		return false;
 	take_apart(table, found);

@@ -84,6 +84,9 @@ SELECT (SELECT p.version FROM put('emil', '1', 0) p) AS a, (SELECT p.version FRO
 SELECT p.* FROM generate_series(1, 3) n, put('many', to_jsonb(n)) p;
 SELECT (llmquota_session_put('clinic', 'whatsapp', 'direct', '1', version => 0)).version AS a, (llmquota_session_put('clinic', 'whatsapp', 'direct', '2', version => 1)).version AS b,
 	   (llmquota_session_get('clinic', 'whatsapp', 'direct')).state AS c;
+-- (what changes the row by hand in the same statement is in the way)
+WITH changed AS MATERIALIZED (UPDATE llmquota.conversation SET version = version WHERE user_id = 'many' RETURNING user_id)
+SELECT (llmquota_session_put('clinic', 'whatsapp', c.user_id, '1')).status FROM changed c;
 BEGIN ISOLATION LEVEL SERIALIZABLE;
 SELECT * FROM put('emil', '4', 4);
 SELECT * FROM get('emil');
