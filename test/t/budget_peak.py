@@ -25,6 +25,7 @@ BUSY_FOR = 0.25  # seconds
 MOST_TRIES = 1000
 CALL = 0.003  # seconds that a call takes, on average
 PATIENCE = 0.1  # seconds that one waits who was refused, on average
+MAINTAIN = 0.005  # calls after which a client has the server maintained
 ZONES = ('UTC', 'Asia/Bangkok', 'Pacific/Auckland', 'America/Los_Angeles')
 
 # A call is at most 0.19 of a budget, one of the small model a quarter of that: what is no more than asked for fits below
@@ -107,23 +108,23 @@ class Chats:
         lease.ends.append(end)
 
 
-def maintain(connection, number):
-    """Ends what was forgotten, which else would be in flight for ever."""
-    if number < 2 and random.random() < 0.1:
+def maintain(connection):
+    """Ends what was forgotten, which else would be in flight for ever. Any of them may be the last one to call."""
+    if random.random() < MAINTAIN:
         connection.execute('SELECT llmquota_maintain()')
 
 
 def client(connection, number, began):
     chats = Chats(connection, number)
     while (elapsed := time.monotonic() - began) < SECONDS:
-        maintain(connection, number)
+        maintain(connection)
         busy = random.Random(int(elapsed / BUSY_FOR)).sample(ORGS, BUSY)
         chats.call(random.choice(busy if random.random() < 0.5 else ORGS))
     for org in random.sample(ORGS[number::CLIENTS], len(ORGS[number::CLIENTS])):
         tries = 0
         while chats.call(org) != 'flash' and tries < MOST_TRIES:
             tries += 1
-            maintain(connection, number)
+            maintain(connection)
     chats.connection = None
     return chats
 
