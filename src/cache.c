@@ -16,6 +16,7 @@
 
 #include "cache.h"
 #include "args.h"
+#include "inject.h"
 #include "pick.h"
 #include "role.h"
 #include "row.h"
@@ -114,6 +115,7 @@ claim(const LlmqCacheKey *key, LlmqCached *answer, LlmqCacheClaim *claim)
 {
 	LlmqCacheEvent found;
 
+	LLMQ_INJECT_GATE("cache-claim");
 	llmq_cache_claim(key, answer->found ? answer->stored_at : 0, claim);
 	if (!claim->mine)
 		return judge(answer, GetCurrentTimestamp());
@@ -125,6 +127,12 @@ claim(const LlmqCacheKey *key, LlmqCached *answer, LlmqCacheClaim *claim)
 		claim->mine = false;
 	}
 	return found;
+}
+
+static int32
+age_ms(const LlmqCached *answer)
+{
+	return (int32) TimestampDifferenceMilliseconds(answer->stored_at, GetCurrentTimestamp());
 }
 
 /* llmquota_cache_get(namespace, hash, org) -> (status, answer, age_ms, refresh, retry_after_ms) */
@@ -150,7 +158,7 @@ llmquota_cache_get(PG_FUNCTION_ARGS)
 	llmq_put_text(values, nulls, COL_STATUS, statuses[found]);
 	nulls[COL_ANSWER] = nulls[COL_AGE_MS] = found == LLMQ_CACHE_MISS;
 	values[COL_ANSWER] = answer.answer;
-	values[COL_AGE_MS] = Int32GetDatum((int32) TimestampDifferenceMilliseconds(answer.stored_at, GetCurrentTimestamp()));
+	values[COL_AGE_MS] = Int32GetDatum(age_ms(&answer));
 	values[COL_REFRESH] = BoolGetDatum(wanted.mine);
 	nulls[COL_RETRY_AFTER_MS] = found != LLMQ_CACHE_MISS || wanted.wait == 0;
 	values[COL_RETRY_AFTER_MS] = Int32GetDatum((int32) (Min(wanted.wait + 999, LOOK_AGAIN) / 1000));

@@ -15,10 +15,10 @@
 #include "rate.h"
 
 /*
- * Takes a claim for `ttl` microseconds, unless somebody has it. Is it the caller's? Else `wait` says for how long it may
- * be somebody's, in microseconds. Of all who ask while it is in force one is told so. One that was taken no later than
- * `done_at` is over: what it was for has been done. Where there is no room for more claims it is everybody's; where
- * nothing may be written nobody's. A clock that was set back makes a claim last no longer than its time from now.
+ * Takes a claim for `ttl` microseconds, unless somebody has it. Is it the caller's? Else `wait` says for how long it is
+ * somebody's at most, in microseconds. Of all who ask while it is in force one is told so. One that was taken no later
+ * than `done_at` is over: what it was for has been done. Where there is no room for more claims it is everybody's;
+ * where nothing may be written nobody's. A clock that was set back makes a claim last no longer than its time from now.
  */
 bool
 llmq_claim_take(const LlmqRateName *name, int64 ttl, int64 done_at, int64 *wait)

@@ -160,7 +160,6 @@ BEGIN;
 SELECT ctid AS place, xmin AS writer, used_at AS used FROM llmquota.answer WHERE org = 'clinic' AND hash = 'h1' AND namespace = 'faq' \gset
 SELECT get('faq', 'h1', 'clinic');
 SELECT ctid = :'place' AS same_place, xmin = :'writer' AS same_writer, xmax, used_at > :'used' AS used FROM llmquota.answer WHERE org = 'clinic' AND hash = 'h1' AND namespace = 'faq';
-SELECT pg_current_xact_id_if_assigned() IS NULL AS wrote_nothing;
 ROLLBACK;
 -- ... not each time
 SELECT used_at AS used FROM llmquota.answer WHERE org = 'clinic' AND hash = 'h1' AND namespace = 'faq' \gset
