@@ -167,7 +167,7 @@ test_burst(void)
 	limit.burst = (int32) between(1, 1000);
 	if (!llmq_gcra_is_valid(&limit))
 		return;
-	for (;; n++)
+	for (; n <= limit.burst; n++)
 	{
 		llmq_gcra(&limit, &until, 1000, 1, &answer);
 		if (!answer.allowed)
