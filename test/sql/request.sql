@@ -28,6 +28,13 @@ BEGIN
 	END LOOP;
 END $$;
 
+-- an error before the first cell of all has begun costs nothing
+SET llmquota.inject = 'linear-cell';
+SELECT pick('r0', 'first');
+RESET llmquota.inject;
+SELECT pick('r0', 'first');
+SELECT llmquota_release(lease_of('r0'));
+
 -- in flight: the lease and when it expires, and nothing is charged
 SELECT lease, expires_at FROM llmquota_pick('chat', 'clinic', 10, 20, request_id => 'r1', ttl_ms => 600000) \gset
 SELECT status, lease = :'lease' AS lease, expires_at = :'expires_at' AS expires_at, attempt, retry_after_ms BETWEEN 500000 AND 600000 AS retry_after_ms,

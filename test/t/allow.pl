@@ -55,7 +55,7 @@ sub most_over
 # they have read before and after each call.
 sub test_one_subject
 {
-	my ($amount, $per_ms, $burst) = (500, 1000, 40);
+	my ($amount, $per_ms, $burst) = (50, 1000, 40);
 
 	sql($node, 'CREATE UNLOGGED TABLE admitted (before bigint, after bigint)');
 	many('one subject', <<"EOT", '-T', 2);
