@@ -22,10 +22,11 @@ SELECT :'many' AS many;
 -- every byte of a cell, turned round, is found
 SELECT count(*) FILTER (WHERE cell_fault(6, set_byte(state, at, get_byte(state, at) # 255), id) IS NULL) AS undetected, count(*) AS bytes
   FROM llmquota.rate_page, generate_series(0, length(state) - 1) at WHERE id = 2;
--- and what makes no sense under a checksum that holds: the first entry is at 48, its time at 64, the fraction at 72
-SELECT what, regexp_replace(cell_sealed_fault(6, overlay(state PLACING coalesce(bytes, substr(state, 49, 32)) FROM at + 1), id), '(a subject: |no subject: 0, )\d+', '\1N') AS fault
-  FROM (VALUES (1, 'as it is', 0, ''::bytea), (2, 'bits', 24, '\xff'), (3, 'reserved', 28, '\x01'), (4, 'in another cell', 48, '\x00'), (5, 'none', 48, decode(repeat('00', 16), 'hex')),
-	(6, 'fraction', 72, '\x0200000002000000'), (7, 'twice', 80, NULL)) v (n, what, at, bytes), llmquota.rate_page WHERE id = 2 ORDER BY n;
+-- and what makes no sense under a checksum that holds: of an entry that there is, its time at 16, the fraction at 24
+SELECT min(at) AS entry FROM llmquota.rate_page, generate_series(48, 48 + 32 * 122, 32) at WHERE id = 2 AND substr(state, at + 1, 16) <> decode(repeat('00', 16), 'hex') \gset
+SELECT what, regexp_replace(cell_sealed_fault(6, overlay(state PLACING coalesce(bytes, substr(state, :entry + 1, 32)) FROM at + 1), id), '\d+, \d+$', 'N') AS fault
+  FROM (VALUES (1, 'as it is', 0, ''::bytea), (2, 'bits', 24, '\xff'), (3, 'reserved', 28, '\x01'), (4, 'in another cell', :entry, '\x00'), (5, 'none', :entry, decode(repeat('00', 16), 'hex')),
+	(6, 'fraction', :entry + 24, '\x0200000002000000'), (7, 'twice', :entry + 32, NULL)) v (n, what, at, bytes), llmquota.rate_page WHERE id = 2 ORDER BY n;
 
 -- a cell that says that it is of other bits than it is, and one with another secret than the others
 SELECT substr(state, 25, 1) AS bits, substr(state, 33, 16) AS secret FROM llmquota.rate_page WHERE id = :last \gset

@@ -23,6 +23,7 @@ sql($node, q{
 	INSERT INTO llmquota.quota (scope, subject, metric, amount, per) VALUES ('org', '*', 'tokens', 1000000, '300 days');
 	INSERT INTO llmquota.price (model, input, output) SELECT model, 2, 10 FROM llmquota.model;
 	INSERT INTO llmquota.exchange_rate (currency, rate) VALUES ('THB', 0.03);
+	INSERT INTO llmquota.rate_limit (scope, amount, per_ms) VALUES ('logins', 5, 60000);
 	UPDATE llmquota.model SET downgrade_to = 'small' WHERE model = 'large';
 	INSERT INTO llmquota.org (org, parent) VALUES ('clinic-7', 'clinics'), ('clinic-6', 'clinics'), ('clinics', NULL);
 	INSERT INTO llmquota.budget (scope, subject, amount, currency, calendar, timezone, fiscal_month) VALUES
@@ -50,7 +51,7 @@ cmp_ok(sql($node, q{SELECT count(*) FROM llmquota.usage_default}), '>', 0, 'a ro
 
 # What must be the same afterwards.
 my %contents = map { $_ => "SELECT * FROM llmquota.$_ x ORDER BY x::text" }
-  qw(provider account key model route route_option org quota role_grant price exchange_rate budget budget_step budget_raise);
+  qw(provider account key model route route_option org quota role_grant price exchange_rate budget budget_step budget_raise rate_limit);
 $contents{numbers} = q{SELECT sequencename, last_value FROM pg_sequences
 	WHERE sequencename ~ '^(quota|budget|budget_raise)_id_seq$' ORDER BY 1};
 $contents{setting} = 'SELECT name, value FROM llmquota.setting ORDER BY name';
