@@ -37,8 +37,8 @@ refuse_limits(const char *what)
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 			 errmsg("%s", what),
-			 errhint("Pass an array of 1 to %d objects with the members scope, subject, amount, per_ms, cost, burst and "
-					 "org.", LLMQ_RATE_MOST_USES)));
+			 errhint("Pass an array of 1 to %d objects with the members scope, subject, amount, per_ms, cost, burst "
+					 "and org.", LLMQ_RATE_MOST_USES)));
 }
 
 /* Which member this is, by its key. */
