@@ -395,6 +395,113 @@ ALTER INDEX llmquota.name_key SET (deduplicate_items = off);
 ALTER INDEX llmquota.name_id SET (deduplicate_items = off);
 ALTER INDEX llmquota.refusal_page_id SET (deduplicate_items = off);
 
+CREATE TYPE llmquota.session_result AS (
+	status text,
+	version int,
+	state jsonb,
+	session text,
+	updated_at timestamptz,
+	expires_at timestamptz
+);
+CREATE TYPE llmquota.rate_result AS (
+	allowed boolean,
+	remaining int,
+	retry_after_ms int,
+	reset_after_ms int,
+	amount int,
+	reason text,
+	scope text,
+	limits jsonb
+);
+CREATE TABLE llmquota.rate_limit (
+	scope text NOT NULL,
+	amount int NOT NULL,
+	per_ms bigint NOT NULL,
+	burst int,
+	mode text NOT NULL DEFAULT 'enforce',
+	rollout numeric NOT NULL DEFAULT 1,
+	note text,
+	CONSTRAINT rate_limit_pkey PRIMARY KEY (scope),
+	CONSTRAINT rate_limit_scope_valid CHECK (scope OPERATOR(pg_catalog.<>) '' AND pg_catalog.octet_length(scope) OPERATOR(pg_catalog.<=) 128),
+	CONSTRAINT rate_limit_amount_valid CHECK (amount OPERATOR(pg_catalog.>) 0),
+	CONSTRAINT rate_limit_per_ms_valid CHECK (per_ms OPERATOR(pg_catalog.>) 0 AND per_ms OPERATOR(pg_catalog.<=) 34560000000),
+	CONSTRAINT rate_limit_burst_valid CHECK (burst OPERATOR(pg_catalog.>) 0
+		AND (burst OPERATOR(pg_catalog.*) per_ms::numeric) OPERATOR(pg_catalog.<=) (34560000000::numeric OPERATOR(pg_catalog.*) amount)),
+	CONSTRAINT rate_limit_mode_valid CHECK (mode OPERATOR(pg_catalog.=) ANY ('{enforce,observe}')),
+	CONSTRAINT rate_limit_rollout_valid CHECK (rollout OPERATOR(pg_catalog.>=) 0 AND rollout OPERATOR(pg_catalog.<=) 1)
+) USING heap;
+CREATE TABLE llmquota.answer_namespace (
+	namespace text NOT NULL,
+	shared boolean NOT NULL DEFAULT false,
+	ttl_ms int,
+	stale_ms int,
+	refresh_ms int,
+	max_bytes bigint,
+	CONSTRAINT answer_namespace_pkey PRIMARY KEY (namespace),
+	CONSTRAINT answer_namespace_valid CHECK (namespace OPERATOR(pg_catalog.<>) '' AND pg_catalog.octet_length(namespace) OPERATOR(pg_catalog.<=) 128),
+	CONSTRAINT answer_namespace_ttl_positive CHECK (ttl_ms OPERATOR(pg_catalog.>) 0),
+	CONSTRAINT answer_namespace_stale_not_negative CHECK (stale_ms OPERATOR(pg_catalog.>=) 0),
+	CONSTRAINT answer_namespace_refresh_positive CHECK (refresh_ms OPERATOR(pg_catalog.>) 0),
+	CONSTRAINT answer_namespace_max_bytes_not_negative CHECK (max_bytes OPERATOR(pg_catalog.>=) 0)
+) USING heap;
+--
+-- Tables: what instances of an application share. Ordinary rows, which go with their callers' transactions.
+--
+
+-- No index on anything that a put changes, and room on the pages: so a version replaces another where it is. What is
+-- deleted is vacuumed soon and at full speed, because as much comes again.
+CREATE TABLE llmquota.conversation (
+	org text COLLATE "C" NOT NULL,
+	channel text COLLATE "C" NOT NULL,
+	user_id text COLLATE "C" NOT NULL,
+	org_kind "char" NOT NULL DEFAULT 'o',
+	version int NOT NULL,
+	state jsonb,
+	ttl_ms bigint NOT NULL,
+	updated_at timestamptz NOT NULL,
+	expires_at timestamptz NOT NULL,
+	CONSTRAINT conversation_pkey PRIMARY KEY (org, channel, user_id, org_kind)
+) USING heap WITH (fillfactor = 85, vacuum_truncate = false,
+	autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0,
+	toast.autovacuum_vacuum_threshold = 1000, toast.autovacuum_vacuum_scale_factor = 0.02, toast.autovacuum_vacuum_cost_delay = 0,
+	toast.vacuum_truncate = false);
+CREATE SEQUENCE llmquota.conversation_count;
+-- Columns of a fixed width come first, among them used_at, which is written over in its place: src/cache_use.c knows where.
+CREATE TABLE llmquota.answer (
+	stored_at timestamptz NOT NULL,
+	fresh_until timestamptz NOT NULL,
+	stale_until timestamptz NOT NULL,
+	used_at timestamptz NOT NULL,
+	bytes int NOT NULL,
+	org_kind "char" NOT NULL,
+	namespace text COLLATE "C" NOT NULL,
+	org text COLLATE "C" NOT NULL,
+	hash text COLLATE "C" NOT NULL,
+	answer jsonb NOT NULL,
+	CONSTRAINT answer_pkey PRIMARY KEY (namespace, org, hash, org_kind)
+) USING heap WITH (fillfactor = 85, vacuum_truncate = false,
+	autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0,
+	toast.autovacuum_vacuum_threshold = 1000, toast.autovacuum_vacuum_scale_factor = 0.02, toast.autovacuum_vacuum_cost_delay = 0,
+	toast.vacuum_truncate = false);
+CREATE TABLE llmquota.pruning (
+	relation text NOT NULL,
+	next_block bigint NOT NULL DEFAULT 0,
+	kept bigint NOT NULL DEFAULT 0,
+	counted_before bigint NOT NULL DEFAULT 0,
+	next_expiry timestamptz NOT NULL DEFAULT 'infinity',
+	began_at timestamptz NOT NULL DEFAULT '-infinity',
+	read_us bigint NOT NULL DEFAULT 0,
+	due timestamptz NOT NULL DEFAULT '-infinity',
+	CONSTRAINT pruning_pkey PRIMARY KEY (relation)
+);
+-- Two rows to a page here too.
+CREATE TABLE llmquota.rate_page (
+	id int4 NOT NULL,
+	state bytea NOT NULL
+) USING heap WITH (vacuum_truncate = false);
+CREATE INDEX rate_page_id ON llmquota.rate_page (id) WITH (deduplicate_items = off);
+CREATE SEQUENCE llmquota.rate_full_count;
+
 --
 -- Functions, views and comments, in the order of the script of 0.2.0
 --
@@ -589,12 +696,14 @@ CREATE FUNCTION @extschema@.llmquota_maintain(
 	OUT troubles_ended bigint,
 	OUT events_kept bigint,
 	OUT alerts_raised bigint,
-	OUT alerts_resolved bigint)
+	OUT alerts_resolved bigint,
+	OUT conversations_pruned bigint,
+	OUT answers_dropped bigint)
 RETURNS record
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'llmquota_maintain';
 COMMENT ON FUNCTION @extschema@.llmquota_maintain() IS
-'Ends leases that have expired, makes the partitions of the coming days, moves ledger rows out of the default partition, drops partitions past their retention, retires what nobody has used for a day, deletes rows of live state that nobody needs, counts the ledger by hours, keeps refusals and events for as long as they are to be kept, takes troubles off live state that are over, and raises and resolves alerts. Answers how many of each (NULL: that step failed, a warning says why), and whether time ran out before all was done. To be called regularly';
+'Ends leases that have expired, makes the partitions of the coming days, moves ledger rows out of the default partition, drops partitions past their retention, retires what nobody has used for a day, deletes rows of live state that nobody needs, counts the ledger by hours, keeps refusals and events for as long as they are to be kept, takes troubles off live state that are over, raises and resolves alerts, and drops answers that are too old or have no room. Answers how many of each (NULL: that step failed, a warning says why), and whether time ran out before all was done. To be called regularly';
 
 CREATE FUNCTION @extschema@.llmquota_disable(key text, reason text DEFAULT NULL)
 RETURNS text
@@ -901,7 +1010,16 @@ DECLARE
 		'@extschema@.llmquota_explain, '
 		'@extschema@.llmquota_release(pg_catalog.uuid), '
 		'@extschema@.llmquota_renew(pg_catalog.uuid, int), '
-		'@extschema@.llmquota_estimate_tokens(pg_catalog.text, pg_catalog.text)';
+		'@extschema@.llmquota_cache_put(pg_catalog.text, pg_catalog.text, pg_catalog.jsonb, int, int, pg_catalog.text), '
+		'@extschema@.llmquota_cache_get(pg_catalog.text, pg_catalog.text, pg_catalog.text), '
+		'@extschema@.llmquota_cache_key(pg_catalog.jsonb), '
+		'@extschema@.llmquota_estimate_tokens(pg_catalog.text, pg_catalog.text), '
+		'@extschema@.llmquota_allow(pg_catalog.text, pg_catalog.text, int, bigint, int, int, pg_catalog.text), '
+		'@extschema@.llmquota_allow_all(pg_catalog.jsonb), '
+		'@extschema@.llmquota_session_put(pg_catalog.text, pg_catalog.text, pg_catalog.text, pg_catalog.jsonb, bigint, int), '
+		'@extschema@.llmquota_session_get(pg_catalog.text, pg_catalog.text, pg_catalog.text), '
+		'@extschema@.llmquota_session_drop(pg_catalog.text, pg_catalog.text, pg_catalog.text, int), '
+		'@extschema@.llmquota_session_id(pg_catalog.text, pg_catalog.text)';
 	administration CONSTANT pg_catalog.text := '@extschema@.llmquota_maintain(), '
 		'@extschema@.llmquota_verify(boolean), '
 		'@extschema@.llmquota_disable(pg_catalog.text, pg_catalog.text), '
@@ -930,7 +1048,7 @@ DECLARE
 		'@extschema@.llmquota_worker_rows(), '
 		'@extschema@.llmquota_names_valid(pg_catalog.text[]), '
 		'@extschema@.llmquota_zone_exists(pg_catalog.text)';
-	configuration CONSTANT pg_catalog.text := 'llmquota.provider, llmquota.account, llmquota.key, llmquota.model, llmquota.price, llmquota.exchange_rate, llmquota.route, llmquota.route_option, llmquota.org, llmquota.quota, llmquota.budget, llmquota.budget_step, llmquota.setting';
+	configuration CONSTANT pg_catalog.text := 'llmquota.provider, llmquota.account, llmquota.key, llmquota.model, llmquota.price, llmquota.exchange_rate, llmquota.route, llmquota.route_option, llmquota.org, llmquota.quota, llmquota.budget, llmquota.budget_step, llmquota.setting, llmquota.rate_limit, llmquota.answer_namespace';
 	spend CONSTANT pg_catalog.text := 'llmquota.usage, llmquota.usage_hourly, llmquota.burn_rate, llmquota.exhaustion, llmquota.repricing, llmquota.refusal_hourly, llmquota.alert, llmquota.capacity';
 	reports CONSTANT pg_catalog.text := '@extschema@.llmquota_exhaustion_rows(), '
 		'@extschema@.llmquota_statement(pg_catalog.text, pg_catalog.text), '
@@ -1030,6 +1148,8 @@ BEGIN
 	EXECUTE pg_catalog.format('SELECT true FROM llmquota.%1$I t WHERE t.%1$I OPERATOR(pg_catalog.=) $1', kind) INTO known USING old_name;
 	IF known IS NULL AND NOT (kind OPERATOR(pg_catalog.=) 'org'
 		AND (EXISTS (SELECT FROM llmquota.name n WHERE n.kind OPERATOR(pg_catalog.=) 'o' AND n.name OPERATOR(pg_catalog.=) old_name)
+			 OR EXISTS (SELECT FROM llmquota.conversation c
+						 WHERE c.org OPERATOR(pg_catalog.=) old_name AND c.org_kind OPERATOR(pg_catalog.=) 'o')
 			 OR EXISTS (SELECT FROM llmquota.alias a
 						 WHERE a.kind OPERATOR(pg_catalog.=) 'org' AND a.name OPERATOR(pg_catalog.=) old_name AND a.is_current))) THEN
 		RAISE EXCEPTION USING ERRCODE = 'undefined_object',
@@ -1059,7 +1179,13 @@ BEGIN
 							   UNION ALL
 							   SELECT b.scope, b.subject, b.part_kind, b.part FROM @extschema@.llmquota_budget_rows() b) m
 				   WHERE m.scope OPERATOR(pg_catalog.=) ANY (scopes) AND m.subject OPERATOR(pg_catalog.=) new_name
-					  OR m.part_kind OPERATOR(pg_catalog.=) kind AND m.part OPERATOR(pg_catalog.=) new_name) THEN
+					  OR m.part_kind OPERATOR(pg_catalog.=) kind AND m.part OPERATOR(pg_catalog.=) new_name)
+	   OR kind OPERATOR(pg_catalog.=) 'org'
+		  AND EXISTS (SELECT FROM llmquota.conversation c
+					   WHERE c.org OPERATOR(pg_catalog.=) new_name AND c.org_kind OPERATOR(pg_catalog.=) 'o'
+						 AND c.expires_at OPERATOR(pg_catalog.>) pg_catalog.clock_timestamp())
+		  AND NOT EXISTS (SELECT FROM llmquota.alias a
+						   WHERE a.kind OPERATOR(pg_catalog.=) 'org' AND a.name OPERATOR(pg_catalog.=) new_name AND a.until IS NULL) THEN
 		RAISE EXCEPTION USING ERRCODE = 'object_in_use',
 			MESSAGE = pg_catalog.format('%s "%s" is in use', kind, new_name),
 			HINT = 'Rename before callers use the new name: the old one goes on standing for it. What nobody has used for a day is no longer in use.';
@@ -1184,15 +1310,24 @@ BEGIN
 			('alert_interval', '^[0-9]{1,10}$', 0, 2764800000),
 			('alert_recovery', '^[0-9]{1,10}$', 0, 2764800000),
 			('alert_retention', '^[0-9]{1,9}$', 1, 36500),
+			('answer_refresh', '^[0-9]{1,10}$', 100, 3600000),
+			('answer_stale', '^[0-9]{1,10}$', 0, 2147483647),
+			('answer_ttl', '^[0-9]{1,10}$', 1, 2147483647),
 			('arrival_slack', '^[0-9]{1,9}$', 0, 10000),
 			('auth_probe_after', '^[0-9]{1,10}$', 1000, 2764800000),
 			('base_currency', '^[A-Z]{3}$', NULL, NULL),
+			('conversation_ttl', '^[0-9]{1,10}$', 1000, 2764800000),
 			('default_input_tokens', '^[0-9]{1,9}$', 0, 100000000),
 			('event_retention', '^[0-9]{1,9}$', 1, 36500),
 			('idempotency_window', '^(0|[1-9][0-9]{3,9})$', 0, 2764800000),
 			('lease_ttl', '^[0-9]{1,9}$', 1000, 86400000),
+			('max_answer_bytes', '^[0-9]{1,9}$', 0, 268435456),
+			('max_cache_bytes', '^[0-9]{1,11}$', 0, 10000000000),
+			('max_conversation_bytes', '^[0-9]{1,9}$', 100, 100000000),
+			('max_conversations', '^[0-9]{1,9}$', 0, 100000000),
 			('max_held_waiters', '^(auto|[0-9]{1,4})$', NULL, NULL),
 			('max_leases', '^[0-9]{1,9}$', 1, 10000000),
+			('max_rate_subjects', '^[0-9]{1,9}$', 1, 100000000),
 			('max_requests', '^[0-9]{1,9}$', 1, 10000000),
 			('max_subjects', '^[0-9]{1,9}$', 1, 10000000),
 			('max_waiting', '^[0-9]{1,9}$', 0, 16384),
@@ -1349,6 +1484,7 @@ COMMENT ON COLUMN llmquota.usage.budget IS 'the budget that did; NULL: none';
 COMMENT ON COLUMN llmquota.usage.requested_model IS 'the model that would have been called without it; NULL: the one that was';
 COMMENT ON COLUMN llmquota.usage.waited_ms IS 'milliseconds for which it waited in the line before it was granted; NULL: it did not';
 COMMENT ON COLUMN llmquota.usage.cost_given IS 'true: the application said what the call cost; NULL: it did not, and llmquota_reprice may say something else';
+
 DO $$
 DECLARE
 	described record;
@@ -2085,12 +2221,15 @@ AS 'MODULE_PATHNAME', 'llmquota_forget_requests';
 COMMENT ON FUNCTION @extschema@.llmquota_forget_requests(text, text) IS 'internal: forgets which requests were made, for llmquota_forget';
 
 -- Pseudonyms are made with a salt that is forgotten at once: what was one stays one, and nobody finds out which.
-CREATE OR REPLACE FUNCTION @extschema@.llmquota_forget(
+DROP FUNCTION @extschema@.llmquota_forget;
+CREATE FUNCTION @extschema@.llmquota_forget(
 	org text,
 	session text DEFAULT NULL,
 	OUT pseudonym text,
 	OUT ledger_rows bigint,
-	OUT pending bigint)
+	OUT pending bigint,
+	OUT conversations bigint,
+	OUT answers bigint)
 RETURNS record
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp SET jit = off
@@ -2105,8 +2244,18 @@ BEGIN
 		RAISE EXCEPTION USING ERRCODE = 'null_value_not_allowed',
 			MESSAGE = 'org must not be NULL';
 	END IF;
+	answers := 0;
 	-- labels first: whatever is recorded from now on is without them
 	pending := @extschema@.llmquota_forget_labels(bearer, session);
+	DELETE FROM llmquota.conversation c
+	 WHERE (c.org_kind, c.org) OPERATOR(pg_catalog.=) (
+			SELECT CASE WHEN COALESCE(pg_catalog.max(a.generation), 1) OPERATOR(pg_catalog.=) 1 THEN 'o'::pg_catalog."char" ELSE 'O'::pg_catalog."char" END,
+				   COALESCE(pg_catalog.max(CASE WHEN a.generation OPERATOR(pg_catalog.=) 1 THEN a.cell
+												ELSE pg_catalog.format('%s:%s', a.generation, a.cell) END), bearer)
+			  FROM llmquota.alias a
+			 WHERE a.kind OPERATOR(pg_catalog.=) 'org' AND a.name OPERATOR(pg_catalog.=) bearer AND a.until IS NULL)
+	   AND ($2 IS NULL OR @extschema@.llmquota_session_id(c.channel, c.user_id) OPERATOR(pg_catalog.=) $2);
+	GET DIAGNOSTICS conversations := ROW_COUNT;
 	pseudonym := 'forgotten-' OPERATOR(pg_catalog.||) pg_catalog.left(pg_catalog.encode(pg_catalog.sha256(
 		pg_catalog.convert_to(salt OPERATOR(pg_catalog.||) COALESCE(session, ''), 'UTF8')), 'hex'), 32);
 	UPDATE llmquota.usage u
@@ -2160,6 +2309,7 @@ BEGIN
 			   pg_catalog.min(g.first_at), pg_catalog.max(g.last_at)
 		  FROM gone g GROUP BY g.hour, g.route, g.status, g.quota;
 		DELETE FROM llmquota.alert a WHERE a.org OPERATOR(pg_catalog.=) bearer;
+		answers := @extschema@.llmquota_forget_answers(bearer);
 		DELETE FROM llmquota.refusal_sample r
 		 WHERE r.org OPERATOR(pg_catalog.=) bearer
 			OR EXISTS (SELECT FROM llmquota.former_name f
@@ -2650,6 +2800,17 @@ BEGIN ATOMIC
 	SELECT 'llmquota_requests_max', '{}'::jsonb,
 		   COALESCE((SELECT s.value::float8 FROM llmquota.setting s WHERE s.name OPERATOR(pg_catalog.=) 'max_requests'), 1000000)
 	UNION ALL
+	SELECT 'llmquota_answers_bytes', '{}'::jsonb, pg_catalog.pg_total_relation_size('llmquota.answer'::regclass)::float8
+	UNION ALL
+	SELECT 'llmquota_answers_max_bytes', '{}'::jsonb,
+		   COALESCE((SELECT s.value::float8 FROM llmquota.setting s WHERE s.name OPERATOR(pg_catalog.=) 'max_cache_bytes'), 268435456)
+	UNION ALL
+	SELECT 'llmquota_rate_subjects_max', '{}'::jsonb,
+		   COALESCE((SELECT s.value::float8 FROM llmquota.setting s WHERE s.name OPERATOR(pg_catalog.=) 'max_rate_subjects'), 1000000)
+	UNION ALL
+	SELECT 'llmquota_conversations_max', '{}'::jsonb,
+		   COALESCE((SELECT s.value::float8 FROM llmquota.setting s WHERE s.name OPERATOR(pg_catalog.=) 'max_conversations'), 1000000)
+	UNION ALL
 	SELECT m.name, m.labels, m.value
 	  FROM (SELECT r.used, r.amount, r.refused, r.would_refuse,
 				   pg_catalog.jsonb_strip_nulls(pg_catalog.jsonb_build_object(
@@ -3118,6 +3279,419 @@ COMMENT ON COLUMN llmquota.capacity.request_input_tokens IS 'input tokens of one
 
 COMMENT ON COLUMN llmquota.capacity.request_output_tokens IS 'output tokens of one request, likewise';
 
+COMMENT ON TYPE llmquota.session_result IS 'the answer of llmquota_session_put, llmquota_session_get and llmquota_session_drop';
+
+COMMENT ON COLUMN llmquota.session_result.status IS 'of a put stored, conflict (another version is there, or none) or full (of a new conversation: there are max_conversations); of a get found or none; of a drop dropped, conflict or none';
+
+COMMENT ON COLUMN llmquota.session_result.version IS 'the version that is there now, from 1; 0: there is none';
+
+COMMENT ON COLUMN llmquota.session_result.state IS 'the state of that version, of a get and a conflict; NULL: there is none, or the caller has it';
+
+COMMENT ON COLUMN llmquota.session_result.session IS 'what to call the conversation in picks (session => ...), so that it stays with a key and llmquota_forget finds its calls';
+
+COMMENT ON COLUMN llmquota.session_result.updated_at IS 'when that version was put; NULL: there is none';
+
+COMMENT ON COLUMN llmquota.session_result.expires_at IS 'when the conversation ends unless it is got or put before; NULL: there is none';
+
+COMMENT ON TYPE llmquota.rate_result IS 'the answer of llmquota_allow and llmquota_allow_all, which has that of the limit that keeps the caller longest';
+
+COMMENT ON COLUMN llmquota.rate_result.allowed IS 'true: go on; what it costs is charged';
+
+COMMENT ON COLUMN llmquota.rate_result.remaining IS 'how much more would be allowed now';
+
+COMMENT ON COLUMN llmquota.rate_result.retry_after_ms IS 'milliseconds until as much would be allowed, if nobody else asks; 0 when it is, NULL: it never is';
+
+COMMENT ON COLUMN llmquota.rate_result.reset_after_ms IS 'milliseconds until nothing is used any more, and the whole burst is allowed again';
+
+COMMENT ON COLUMN llmquota.rate_result.amount IS 'the amount of the limit that was applied';
+
+COMMENT ON COLUMN llmquota.rate_result.reason IS 'rate_limited, too_large (cost is more than burst) or full (there are max_rate_subjects): why it is not allowed, or would not be if the limit did not only observe; NULL: it fits';
+
+COMMENT ON COLUMN llmquota.rate_result.scope IS 'the scope of the limit';
+
+COMMENT ON COLUMN llmquota.rate_result.limits IS 'of llmquota_allow_all: what each limit says, in their order, as an array of objects with scope, subject, allowed, amount, remaining, retry_after_ms, reset_after_ms, reason';
+
+COMMENT ON TABLE llmquota.rate_limit IS 'limits of llmquota_allow by name: they rule over what callers say';
+
+COMMENT ON COLUMN llmquota.rate_limit.scope IS 'the name, at most 128 bytes: what callers pass as scope';
+
+COMMENT ON COLUMN llmquota.rate_limit.amount IS 'how much each subject is allowed in per_ms, a whole number above 0';
+
+COMMENT ON COLUMN llmquota.rate_limit.per_ms IS 'milliseconds, up to 400 days';
+
+COMMENT ON COLUMN llmquota.rate_limit.burst IS 'how much of it at once; it must come back within 400 days. NULL: amount';
+
+COMMENT ON COLUMN llmquota.rate_limit.mode IS 'enforce, or observe: counts what it would allow, and never refuses';
+
+COMMENT ON COLUMN llmquota.rate_limit.rollout IS 'fraction of the subjects for which it is enforced, 0 to 1, chosen by a stable hash; for the others it observes';
+
+COMMENT ON COLUMN llmquota.rate_limit.note IS 'what it is for; NULL: not said';
+
+COMMENT ON TABLE llmquota.answer_namespace IS 'how answers are kept. A namespace without a row is every org''s own, and has the defaults of the settings';
+
+COMMENT ON COLUMN llmquota.answer_namespace.namespace IS 'name that calls give';
+
+COMMENT ON COLUMN llmquota.answer_namespace.shared IS 'whether all orgs have the same answers; false: every org has its own, and never sees another''s';
+
+COMMENT ON COLUMN llmquota.answer_namespace.ttl_ms IS 'how long an answer is fresh, in milliseconds, when llmquota_cache_put does not say; NULL: the setting answer_ttl';
+
+COMMENT ON COLUMN llmquota.answer_namespace.stale_ms IS 'how much longer it is given out as stale, in milliseconds, when llmquota_cache_put does not say; NULL: the setting answer_stale';
+
+COMMENT ON COLUMN llmquota.answer_namespace.refresh_ms IS 'how long nobody else is told to refresh an answer, in milliseconds: as long as a call takes, retries and all; NULL: the setting answer_refresh';
+
+COMMENT ON COLUMN llmquota.answer_namespace.max_bytes IS 'how much room its answers have, in bytes; those that were not used for longest go first; NULL: no bound but the setting max_cache_bytes';
+
+COMMENT ON TABLE llmquota.conversation IS 'conversations of llmquota_session_put, until maintenance finds them expired';
+
+COMMENT ON COLUMN llmquota.conversation.org IS 'the org, by the name of its first day where it was renamed';
+
+COMMENT ON COLUMN llmquota.conversation.channel IS 'the channel, at most 128 bytes';
+
+COMMENT ON COLUMN llmquota.conversation.user_id IS 'the user, at most 128 bytes';
+
+COMMENT ON COLUMN llmquota.conversation.org_kind IS 'o; O: the name of the org had been another''s, and a number stands before it';
+
+COMMENT ON COLUMN llmquota.conversation.version IS 'the version, one more with every put';
+
+COMMENT ON COLUMN llmquota.conversation.state IS 'the state; NULL: the conversation was dropped';
+
+COMMENT ON COLUMN llmquota.conversation.ttl_ms IS 'its time to live in milliseconds, from the last put or get';
+
+COMMENT ON COLUMN llmquota.conversation.updated_at IS 'when the version was put';
+
+COMMENT ON COLUMN llmquota.conversation.expires_at IS 'when it has expired';
+
+COMMENT ON SEQUENCE llmquota.conversation_count IS 'how many rows llmquota.conversation has, as of the last maintenance and with those that came since';
+
+COMMENT ON TABLE llmquota.answer IS 'answers to requests, for the next who asks the same. Written by llmquota_cache_put, and dropped by llmquota_maintain; a row that is deleted is an answer that is forgotten';
+
+COMMENT ON COLUMN llmquota.answer.stored_at IS 'when llmquota_cache_put stored it';
+
+COMMENT ON COLUMN llmquota.answer.fresh_until IS 'until when it is fresh';
+
+COMMENT ON COLUMN llmquota.answer.stale_until IS 'until when it is given out at all; then the row is as good as gone';
+
+COMMENT ON COLUMN llmquota.answer.used_at IS 'when it was given out last, to within a sixteenth of the time for which it is fresh; not undone by a rollback';
+
+COMMENT ON COLUMN llmquota.answer.bytes IS 'size of the answer and its key in bytes, before compression';
+
+COMMENT ON COLUMN llmquota.answer.org_kind IS 'o; O: the name of the org had been another''s, and a number stands before it; s: the answer is of all orgs';
+
+COMMENT ON COLUMN llmquota.answer.namespace IS 'the namespace';
+
+COMMENT ON COLUMN llmquota.answer.org IS 'the org, by the name of its first day where it was renamed; empty where the answer is of all orgs';
+
+COMMENT ON COLUMN llmquota.answer.hash IS 'what callers call the request, such as what llmquota_cache_key answers';
+
+COMMENT ON COLUMN llmquota.answer.answer IS 'the answer';
+
+COMMENT ON TABLE llmquota.pruning IS 'how far maintenance has come with deleting what has expired. Written by llmquota_prune';
+
+COMMENT ON COLUMN llmquota.pruning.relation IS 'name of the table in the schema llmquota';
+
+COMMENT ON COLUMN llmquota.pruning.next_block IS 'the page with which the next round goes on; 0: the last pass has ended';
+
+COMMENT ON COLUMN llmquota.pruning.kept IS 'rows that the pass has left where they are';
+
+COMMENT ON COLUMN llmquota.pruning.counted_before IS 'the number of rows as it was known when the pass began';
+
+COMMENT ON COLUMN llmquota.pruning.next_expiry IS 'when the first of the rows expires that the pass has left';
+
+COMMENT ON COLUMN llmquota.pruning.began_at IS 'when the pass began';
+
+COMMENT ON COLUMN llmquota.pruning.read_us IS 'how many microseconds the pass has read, without what it has deleted';
+
+COMMENT ON COLUMN llmquota.pruning.due IS 'no pass through a large table begins before';
+
+COMMENT ON TABLE llmquota.rate_page IS 'until when subjects of rate limits have used what they may, and claims, by keyed hashes of their names';
+
+COMMENT ON COLUMN llmquota.rate_page.id IS 'number of the cell';
+
+COMMENT ON COLUMN llmquota.rate_page.state IS 'the times, edited in place';
+
+COMMENT ON SEQUENCE llmquota.rate_full_count IS 'how many calls of llmquota_allow there was no room for a subject for';
+
+CREATE FUNCTION @extschema@.llmquota_allow(
+	scope text,
+	subject text,
+	amount int DEFAULT NULL,
+	per_ms bigint DEFAULT NULL,
+	cost int DEFAULT 1,
+	burst int DEFAULT NULL,
+	org text DEFAULT NULL)
+RETURNS llmquota.rate_result
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'llmquota_allow';
+
+COMMENT ON FUNCTION @extschema@.llmquota_allow(text, text, int, bigint, int, int, text) IS
+'May a subject (a user, an address, a session) go on, by a limit of amount in per_ms milliseconds, burst of them at once (NULL: amount)? A row of llmquota.rate_limit with that scope rules over amount, per_ms and burst. What it costs (NULL: 1; 0: only looks) is charged at once, whatever becomes of the transaction. org: subjects of one org are not those of another; NULL: of nobody in particular, or of the org that the role is bound to';
+
+CREATE FUNCTION @extschema@.llmquota_allow_all(limits jsonb)
+RETURNS llmquota.rate_result
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'llmquota_allow_all';
+
+COMMENT ON FUNCTION @extschema@.llmquota_allow_all(jsonb) IS
+'The same for up to ten limits at once, all of which must allow; else nothing is charged. limits is an array of objects with the arguments of llmquota_allow as members';
+
+CREATE FUNCTION @extschema@.llmquota_session_put(
+	org text,
+	channel text,
+	user_id text,
+	state jsonb,
+	ttl_ms bigint DEFAULT NULL,
+	version int DEFAULT NULL)
+RETURNS llmquota.session_result
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'llmquota_session_put';
+
+COMMENT ON FUNCTION @extschema@.llmquota_session_put(text, text, text, jsonb, bigint, int) IS
+'Stores the state of a conversation of a user in a channel, for ttl_ms milliseconds from the last put or get on (NULL: the setting conversation_ttl). version is what is to be there: a number, 0 for nothing, NULL for whatever is there; else the status is conflict, with the version and state that are there. An ordinary write: undone by a rollback, and another put of the conversation waits until the transaction ends';
+
+CREATE FUNCTION @extschema@.llmquota_session_get(org text, channel text, user_id text)
+RETURNS llmquota.session_result
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'llmquota_session_get';
+
+COMMENT ON FUNCTION @extschema@.llmquota_session_get(text, text, text) IS
+'The state of a conversation, and its version for the next put; version 0 when there is none. Puts its end off, by a write when a quarter of its time to live is gone. Waits for nobody. Works on a hot standby and in a read-only transaction, without putting the end off';
+
+CREATE FUNCTION @extschema@.llmquota_session_drop(org text, channel text, user_id text, version int DEFAULT NULL)
+RETURNS llmquota.session_result
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'llmquota_session_drop';
+
+COMMENT ON FUNCTION @extschema@.llmquota_session_drop(text, text, text, int) IS
+'Ends a conversation: its state is gone when the transaction commits. version is what is to be there, NULL for whatever is there; else the status is conflict, with the version and state that are there. none: there was no conversation';
+
+CREATE FUNCTION @extschema@.llmquota_session_id(channel text, user_id text)
+RETURNS text
+LANGUAGE c IMMUTABLE PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'llmquota_session_id';
+
+COMMENT ON FUNCTION @extschema@.llmquota_session_id(text, text) IS
+'What a conversation is called in picks (session => ...), in the ledger and in llmquota_forget: 32 characters, the same wherever it is asked for';
+
+CREATE FUNCTION @extschema@.llmquota_cache_put(
+	namespace text,
+	hash text,
+	answer jsonb,
+	ttl_ms int DEFAULT NULL,
+	stale_ms int DEFAULT NULL,
+	org text DEFAULT NULL,
+	OUT status text,
+	OUT fresh_until timestamptz,
+	OUT stale_until timestamptz)
+RETURNS record
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'llmquota_cache_put';
+
+COMMENT ON FUNCTION @extschema@.llmquota_cache_put(text, text, jsonb, int, int, text) IS
+'Stores the answer to a request, in place of one that is there: fresh for ttl_ms, then stale for stale_ms (NULL: as the namespace or the settings say). org: whose it is; not needed in a shared namespace, or by a role of one org. Answers stored, or too_large when it has more than the setting max_answer_bytes, and then stores nothing. Part of the transaction, as any INSERT';
+
+CREATE FUNCTION @extschema@.llmquota_cache_get(
+	namespace text,
+	hash text,
+	org text DEFAULT NULL,
+	OUT status text,
+	OUT answer jsonb,
+	OUT age_ms int,
+	OUT refresh boolean,
+	OUT retry_after_ms int)
+RETURNS record
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'llmquota_cache_get';
+
+COMMENT ON FUNCTION @extschema@.llmquota_cache_get(text, text, text) IS
+'The answer to a request that somebody has asked before: fresh, stale or miss, and how old it is in milliseconds. When it is not fresh exactly one caller is told to refresh, to make the call and to store its answer with llmquota_cache_put; if that does not happen, another one is told. Who has a miss and is not told looks again after retry_after_ms. On a hot standby and in a read-only transaction nobody is told to refresh';
+
+CREATE FUNCTION @extschema@.llmquota_cache_key(request jsonb)
+RETURNS text
+LANGUAGE c IMMUTABLE PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'llmquota_cache_key';
+
+COMMENT ON FUNCTION @extschema@.llmquota_cache_key(jsonb) IS
+'The hash of a request, the same for all that ask the same: in whatever order its members are, however its numbers are written (1.0 is 1), and whatever members it has at the top that do not matter to the answer, such as user, stream and metadata (the reference lists them), or that are null. NULL for NULL';
+
+-- Goes through a table that has no index on what expires, some pages at a time, and on in the next round when the deadline
+-- has come, or enough has been deleted for one transaction. A row that somebody has locked, or has changed meanwhile, is left. What is there is counted on the way: rows
+-- that came during the pass count in addition, whether it has seen them or not, so that no bound is passed.
+CREATE FUNCTION @extschema@.llmquota_prune(
+	relation text,
+	expiry text,
+	counter text,
+	deadline timestamptz,
+	OUT pruned bigint,
+	OUT work_left boolean,
+	OUT due timestamptz)
+RETURNS record
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+AS $$
+DECLARE
+	pages CONSTANT bigint := 128;
+	least_pause CONSTANT pg_catalog.interval := '5 seconds';
+	-- whoever makes anew what is being deleted waits for the end of the transaction
+	most CONSTANT int := 5000;
+	until CONSTANT pg_catalog.timestamptz := LEAST(deadline, pg_catalog.clock_timestamp() OPERATOR(pg_catalog.+) '100 ms'::pg_catalog.interval);
+	nblocks CONSTANT bigint := pg_catalog.pg_relation_size(pg_catalog.format('llmquota.%I', relation)::pg_catalog.regclass)
+		OPERATOR(pg_catalog./) pg_catalog.current_setting('block_size')::pg_catalog.int8;
+	read_counter CONSTANT pg_catalog.text := pg_catalog.format('SELECT CASE WHEN s.is_called THEN s.last_value ELSE 0 END FROM llmquota.%I s', COALESCE(counter, ''));
+	pass llmquota.pruning;
+	rows record;
+	reads_since pg_catalog.timestamptz;
+	counted bigint;
+	gone bigint;
+BEGIN
+	pruned := 0;
+	work_left := false;
+	SELECT p.* INTO pass FROM llmquota.pruning p WHERE p.relation OPERATOR(pg_catalog.=) $1;
+	IF NOT FOUND THEN
+		INSERT INTO llmquota.pruning AS p (relation) VALUES ($1) RETURNING p.* INTO pass;
+	END IF;
+	IF pass.next_block OPERATOR(pg_catalog.=) 0 THEN
+		IF nblocks OPERATOR(pg_catalog.>) pages AND pg_catalog.clock_timestamp() OPERATOR(pg_catalog.<) pass.due THEN
+			due := pass.due;
+			RETURN;
+		END IF;
+		pass.kept := 0;
+		pass.counted_before := 0;
+		IF counter IS NOT NULL THEN
+			EXECUTE read_counter INTO pass.counted_before;
+		END IF;
+		pass.next_expiry := 'infinity';
+		pass.began_at := pg_catalog.clock_timestamp();
+		pass.read_us := 0;
+	END IF;
+
+	WHILE pass.next_block OPERATOR(pg_catalog.<) nblocks LOOP
+		reads_since := pg_catalog.clock_timestamp();
+		EXECUTE pg_catalog.format('SELECT pg_catalog.count(*) AS seen, '
+			'COALESCE(pg_catalog.min(t.%2$I) FILTER (WHERE t.%2$I OPERATOR(pg_catalog.>) $3), ''infinity'') AS next_expiry, '
+			'pg_catalog.array_agg(t.ctid) FILTER (WHERE t.%2$I OPERATOR(pg_catalog.<=) $3) AS expired '
+			'FROM llmquota.%1$I t WHERE t.ctid OPERATOR(pg_catalog.>=) $1 AND t.ctid OPERATOR(pg_catalog.<) $2', relation, expiry)
+			INTO rows
+			USING pg_catalog.format('(%s,0)', pass.next_block)::pg_catalog.tid,
+				  pg_catalog.format('(%s,0)', pass.next_block OPERATOR(pg_catalog.+) pages)::pg_catalog.tid, pass.began_at;
+		pass.read_us := pass.read_us OPERATOR(pg_catalog.+) EXTRACT(microseconds FROM pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) reads_since)::pg_catalog.int8;
+		gone := 0;
+		IF rows.expired IS NOT NULL THEN
+			EXECUTE pg_catalog.format('DELETE FROM llmquota.%1$I t WHERE t.ctid OPERATOR(pg_catalog.=) ANY (ARRAY('
+				'SELECT e.ctid FROM llmquota.%1$I e WHERE e.ctid OPERATOR(pg_catalog.=) ANY ($1) AND e.%2$I OPERATOR(pg_catalog.<=) $2 '
+				'FOR UPDATE SKIP LOCKED))', relation, expiry)
+				USING rows.expired, pass.began_at;
+			GET DIAGNOSTICS gone := ROW_COUNT;
+		END IF;
+		pruned := pruned OPERATOR(pg_catalog.+) gone;
+		pass.kept := pass.kept OPERATOR(pg_catalog.+) rows.seen OPERATOR(pg_catalog.-) gone;
+		pass.next_expiry := LEAST(pass.next_expiry, rows.next_expiry);
+		pass.next_block := pass.next_block OPERATOR(pg_catalog.+) pages;
+		EXIT WHEN pruned OPERATOR(pg_catalog.>=) most OR pg_catalog.clock_timestamp() OPERATOR(pg_catalog.>=) until;
+	END LOOP;
+
+	work_left := pass.next_block OPERATOR(pg_catalog.<) nblocks;
+	IF NOT work_left THEN
+		IF counter IS NOT NULL THEN
+			EXECUTE read_counter INTO counted;
+			pass.counted_before := pass.kept OPERATOR(pg_catalog.+) GREATEST(counted OPERATOR(pg_catalog.-) pass.counted_before, 0);
+			IF counted OPERATOR(pg_catalog.<>) pass.counted_before THEN
+				PERFORM pg_catalog.setval(pg_catalog.format('llmquota.%I', counter)::pg_catalog.regclass,
+										  GREATEST(pass.counted_before, 1), pass.counted_before OPERATOR(pg_catalog.>) 0);
+			END IF;
+		END IF;
+		pass.next_block := 0;
+		pass.due := pg_catalog.clock_timestamp() OPERATOR(pg_catalog.+) GREATEST(least_pause,
+			'20 microseconds'::pg_catalog.interval OPERATOR(pg_catalog.*) pass.read_us::pg_catalog.float8);
+		IF pass.next_expiry OPERATOR(pg_catalog.<) 'infinity' THEN
+			due := GREATEST(pass.due, pass.next_expiry);
+		END IF;
+		-- a small table is gone through in every round, which leaves nothing to be kept in mind
+		IF nblocks OPERATOR(pg_catalog.<=) pages THEN
+			RETURN;
+		END IF;
+	END IF;
+	UPDATE llmquota.pruning p
+	   SET next_block = pass.next_block,
+		   kept = pass.kept,
+		   counted_before = pass.counted_before,
+		   next_expiry = pass.next_expiry,
+		   began_at = pass.began_at,
+		   read_us = pass.read_us,
+		   due = pass.due
+	 WHERE p.relation OPERATOR(pg_catalog.=) $1;
+END
+$$;
+
+COMMENT ON FUNCTION @extschema@.llmquota_prune(text, text, text, timestamptz) IS 'internal, a step of llmquota_maintain: deletes rows of a table whose column expiry is past, and sets the sequence counter (NULL: none) to the number of the others';
+
+-- Which answers have to go so that all have room, and those of each namespace: those used no later than `until`; namespace
+-- NULL: of all. Of a large table only some pages are looked at, chosen at random: the bounds hold to within a few hundredths.
+CREATE FUNCTION @extschema@.llmquota_answers_too_many(OUT namespace text, OUT until timestamptz)
+RETURNS SETOF record
+LANGUAGE sql VOLATILE PARALLEL UNSAFE
+BEGIN ATOMIC
+	WITH part AS (
+		SELECT LEAST(100::float8, 2048::float8 OPERATOR(pg_catalog.*) 100::float8 OPERATOR(pg_catalog.*) pg_catalog.current_setting('block_size')::float8
+					 OPERATOR(pg_catalog./) GREATEST(pg_catalog.pg_relation_size('llmquota.answer'::regclass), 1)::float8)::real AS percent
+	), sample AS MATERIALIZED (
+		SELECT a.namespace, a.used_at, a.bytes::float8 OPERATOR(pg_catalog.*) 100::float8 OPERATOR(pg_catalog./) (SELECT p.percent FROM part p)::float8 AS bytes
+		  FROM llmquota.answer a TABLESAMPLE system ((SELECT p.percent FROM part p))
+		 WHERE a.stale_until OPERATOR(pg_catalog.>) pg_catalog.clock_timestamp()
+	)
+	SELECT NULL::text, pg_catalog.max(r.used_at)
+	  FROM (SELECT s.used_at, pg_catalog.sum(s.bytes) OVER (ORDER BY s.used_at DESC) AS bytes FROM sample s) r
+	 WHERE r.bytes OPERATOR(pg_catalog.>) COALESCE(
+			(SELECT t.value::float8 FROM llmquota.setting t WHERE t.name OPERATOR(pg_catalog.=) 'max_cache_bytes'), 268435456)
+	HAVING pg_catalog.count(*) OPERATOR(pg_catalog.>) 0
+	UNION ALL
+	SELECT r.namespace, pg_catalog.max(r.used_at)
+	  FROM (SELECT s.namespace, s.used_at, n.max_bytes,
+				   pg_catalog.sum(s.bytes) OVER (PARTITION BY s.namespace ORDER BY s.used_at DESC) AS bytes
+			  FROM sample s JOIN llmquota.answer_namespace n ON n.namespace OPERATOR(pg_catalog.=) s.namespace
+			 WHERE n.max_bytes IS NOT NULL) r
+	 WHERE r.bytes OPERATOR(pg_catalog.>) r.max_bytes::float8
+	 GROUP BY r.namespace;
+END;
+
+COMMENT ON FUNCTION @extschema@.llmquota_answers_too_many() IS 'internal: which answers have to go because there is no room for them';
+
+-- Of two bounds the one by which more has to go. Whoever is storing an answer anew is not waited for.
+CREATE FUNCTION @extschema@.llmquota_evict_answers(deadline timestamptz)
+RETURNS bigint
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+AS $$
+DECLARE
+	most CONSTANT int := 10000;
+	too_many CONSTANT pg_catalog.jsonb := (SELECT pg_catalog.jsonb_object_agg(COALESCE(t.namespace, ''), t.until) FROM @extschema@.llmquota_answers_too_many() t);
+	evicted bigint := 0;
+	gone bigint;
+BEGIN
+	WHILE too_many IS NOT NULL LOOP
+		DELETE FROM llmquota.answer a
+		 WHERE a.ctid OPERATOR(pg_catalog.=) ANY (ARRAY(
+				SELECT o.ctid FROM llmquota.answer o
+				 WHERE o.used_at OPERATOR(pg_catalog.<=) GREATEST((too_many OPERATOR(pg_catalog.->>) '')::pg_catalog.timestamptz,
+																  (too_many OPERATOR(pg_catalog.->>) o.namespace)::pg_catalog.timestamptz)
+				 LIMIT most FOR UPDATE SKIP LOCKED));
+		GET DIAGNOSTICS gone := ROW_COUNT;
+		evicted := evicted OPERATOR(pg_catalog.+) gone;
+		EXIT WHEN gone OPERATOR(pg_catalog.<) most OR pg_catalog.clock_timestamp() OPERATOR(pg_catalog.>=) deadline;
+	END LOOP;
+	RETURN evicted;
+END
+$$;
+
+COMMENT ON FUNCTION @extschema@.llmquota_evict_answers(timestamptz) IS 'internal, a step of llmquota_maintain: deletes the answers that were not used for longest where there is no room for all; answers how many';
+
+CREATE FUNCTION @extschema@.llmquota_forget_answers(org text)
+RETURNS bigint
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'llmquota_forget_answers';
+
+COMMENT ON FUNCTION @extschema@.llmquota_forget_answers(text) IS 'internal: deletes the answers of an org, for llmquota_forget';
+
+COMMENT ON FUNCTION @extschema@.llmquota_forget(text, text) IS
+'Takes an org, or with session one of its sessions, out of the ledger: names become pseudonyms, request_id too, errors and tags are removed, answers of a whole org are deleted, and figures stay as they are. Answers the pseudonym, how many rows of the ledger it stands in, and how many calls are pending, whose rows may still come with the name of the org: call again until it is 0. session NULL: the whole org';
+
 --
 -- Triggers
 --
@@ -3197,7 +3771,8 @@ DECLARE
 	most int;
 	occasion record;
 BEGIN
-	FOR target, key_columns IN VALUES ('budget', 'id'), ('budget_step', 'budget, at'), ('budget_raise', 'id') LOOP
+	FOR target, key_columns IN VALUES ('budget', 'id'), ('budget_step', 'budget, at'), ('budget_raise', 'id'), ('rate_limit', 'scope'),
+			('answer_namespace', 'namespace') LOOP
 		EXECUTE pg_catalog.format('CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE ON llmquota.%I '
 			'FOR EACH ROW EXECUTE FUNCTION @extschema@.llmquota_config_changed()', target);
 		EXECUTE pg_catalog.format('CREATE TRIGGER config_truncated AFTER TRUNCATE ON llmquota.%I '
@@ -3242,6 +3817,11 @@ $$;
 CREATE TRIGGER refuse_write BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON llmquota.request_page
 	FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.llmquota_refuse_write();
 ALTER TABLE llmquota.request_page ENABLE ALWAYS TRIGGER refuse_write;
+CREATE TRIGGER refuse_write BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON llmquota.rate_page
+	FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.llmquota_refuse_write();
+ALTER TABLE llmquota.rate_page ENABLE ALWAYS TRIGGER refuse_write;
+
+ALTER TABLE llmquota.rate_page ALTER COLUMN state SET STORAGE PLAIN;
 
 -- What every live table has.
 CREATE TRIGGER refuse_write BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON llmquota.health
@@ -3253,6 +3833,15 @@ ALTER TABLE llmquota.health ENABLE ALWAYS TRIGGER refuse_write;
 --
 
 INSERT INTO llmquota.setting (name, value, unit, description) VALUES
+	('answer_refresh', '30000', 'ms', 'how long nobody else is told to refresh an answer, where llmquota.answer_namespace does not say'),
+	('answer_stale', '86400000', 'ms', 'how long an answer that is no longer fresh is given out as stale, where neither the call nor llmquota.answer_namespace says'),
+	('answer_ttl', '3600000', 'ms', 'how long an answer is fresh, where neither the call nor llmquota.answer_namespace says'),
+	('conversation_ttl', '1800000', 'ms', 'how long a conversation lives after its last put or get, where the put does not say'),
+	('max_answer_bytes', '1048576', 'bytes', 'larger answers are not stored'),
+	('max_cache_bytes', '268435456', 'bytes', 'how much room all answers have; maintenance drops those beyond it that were not used for longest'),
+	('max_conversation_bytes', '65536', 'bytes', 'how large the state of a conversation can be, as jsonb'),
+	('max_conversations', '1000000', 'conversations', 'how many conversations can be kept; beyond it a put of a new one is refused with the status full'),
+	('max_rate_subjects', '1000000', 'subjects', 'how many subjects of rate limits, and claims, can be known at a time; beyond it llmquota_allow() may refuse a new one with the reason full'),
 	('alert_at', '{0.8,0.95}', 'fractions', 'of the amount of a quota, at which an alert is raised'),
 	('alert_digest', '10', 'alerts', 'more than so many that come up together are told as one'),
 	('alert_forecast', 'on', NULL, 'whether an alert is raised when a limit will be used up before its window ends: on or off'),
@@ -3281,9 +3870,24 @@ UPDATE llmquota.setting s SET description = 'by how much of the wait retry_after
 --
 
 REVOKE ALL ON llmquota.budget, llmquota.budget_step, llmquota.budget_raise, llmquota.repricing, llmquota.budget_recount, llmquota.alert, llmquota.request_page, llmquota.budget_window, llmquota.burn_rate, llmquota.exhaustion, llmquota.waiting, llmquota.capacity, llmquota.budget_id_seq, llmquota.budget_raise_id_seq, llmquota.repricing_id_seq, llmquota.alert_id_seq FROM PUBLIC;
+REVOKE ALL ON llmquota.rate_limit, llmquota.answer_namespace, llmquota.conversation, llmquota.answer, llmquota.pruning, llmquota.rate_page FROM PUBLIC;
 REVOKE ALL ON llmquota.price, llmquota.exchange_rate, llmquota.route_option, llmquota.event, llmquota.health, llmquota.key_status, llmquota.observed_limit FROM PUBLIC;
-REVOKE ALL ON TYPE llmquota.explain_result, llmquota.pick_set_result, llmquota.statement_result, llmquota.reconcile_result, llmquota.capacity_result FROM PUBLIC;
+REVOKE ALL ON TYPE llmquota.explain_result, llmquota.pick_set_result, llmquota.statement_result, llmquota.reconcile_result, llmquota.capacity_result, llmquota.session_result, llmquota.rate_result FROM PUBLIC;
 REVOKE ALL ON FUNCTION
+	@extschema@.llmquota_forget(text, text),
+	@extschema@.llmquota_prune(text, text, text, timestamptz),
+	@extschema@.llmquota_session_id(text, text),
+	@extschema@.llmquota_session_drop(text, text, text, int),
+	@extschema@.llmquota_session_get(text, text, text),
+	@extschema@.llmquota_session_put(text, text, text, jsonb, bigint, int),
+	@extschema@.llmquota_allow_all(jsonb),
+	@extschema@.llmquota_allow(text, text, int, bigint, int, int, text),
+	@extschema@.llmquota_evict_answers(timestamptz),
+	@extschema@.llmquota_answers_too_many(),
+	@extschema@.llmquota_forget_answers(text),
+	@extschema@.llmquota_cache_key(jsonb),
+	@extschema@.llmquota_cache_get(text, text, text),
+	@extschema@.llmquota_cache_put(text, text, jsonb, int, int, text),
 	@extschema@.llmquota_forget_requests(text, text),
 	@extschema@.llmquota_check_chain(),
 	@extschema@.llmquota_check_currencies(),
@@ -3351,3 +3955,6 @@ SELECT pg_catalog.pg_extension_config_dump('llmquota.repricing', '');
 SELECT pg_catalog.pg_extension_config_dump('llmquota.repricing_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('llmquota.alert', '');
 SELECT pg_catalog.pg_extension_config_dump('llmquota.alert_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('llmquota.rate_limit', '');
+SELECT pg_catalog.pg_extension_config_dump('llmquota.answer_namespace', '');
+SELECT pg_catalog.pg_extension_config_dump('llmquota.conversation', '');
