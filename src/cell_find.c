@@ -294,8 +294,8 @@ expect_in_order(LlmqLive *live, LlmqLiveTable table, int32 id, ItemPointer tid)
 }
 
 /*
- * Where the row of a cell is: remembered, expected, or found. False when there is no such cell. Whoever does not find it
- * there has llmq_cell_forget() know, and asks again.
+ * Where the row of a cell is: remembered, expected, or found. False when there is no such cell. Whoever does not find
+ * it there has llmq_cell_forget() know, and asks again.
  */
 bool
 llmq_cell_locate(LlmqLive *live, LlmqLiveTable table, int32 id, ItemPointer tid)

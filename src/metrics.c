@@ -3,8 +3,8 @@
  *	  What monitoring counts in live state.
  *
  * Reads lease pages, pages of refusals and those of hashed entries as views do: each copied under a share lock, one at
- * a time, nothing held. Counts of picks are kept in the pages, in the records that grant and count them anyway, and only
- * grow. Who waits is in the memory of the line. Works on a hot standby, where nobody does.
+ * a time, nothing held. Counts of picks are kept in the pages, in the records that grant and count them anyway, and
+ * only grow. Who waits is in the memory of the line. Works on a hot standby, where nobody does.
  */
 #include "postgres.h"
 
