@@ -7,6 +7,7 @@
 #include "postgres.h"
 
 #include "advice.h"
+#include "duration.h"
 
 /* 1, 2, 4 s and so on, plus 0 to 500 ms: microseconds. */
 #define FIRST_BACKOFF INT64CONST(1000000)
@@ -39,7 +40,7 @@ llmq_advise(const LlmqSituation *situation, int32 *retry_after_ms)
 	wait = Max(wait, situation->named);
 	if (!situation->retryable || wait >= situation->left)
 		return LLMQ_ADVICE_STOP;
-	*retry_after_ms = (int32) ((wait + 999) / 1000);
+	*retry_after_ms = llmq_milliseconds_up(wait);
 	return LLMQ_ADVICE_RETRY;
 }
 

@@ -19,6 +19,7 @@
 #include "allow.h"
 #include "args.h"
 #include "counter.h"
+#include "duration.h"
 #include "name.h"
 #include "pick.h"
 #include "role.h"
@@ -96,7 +97,7 @@ is_enforced(const LlmqRateLimit *named, const LlmqRateName *name)
 	hash = hash_bytes_extended((const unsigned char *) named->scope, strlen(named->scope), 0);
 	hash = hash_bytes_extended((const unsigned char *) name->org, strlen(name->org), hash);
 	hash = hash_bytes_extended((const unsigned char *) name->subject, strlen(name->subject), hash);
-	return (double) (hash >> 11) / (double) (UINT64CONST(1) << 53) < named->rollout;
+	return llmq_in_rollout(hash, named->rollout);
 }
 
 /* Works out a question: whose it is, and what the limit is. Raises for what is wrong. */
@@ -198,13 +199,6 @@ llmq_allow_reason_text(LlmqAllowReason reason)
 	return texts[reason];
 }
 
-/* Milliseconds, rounded up, as far as an integer goes. */
-int32
-llmq_allow_ms(int64 microseconds)
-{
-	return (int32) Min((microseconds + 999) / 1000, PG_INT32_MAX);
-}
-
 /* Answers with what was found of one question. `limits` is what was found of all, or 0. */
 Datum
 llmq_allow_answer(FunctionCallInfo fcinfo, const LlmqAsk *ask, bool allowed, Datum limits)
@@ -214,9 +208,9 @@ llmq_allow_answer(FunctionCallInfo fcinfo, const LlmqAsk *ask, bool allowed, Dat
 
 	values[COL_ALLOWED] = BoolGetDatum(allowed);
 	values[COL_REMAINING] = Int32GetDatum((int32) ask->answer.remaining);
-	values[COL_RETRY_AFTER_MS] = Int32GetDatum(allowed ? 0 : llmq_allow_ms(ask->answer.retry_after));
+	values[COL_RETRY_AFTER_MS] = Int32GetDatum(allowed ? 0 : llmq_milliseconds_up(ask->answer.retry_after));
 	nulls[COL_RETRY_AFTER_MS] = !allowed && ask->answer.retry_after == LLMQ_GCRA_NEVER;
-	values[COL_RESET_AFTER_MS] = Int32GetDatum(llmq_allow_ms(ask->answer.reset_after));
+	values[COL_RESET_AFTER_MS] = Int32GetDatum(llmq_milliseconds_up(ask->answer.reset_after));
 	values[COL_AMOUNT] = Int32GetDatum(ask->limit.amount);
 	llmq_put_text(values, nulls, COL_REASON, llmq_allow_reason_text(ask->reason));
 	llmq_put_text(values, nulls, COL_SCOPE, ask->name.scope);

@@ -46,7 +46,6 @@ typedef struct LlmqAsk
 extern void llmq_allow_read(LlmqCatalog *catalog, const LlmqAllowArgs *args, LlmqAsk *ask);
 extern bool llmq_allow_decide(LlmqAsk *ask, int nasks);
 extern const char *llmq_allow_reason_text(LlmqAllowReason reason);
-extern int32 llmq_allow_ms(int64 microseconds);
 extern Datum llmq_allow_answer(FunctionCallInfo fcinfo, const LlmqAsk *ask, bool allowed, Datum limits);
 
 #endif							/* LLMQ_ALLOW_H */

@@ -14,6 +14,7 @@
 
 #include "allow.h"
 #include "args.h"
+#include "duration.h"
 #include "jsonb_member.h"
 #include "pick.h"
 
@@ -171,19 +172,6 @@ tells_more(const LlmqAsk *ask, const LlmqAsk *other)
 }
 
 static void
-put_bool(JsonbParseState **state, const char *name, bool value)
-{
-	JsonbValue	key = {.type = jbvString};
-	JsonbValue	member = {.type = jbvBool};
-
-	key.val.string.val = unconstify(char *, name);
-	key.val.string.len = strlen(name);
-	member.val.boolean = value;
-	pushJsonbValue(state, WJB_KEY, &key);
-	pushJsonbValue(state, WJB_VALUE, &member);
-}
-
-static void
 put_limit(JsonbParseState **state, const LlmqAsk *ask)
 {
 	bool		fits = ask->reason == LLMQ_ALLOW_FITS;
@@ -191,12 +179,12 @@ put_limit(JsonbParseState **state, const LlmqAsk *ask)
 	pushJsonbValue(state, WJB_BEGIN_OBJECT, NULL);
 	llmq_member_text(state, "scope", ask->name.scope);
 	llmq_member_text(state, "subject", ask->name.subject);
-	put_bool(state, "allowed", fits || !ask->enforced);
+	llmq_member_bool(state, "allowed", fits || !ask->enforced);
 	llmq_member_number(state, "amount", ask->limit.amount);
 	llmq_member_number(state, "remaining", ask->answer.remaining);
 	if (ask->answer.retry_after != LLMQ_GCRA_NEVER)
-		llmq_member_number(state, "retry_after_ms", llmq_allow_ms(ask->answer.retry_after));
-	llmq_member_number(state, "reset_after_ms", llmq_allow_ms(ask->answer.reset_after));
+		llmq_member_number(state, "retry_after_ms", llmq_milliseconds_up(ask->answer.retry_after));
+	llmq_member_number(state, "reset_after_ms", llmq_milliseconds_up(ask->answer.reset_after));
 	llmq_member_text(state, "reason", llmq_allow_reason_text(ask->reason));
 	pushJsonbValue(state, WJB_END_OBJECT, NULL);
 }

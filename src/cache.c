@@ -16,6 +16,7 @@
 
 #include "cache.h"
 #include "args.h"
+#include "duration.h"
 #include "inject.h"
 #include "pick.h"
 #include "role.h"
@@ -36,7 +37,7 @@ enum
 };
 
 /* Who has a miss looks again after this time, or earlier when the call that he waits for may have failed. */
-#define LOOK_AGAIN INT64CONST(250000)
+#define LOOK_AGAIN_MS 250
 
 /* The word for what was found. */
 static const char *const statuses[] = {
@@ -161,6 +162,6 @@ llmquota_cache_get(PG_FUNCTION_ARGS)
 	values[COL_AGE_MS] = Int32GetDatum(age_ms(&answer));
 	values[COL_REFRESH] = BoolGetDatum(wanted.mine);
 	nulls[COL_RETRY_AFTER_MS] = found != LLMQ_CACHE_MISS || wanted.wait == 0;
-	values[COL_RETRY_AFTER_MS] = Int32GetDatum((int32) (Min(wanted.wait + 999, LOOK_AGAIN) / 1000));
+	values[COL_RETRY_AFTER_MS] = Int32GetDatum(Min(llmq_milliseconds_up(wanted.wait), LOOK_AGAIN_MS));
 	return llmq_result_row(fcinfo, values, nulls, NCOLUMNS);
 }

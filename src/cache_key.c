@@ -9,14 +9,15 @@
  */
 #include "postgres.h"
 
-#include "common/cryptohash.h"
 #include "common/sha2.h"
 #include "fmgr.h"
-#include "port/pg_bswap.h"
+#include "libpq/pqformat.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/jsonb.h"
 #include "utils/numeric.h"
+
+#include "digest.h"
 
 PG_FUNCTION_INFO_V1(llmquota_cache_key);
 
@@ -40,47 +41,42 @@ has_no_meaning(const JsonbValue *key)
 	return false;
 }
 
-/* Adds a part to the hash. */
+/* Adds a part to what is hashed. */
 static void
-add(pg_cryptohash_ctx *context, char what, const char *bytes, Size length)
+add(StringInfo bytes, char what, const char *part, Size length)
 {
-	uint64		size = pg_hton64((uint64) length);
-
-	if (pg_cryptohash_update(context, (const uint8 *) &what, sizeof(what)) < 0 ||
-		pg_cryptohash_update(context, (const uint8 *) &size, sizeof(size)) < 0 ||
-		pg_cryptohash_update(context, (const uint8 *) bytes, length) < 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INTERNAL_ERROR),
-				 errmsg("could not compute the hash of a request: %s", pg_cryptohash_error(context))));
+	pq_sendbyte(bytes, what);
+	pq_sendint64(bytes, length);
+	appendBinaryStringInfo(bytes, part, length);
 }
 
 static void
-add_number(pg_cryptohash_ctx *context, Numeric number)
+add_number(StringInfo bytes, Numeric number)
 {
 	Datum		shortest = DirectFunctionCall1(numeric_trim_scale, NumericGetDatum(number));
 	char	   *text = DatumGetCString(DirectFunctionCall1(numeric_out, shortest));
 
-	add(context, 'n', text, strlen(text));
+	add(bytes, 'n', text, strlen(text));
 	pfree(text);
 }
 
 /* Adds a value that has no parts. */
 static void
-add_value(pg_cryptohash_ctx *context, const JsonbValue *value)
+add_value(StringInfo bytes, const JsonbValue *value)
 {
 	switch (value->type)
 	{
 		case jbvString:
-			add(context, 's', value->val.string.val, value->val.string.len);
+			add(bytes, 's', value->val.string.val, value->val.string.len);
 			break;
 		case jbvNumeric:
-			add_number(context, value->val.numeric);
+			add_number(bytes, value->val.numeric);
 			break;
 		case jbvBool:
-			add(context, value->val.boolean ? 't' : 'f', "", 0);
+			add(bytes, value->val.boolean ? 't' : 'f', "", 0);
 			break;
 		case jbvNull:
-			add(context, '0', "", 0);
+			add(bytes, '0', "", 0);
 			break;
 		default:
 			elog(ERROR, "unexpected kind of a JSON value: %d", (int) value->type);
@@ -91,7 +87,7 @@ add_value(pg_cryptohash_ctx *context, const JsonbValue *value)
 typedef struct Walk
 {
 	JsonbIterator *iterator;
-	pg_cryptohash_ctx *context;
+	StringInfoData bytes;		/* what is hashed */
 	bool		is_scalar;		/* then jsonb has an array around it */
 	int			depth;
 	JsonbValue	value;
@@ -110,7 +106,7 @@ add_member(Walk *walk)
 
 	if (without || (at_top && token == WJB_VALUE && walk->value.type == jbvNull))
 		return;
-	add(walk->context, 'k', name.val.string.val, name.val.string.len);
+	add(&walk->bytes, 'k', name.val.string.val, name.val.string.len);
 	add_token(walk, token);
 }
 
@@ -123,43 +119,20 @@ add_token(Walk *walk, JsonbIteratorToken token)
 		case WJB_BEGIN_OBJECT:
 			walk->depth++;
 			if (!walk->is_scalar)
-				add(walk->context, token == WJB_BEGIN_ARRAY ? '[' : '{', "", 0);
+				add(&walk->bytes, token == WJB_BEGIN_ARRAY ? '[' : '{', "", 0);
 			break;
 		case WJB_END_ARRAY:
 		case WJB_END_OBJECT:
 			walk->depth--;
 			if (!walk->is_scalar)
-				add(walk->context, token == WJB_END_ARRAY ? ']' : '}', "", 0);
+				add(&walk->bytes, token == WJB_END_ARRAY ? ']' : '}', "", 0);
 			break;
 		case WJB_KEY:
 			add_member(walk);
 			break;
 		default:
-			add_value(walk->context, &walk->value);
+			add_value(&walk->bytes, &walk->value);
 	}
-}
-
-static pg_cryptohash_ctx *
-begin_hash(void)
-{
-	pg_cryptohash_ctx *context = pg_cryptohash_create(PG_SHA256);
-
-	if (context == NULL || pg_cryptohash_init(context) < 0)
-		elog(ERROR, "could not begin the hash of a request: %s", pg_cryptohash_error(context));
-	return context;
-}
-
-/* Ends the hash: as text. */
-static text *
-end_hash(pg_cryptohash_ctx *context)
-{
-	uint8		digest[PG_SHA256_DIGEST_LENGTH];
-	char		hex[2 * PG_SHA256_DIGEST_LENGTH];
-
-	if (pg_cryptohash_final(context, digest, sizeof(digest)) < 0)
-		elog(ERROR, "could not compute the hash of a request: %s", pg_cryptohash_error(context));
-	pg_cryptohash_free(context);
-	return cstring_to_text_with_len(hex, hex_encode((const char *) digest, sizeof(digest), hex));
 }
 
 /* llmquota_cache_key(request) */
@@ -175,8 +148,8 @@ llmquota_cache_key(PG_FUNCTION_ARGS)
 	request = PG_GETARG_JSONB_P(0);
 	walk.iterator = JsonbIteratorInit(&request->root);
 	walk.is_scalar = JB_ROOT_IS_SCALAR(request);
-	walk.context = begin_hash();
+	initStringInfo(&walk.bytes);
 	while ((token = JsonbIteratorNext(&walk.iterator, &walk.value, false)) != WJB_DONE)
 		add_token(&walk, token);
-	PG_RETURN_TEXT_P(end_hash(walk.context));
+	PG_RETURN_TEXT_P(cstring_to_text(llmq_digest(&walk.bytes, PG_SHA256_DIGEST_LENGTH)));
 }

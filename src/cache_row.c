@@ -1,10 +1,6 @@
 /*
  * cache_row.c
- *	  Finds an answer.
- *
- * By the primary key, past the planner and whatever privileges the caller lacks, and as it is committed now, or as this
- * transaction has it: whatever the isolation level and however old the transaction, what counts is what there is. The
- * scan sees every version and so takes no predicate locks for a SERIALIZABLE caller.
+ *	  Finds an answer, by the primary key.
  */
 #include "postgres.h"
 
@@ -20,11 +16,11 @@
 #include "utils/datum.h"
 #include "utils/fmgroids.h"
 #include "utils/jsonb.h"
-#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 #include "cache.h"
 #include "relation.h"
+#include "row_now.h"
 
 /* Columns of llmquota.answer, in their order. */
 enum
@@ -94,23 +90,19 @@ void
 llmq_cache_find(const LlmqCacheKey *key, bool touch, LlmqCached *answer)
 {
 	Relation	rel = table_open(llmq_relation_oid(LLMQ_REL_ANSWER), AccessShareLock);
-	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	TimestampTz now = GetCurrentTimestamp();
 	ScanKeyData scan_key[KEYS];
-	SysScanDesc scan;
+	LlmqRowNow	found;
 
 	memset(answer, 0, sizeof(LlmqCached));
 	init_keys(scan_key, key);
-	scan = systable_beginscan(rel, llmq_relation_oid(LLMQ_REL_ANSWER_KEY), true, SnapshotAny, KEYS, scan_key);
-	while (systable_getnext(scan) != NULL)
-		if (table_tuple_satisfies_snapshot(rel, scan->slot, snapshot))
-		{
-			take(scan->slot, now, answer);
-			if (touch && answer->found)
-				use(rel, scan->slot, now);
-			break;
-		}
-	systable_endscan(scan);
-	UnregisterSnapshot(snapshot);
+	llmq_row_now_find(rel, llmq_relation_oid(LLMQ_REL_ANSWER_KEY), KEYS, scan_key, &found);
+	if (found.tuple != NULL)
+	{
+		take(found.scan->slot, now, answer);
+		if (touch && answer->found)
+			use(rel, found.scan->slot, now);
+	}
+	llmq_row_now_end(&found);
 	table_close(rel, AccessShareLock);
 }

@@ -454,4 +454,11 @@ extern void llmq_names_put(struct names_hash *names, const char *name, void *obj
 typedef void (*LlmqNameVisitor) (void *object, void *argument);
 extern void llmq_names_each(struct names_hash *names, LlmqNameVisitor visit, void *argument);
 
+/* Is what has this hash in the share for which something is enforced? A larger share only adds to it. */
+static inline bool
+llmq_in_rollout(uint64 hash, double rollout)
+{
+	return (double) (hash >> 11) / (double) (UINT64CONST(1) << 53) < rollout;
+}
+
 #endif							/* LLMQ_CATALOG_H */

@@ -29,6 +29,7 @@
 #include "conversation.h"
 #include "ledger.h"
 #include "relation.h"
+#include "row_now.h"
 
 /* Columns of llmquota.conversation, in their order. */
 enum
@@ -81,27 +82,20 @@ take_apart(LlmqConversations *table, LlmqConversation *found)
 	found->expires_at = DatumGetTimestampTz(values[COL_EXPIRES_AT]);
 }
 
-/*
- * Reads the row as it is committed now, or as this transaction has it. The scan sees everything and so takes no
- * predicate locks for a SERIALIZABLE caller.
- */
+/* Reads the row as it is committed now, or as this transaction has it. */
 void
 llmq_conversation_read(LlmqConversations *table, LlmqConversation *found)
 {
-	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	SysScanDesc scan = systable_beginscan(table->rel, table->index, true, SnapshotAny, LLMQ_CONVERSATION_KEYS,
-										  table->key);
+	LlmqRowNow	now;
 
 	memset(found, 0, sizeof(LlmqConversation));
-	while (systable_getnext(scan) != NULL)
-		if (table_tuple_satisfies_snapshot(table->rel, scan->slot, snapshot))
-		{
-			ExecCopySlot(table->row, scan->slot);
-			take_apart(table, found);
-			break;
-		}
-	systable_endscan(scan);
-	UnregisterSnapshot(snapshot);
+	llmq_row_now_find(table->rel, table->index, LLMQ_CONVERSATION_KEYS, table->key, &now);
+	if (now.tuple != NULL)
+	{
+		ExecCopySlot(table->row, now.scan->slot);
+		take_apart(table, found);
+	}
+	llmq_row_now_end(&now);
 }
 
 /*

@@ -1,6 +1,6 @@
 /*
  * jsonb_member.c
- *	  Members of a jsonb object that is being put together: of what a pick is told.
+ *	  Members of a jsonb object that is being put together: of what a caller is told.
  */
 #include "postgres.h"
 
@@ -41,6 +41,14 @@ llmq_member_numeric(JsonbParseState **state, const char *name, Numeric number)
 		value.type = jbvNumeric;
 		value.val.numeric = number;
 	}
+	push(state, name, &value);
+}
+
+void
+llmq_member_bool(JsonbParseState **state, const char *name, bool is)
+{
+	JsonbValue	value = {.type = jbvBool,.val.boolean = is};
+
 	push(state, name, &value);
 }
 

@@ -36,6 +36,7 @@
 #include "name.h"
 #include "price.h"
 #include "relation.h"
+#include "row_now.h"
 #include "row.h"
 #include "stored.h"
 
@@ -333,24 +334,15 @@ lease_index(Relation leaf)
 	return found;
 }
 
-/* A row of the ledger, found and held in place. */
-typedef struct FoundRow
-{
-	Relation	leaf;
-	Snapshot	snapshot;
-	SysScanDesc scan;
-	HeapTuple	tuple;			/* NULL: there is none */
-} FoundRow;
-
 static Datum
-column(const FoundRow *found, int number, bool *isnull)
+column(const LlmqRowNow *found, int number, bool *isnull)
 {
-	return heap_getattr(found->tuple, number + 1, RelationGetDescr(found->leaf), isnull);
+	return heap_getattr(found->tuple, number + 1, RelationGetDescr(found->rel), isnull);
 }
 
 /* A column as text, empty for NULL. */
 static char *
-column_text(const FoundRow *found, int number)
+column_text(const LlmqRowNow *found, int number)
 {
 	bool		isnull;
 	Datum		value = column(found, number, &isnull);
@@ -360,12 +352,12 @@ column_text(const FoundRow *found, int number)
 
 /* The cost, copied; NULL when it is not known, or the SQL is of a version without it. */
 static Numeric
-column_cost(const FoundRow *found)
+column_cost(const LlmqRowNow *found)
 {
 	bool		isnull;
 	Datum		value;
 
-	if (COL_COST >= RelationGetNumberOfAttributes(found->leaf))
+	if (COL_COST >= RelationGetNumberOfAttributes(found->rel))
 		return NULL;
 	value = column(found, COL_COST, &isnull);
 	return isnull ? NULL : DatumGetNumericCopy(value);
@@ -373,7 +365,7 @@ column_cost(const FoundRow *found)
 
 /* A number of tokens. */
 static int64
-column_tokens(const FoundRow *found, int number)
+column_tokens(const LlmqRowNow *found, int number)
 {
 	bool		isnull;
 	Datum		value = column(found, number, &isnull);
@@ -383,52 +375,44 @@ column_tokens(const FoundRow *found, int number)
 
 /* The first lease of the request, if there is one and the SQL is of a version that has it. */
 static bool
-column_lease(const FoundRow *found, int number, pg_uuid_t *lease)
+column_lease(const LlmqRowNow *found, int number, pg_uuid_t *lease)
 {
 	bool		isnull = true;
 	Datum		value = 0;
 
-	if (number < RelationGetNumberOfAttributes(found->leaf))
+	if (number < RelationGetNumberOfAttributes(found->rel))
 		value = column(found, number, &isnull);
 	if (!isnull)
 		*lease = *DatumGetUUIDP(value);
 	return !isnull;
 }
 
-/* As with the configuration, the scan sees everything and so takes no predicate locks for a SERIALIZABLE caller. */
+/* Finds the row of a lease in its day's leaf, and holds it in place. */
 static void
-find_row(const LlmqLeaseId *id, LOCKMODE lockmode, FoundRow *found)
+find_row(const LlmqLeaseId *id, LOCKMODE lockmode, LlmqRowNow *found)
 {
+	Relation	leaf = open_leaf(id->day, lockmode);
 	pg_uuid_t	uuid;
 	ScanKeyData key;
-	Oid			index;
 
 	llmq_lease_uuid(id, &uuid);
-	found->leaf = open_leaf(id->day, lockmode);
-	found->snapshot = RegisterSnapshot(GetLatestSnapshot());
-	index = lease_index(found->leaf);
 	ScanKeyInit(&key, COL_LEASE + 1, BTEqualStrategyNumber, F_UUID_EQ, UUIDPGetDatum(&uuid));
-	found->scan = systable_beginscan(found->leaf, index, OidIsValid(index), SnapshotAny, 1, &key);
-	do
-		found->tuple = systable_getnext(found->scan);
-	while (found->tuple != NULL &&
-		   !table_tuple_satisfies_snapshot(found->leaf, found->scan->slot, found->snapshot));
+	llmq_row_now_find(leaf, lease_index(leaf), 1, &key, found);
 }
 
 /* A lock that came with a change stays to the end of the transaction. */
 static void
-end_find(FoundRow *found, LOCKMODE lockmode)
+end_find(LlmqRowNow *found, LOCKMODE lockmode)
 {
-	systable_endscan(found->scan);
-	UnregisterSnapshot(found->snapshot);
-	table_close(found->leaf, lockmode);
+	llmq_row_now_end(found);
+	table_close(found->rel, lockmode);
 }
 
 /* Reads what the ledger says of a lease. False when it has no row of it. */
 bool
 llmq_ledger_find(const LlmqLeaseId *id, LlmqLedgerRow *row)
 {
-	FoundRow	found;
+	LlmqRowNow	found;
 	bool		exists;
 	bool		isnull;
 
@@ -513,14 +497,14 @@ update_row(Relation leaf, TupleTableSlot *old, const Correction *correction)
 
 /* Locks a found row, in its last version. False when it is gone, or is not `expected` any more. */
 static bool
-lock_row(FoundRow *found, TupleTableSlot *row, const char *expected)
+lock_row(LlmqRowNow *found, TupleTableSlot *row, const char *expected)
 {
 	TM_FailureData failure;
 	TM_Result	result;
 	bool		isnull;
 	Datum		status;
 
-	result = table_tuple_lock(found->leaf, &found->tuple->t_self, found->snapshot, row, GetCurrentCommandId(true),
+	result = table_tuple_lock(found->rel, &found->tuple->t_self, found->snapshot, row, GetCurrentCommandId(true),
 							  LockTupleNoKeyExclusive, LockWaitBlock, TUPLE_LOCK_FLAG_FIND_LAST_VERSION, &failure);
 	if (result != TM_Ok)
 		return false;
@@ -536,14 +520,14 @@ static bool
 correct(const LlmqLeaseId *id, const Correction *correction)
 {
 	TupleTableSlot *row;
-	FoundRow	found;
+	LlmqRowNow	found;
 	bool		corrected = false;
 
 	find_row(id, RowExclusiveLock, &found);
-	row = table_slot_create(found.leaf, NULL);
+	row = table_slot_create(found.rel, NULL);
 	if (found.tuple != NULL && lock_row(&found, row, correction->expected))
 	{
-		update_row(found.leaf, row, correction);
+		update_row(found.rel, row, correction);
 		LLMQ_INJECT_CRASH("ledger-row", XactLastRecEnd);
 		corrected = true;
 	}

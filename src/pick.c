@@ -20,6 +20,7 @@
 
 #include "args.h"
 #include "config_change.h"
+#include "duration.h"
 #include "name.h"
 #include "once.h"
 #include "pick.h"
@@ -349,7 +350,7 @@ once_columns(const LlmqPick *pick, LlmqAnswer *answer)
 	values[COL_LEASE] = UUIDPGetDatum(&answer->lease);
 	values[COL_ATTEMPT] = Int32GetDatum(slot->attempt);
 	values[COL_EXPIRES_AT] = TimestampTzGetDatum(slot->expires_at);
-	values[COL_RETRY_AFTER] = Int32GetDatum((int32) Max((left + 999) / 1000, 1));
+	values[COL_RETRY_AFTER] = Int32GetDatum(Max(llmq_milliseconds_up(left), 1));
 	nulls[COL_REFUSAL] = false;
 	values[COL_REFUSAL] = llmq_once_jsonb(pick);
 }

@@ -77,7 +77,7 @@ is_enforced(const LlmqQuota *quota, const LlmqSubject *subject)
 	if (quota->scope == LLMQ_SCOPE_GLOBAL || !is_star(quota->subject) || quota->rollout >= 1)
 		return true;
 	hash = hash_bytes_extended((const unsigned char *) name, strlen(name), (uint64) quota->id);
-	return (double) (hash >> 11) / (double) (UINT64CONST(1) << 53) < quota->rollout;
+	return llmq_in_rollout(hash, quota->rollout);
 }
 
 /* A call arrives at the provider later than we count it, so what the provider limits counts that much longer. */

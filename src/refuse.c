@@ -13,6 +13,7 @@
 #include "utils/timestamp.h"
 
 #include "classify.h"
+#include "duration.h"
 #include "jsonb_member.h"
 #include "name.h"
 #include "once.h"
@@ -149,7 +150,7 @@ llmq_refusal_retry_ms(const LlmqPick *pick)
 		return -1;
 	wait = Max(pick->refusal.when - pick->now, 0);
 	wait += spread(pick, wait);
-	return (int32) Min(Max((wait + 999) / 1000, 1), PG_INT32_MAX);
+	return Max(llmq_milliseconds_up(wait), 1);
 }
 
 /* Is this an account or key that is not the org's own? */

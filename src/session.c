@@ -15,11 +15,9 @@
 
 #include "access/xact.h"
 #include "access/xlog.h"
-#include "common/cryptohash.h"
-#include "common/sha2.h"
 #include "fmgr.h"
+#include "libpq/pqformat.h"
 #include "miscadmin.h"
-#include "port/pg_bswap.h"
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
 #include "utils/timestamp.h"
@@ -29,6 +27,7 @@
 #include "compat.h"
 #include "conversation.h"
 #include "counter.h"
+#include "digest.h"
 #include "inject.h"
 #include "pick.h"
 #include "relation.h"
@@ -70,22 +69,15 @@ typedef struct Session
 static char *
 session_id(const char *channel, const char *user_id)
 {
-	uint8		digest[PG_SHA256_DIGEST_LENGTH];
-	uint32		length = strlen(channel);
-	uint32		prefix = pg_hton32(length);
-	pg_cryptohash_ctx *context = pg_cryptohash_create(PG_SHA256);
-	char	   *id = palloc(2 * ID_BYTES + 1);
+	StringInfoData bytes;
+	char	   *id;
 
-	if (context == NULL || pg_cryptohash_init(context) < 0 ||
-		pg_cryptohash_update(context, (const uint8 *) &prefix, sizeof(prefix)) < 0 ||
-		pg_cryptohash_update(context, (const uint8 *) channel, length) < 0 ||
-		pg_cryptohash_update(context, (const uint8 *) user_id, strlen(user_id)) < 0 ||
-		pg_cryptohash_final(context, digest, sizeof(digest)) < 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INTERNAL_ERROR),
-				 errmsg("could not compute the name of a session: %s", pg_cryptohash_error(context))));
-	pg_cryptohash_free(context);
-	id[hex_encode((const char *) digest, ID_BYTES, id)] = '\0';
+	initStringInfo(&bytes);
+	pq_sendint32(&bytes, strlen(channel));
+	appendStringInfoString(&bytes, channel);
+	appendStringInfoString(&bytes, user_id);
+	id = llmq_digest(&bytes, ID_BYTES);
+	pfree(bytes.data);
 	return id;
 }
 

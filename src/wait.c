@@ -16,6 +16,7 @@
 #include "utils/wait_event.h"
 
 #include "compat.h"
+#include "duration.h"
 #include "name.h"
 #include "wait.h"
 #include "worker.h"
@@ -230,5 +231,5 @@ llmq_wait_tell(LlmqPick *pick, int number, const LlmqTicket *ticket)
 {
 	if (pick->position == 0)
 		pick->position = llmq_line_position_of(number, ticket);
-	pick->return_ms = (int32) ((llmq_line_return(pick->position) + 999) / 1000);
+	pick->return_ms = llmq_milliseconds_up(llmq_line_return(pick->position));
 }
