@@ -56,14 +56,35 @@
 #define SPINS_PER_PAGE 100
 #define YIELDS_PER_PAGE 10
 
-static const LlmqRelation live_relations[LLMQ_LIVE_COUNT] = {
-	[LLMQ_LIVE_METER] = LLMQ_REL_METER,
-	[LLMQ_LIVE_HEALTH] = LLMQ_REL_HEALTH,
-	[LLMQ_LIVE_LEASE] = LLMQ_REL_LEASE_PAGE,
-	[LLMQ_LIVE_NAME] = LLMQ_REL_NAME,
-	[LLMQ_LIVE_REFUSAL] = LLMQ_REL_REFUSAL_PAGE,
-	[LLMQ_LIVE_REQUEST] = LLMQ_REL_REQUEST_PAGE,
-	[LLMQ_LIVE_RATE] = LLMQ_REL_RATE_PAGE,
+/* All live tables. */
+const LlmqLiveKind llmq_live_kinds[LLMQ_LIVE_COUNT] = {
+	[LLMQ_LIVE_METER] = {
+		.relation = LLMQ_REL_METER,.id_index = LLMQ_REL_METER_ID,.magic = 0x4c514d31, /* LQM1 */
+		.is_spread = true
+	},
+	[LLMQ_LIVE_HEALTH] = {
+		.relation = LLMQ_REL_HEALTH,.id_index = LLMQ_REL_HEALTH_ID,.magic = 0x4c514831, /* LQH1 */
+		.may_lack = true
+	},
+	[LLMQ_LIVE_LEASE] = {
+		.relation = LLMQ_REL_LEASE_PAGE,.id_index = LLMQ_REL_LEASE_PAGE_ID,.magic = 0x4c514c31, /* LQL1 */
+		.in_block = 1,.has_no_key = true
+	},
+	[LLMQ_LIVE_NAME] = {
+		.relation = LLMQ_REL_NAME,.id_index = LLMQ_REL_NAME_ID,.magic = 0x4c514e31	/* LQN1 */
+	},
+	[LLMQ_LIVE_REFUSAL] = {
+		.relation = LLMQ_REL_REFUSAL_PAGE,.id_index = LLMQ_REL_REFUSAL_PAGE_ID,.magic = 0x4c515231, /* LQR1 */
+		.has_no_key = true
+	},
+	[LLMQ_LIVE_REQUEST] = {
+		.relation = LLMQ_REL_REQUEST_PAGE,.id_index = LLMQ_REL_REQUEST_PAGE_ID,.magic = 0x4c515131, /* LQQ1 */
+		.in_block = 2,.has_no_key = true,.has_no_gaps = true,.may_lack = true
+	},
+	[LLMQ_LIVE_RATE] = {
+		.relation = LLMQ_REL_RATE_PAGE,.id_index = LLMQ_REL_RATE_PAGE_ID,.magic = 0x4c515431, /* LQT1 */
+		.in_block = 2,.has_no_key = true,.has_no_gaps = true,.is_spread = true,.may_lack = true
+	},
 };
 
 /*
@@ -78,7 +99,7 @@ void
 llmq_live_changed(LlmqRelation which)
 {
 	for (int i = 0; i < LLMQ_LIVE_COUNT; i++)
-		if (live_relations[i] == which)
+		if (llmq_live_kinds[i].relation == which)
 			live_changed[i] = true;
 }
 
@@ -102,12 +123,11 @@ refuse_if_unsuitable(Relation rel)
 				 errhint("Commit first.")));
 }
 
-/* A table that SQL of 0.1.0 lacks: whatever is looked for there is not found, and nothing is written there. */
+/* Is a table not there? Then whatever is looked for there is not found, and nothing is written there. */
 static bool
 is_lacking(LlmqLiveTable table)
 {
-	return (table == LLMQ_LIVE_HEALTH || table == LLMQ_LIVE_REQUEST || table == LLMQ_LIVE_RATE) &&
-		!OidIsValid(llmq_relation_oid_if_any(live_relations[table]));
+	return llmq_live_kinds[table].may_lack && !OidIsValid(llmq_relation_oid_if_any(llmq_live_kinds[table].relation));
 }
 
 /* Opens one live table, or not if there is none, and forgets row addresses if it was rewritten or vacuumed. */
@@ -120,7 +140,7 @@ open_table(LlmqLive *live, LlmqLiveTable table)
 	live->rel[table] = NULL;
 	if (is_lacking(table))
 		return;
-	rel = table_open(llmq_relation_oid(live_relations[table]), live->lockmode);
+	rel = table_open(llmq_relation_oid(llmq_live_kinds[table].relation), live->lockmode);
 	file = llmq_relation_file_compat(rel);
 	refuse_if_unsuitable(rel);
 	if (live_changed[table] || !llmq_same_file_compat(file, known_file[table]))
@@ -260,11 +280,15 @@ find_pages(LlmqCellSet *set)
 	return true;
 }
 
-/* Are the cells of a table spread over records, as many to each as it has room for? Others go into each. */
-static bool
-is_spread(LlmqLiveTable table)
+/* How many pages are spread over the records, as many to each as it has room for. */
+static int
+count_spread(const LlmqCellSet *set)
 {
-	return table == LLMQ_LIVE_METER || table == LLMQ_LIVE_RATE;
+	int			n = 0;
+
+	for (int i = 0; i < set->npages; i++)
+		n += llmq_live_kinds[set->page[i].table].is_spread;
+	return n;
 }
 
 /* Pins every page and makes the memory that the change needs: all that may raise, before any lock. */
@@ -272,14 +296,10 @@ static void
 prepare(LlmqCellSet *set)
 {
 	int			per_record = LLMQ_METERS_PER_RECORD(set->lease_pages);
-	int			meters = 0;
 
 	for (int i = 0; i < set->npages; i++)
-	{
 		set->page[i].buffer = llmq_cell_pin(set->live, set->page[i].table, set->page[i].id, set->page[i].block);
-		meters += is_spread(set->page[i].table);
-	}
-	set->nrecords = Max(1, (meters + per_record - 1) / per_record);
+	set->nrecords = Max(1, (count_spread(set) + per_record - 1) / per_record);
 	set->lsn = InvalidXLogRecPtr;
 	llmq_cell_write_prepare();
 }
@@ -415,12 +435,9 @@ llmq_set_record_of(const LlmqCellSet *set, int cell)
 int
 llmq_set_record_with_room(const LlmqCellSet *set)
 {
-	int			per_record = LLMQ_METERS_PER_RECORD(set->lease_pages);
-	int			meters = 0;
+	int			room = set->nrecords * LLMQ_METERS_PER_RECORD(set->lease_pages);
 
-	for (int i = 0; i < set->npages; i++)
-		meters += set->page[i].table == LLMQ_LIVE_METER;
-	return meters < set->nrecords * per_record ? set->nrecords - 1 : set->nrecords;
+	return count_spread(set) < room ? set->nrecords - 1 : set->nrecords;
 }
 
 /* Writes one record: the changed meters that go into it, and the lease pages, which go into each. */
@@ -434,7 +451,7 @@ llmq_set_log(LlmqCellSet *set, int record)
 	{
 		LlmqCellUse *use = &set->cell[i];
 
-		if (use->copy == NULL || (is_spread(use->table) && llmq_set_record_of(set, i) != record))
+		if (use->copy == NULL || (llmq_live_kinds[use->table].is_spread && llmq_set_record_of(set, i) != record))
 			continue;
 		writes[nwrites++] = (LlmqCellWrite) {
 			.buffer = set->page[use->page].buffer,.state = use->state,.copy = use->copy

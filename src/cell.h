@@ -31,6 +31,21 @@ typedef enum LlmqLiveTable
 
 #define LLMQ_LIVE_COUNT (LLMQ_LIVE_RATE + 1)
 
+/* What a live table is like. */
+typedef struct LlmqLiveKind
+{
+	LlmqRelation relation;
+	LlmqRelation id_index;
+	uint32		magic;			/* what its states begin with */
+	uint8		in_block;		/* cells lie in the file in the order of their ids, so many to a block; 0: they do not */
+	bool		has_no_key;		/* nothing but ids: no cell is ever retired */
+	bool		has_no_gaps;	/* between its ids: see linear_cell.c */
+	bool		is_spread;		/* over the records of a change; cells of other tables go into each */
+	bool		may_lack;		/* SQL of 0.1.0 does not have it */
+} LlmqLiveKind;
+
+extern const LlmqLiveKind llmq_live_kinds[LLMQ_LIVE_COUNT];
+
 /*
  * Eleven meters, a lease page, that of the attempt that failed, and the request's: design.md bounds what one pick may
  * touch.
@@ -179,7 +194,6 @@ extern int32 llmq_cell_last_born(LlmqLive *live, LlmqLiveTable table);
 extern LlmqCellHeader *llmq_cell_in_page(char *page, ItemPointer tid, LlmqLiveTable table, int32 id);
 extern bool llmq_cell_crc_holds(const LlmqCellHeader *state);
 extern uint32 llmq_cell_crc(const LlmqCellHeader *state);
-extern uint32 llmq_cell_magic(LlmqLiveTable table);
 
 /* What a walk over a whole live table calls for every sound cell, with a private copy. */
 typedef void (*LlmqCellVisitor) (const LlmqCellHeader *state, HeapTuple tuple, void *argument);

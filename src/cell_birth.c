@@ -96,14 +96,6 @@ form_row(Relation rel, const LlmqCellKey *key, const LlmqCellHeader *state)
 	return heap_form_tuple(RelationGetDescr(rel), values, nulls);
 }
 
-/* Has a table nothing but ids? Then none of its cells is ever retired. */
-static bool
-has_no_key(LlmqLiveTable table)
-{
-	return table == LLMQ_LIVE_LEASE || table == LLMQ_LIVE_REFUSAL || table == LLMQ_LIVE_REQUEST ||
-		table == LLMQ_LIVE_RATE;
-}
-
 /*
  * Has the next row go to the last page, if there is room. Else each backend would go on at the page where it has put
  * its last one, and rows would lie as chance has it: see expect_in_order() in cell_find.c.
@@ -123,12 +115,12 @@ insert_row(Relation rel, const LlmqCellKey *key, LlmqCellHeader *state)
 {
 	HeapTuple	tuple;
 
-	state->magic = llmq_cell_magic(key->table);
+	state->magic = llmq_live_kinds[key->table].magic;
 	state->version = LLMQ_CELL_VERSION;
 	state->flags = 0;
 	state->crc = llmq_cell_crc(state);
 	tuple = form_row(rel, key, state);
-	if (has_no_key(key->table))
+	if (llmq_live_kinds[key->table].in_block > 0)
 		continue_at_end(rel);
 	heap_insert(rel, tuple, FirstCommandId, HEAP_INSERT_FROZEN | HEAP_INSERT_NO_LOGICAL, NULL);
 	LLMQ_INJECT_ERROR("birth-row");
@@ -177,13 +169,6 @@ mark_born(Relation rel, const LlmqCellKey *key, int32 id, ItemPointerData tid)
 	write_and_unlock_rows(rel, &row, 1);
 }
 
-/* May the ids of its cells have no gaps? See linear_cell.c. */
-static bool
-has_no_gaps(LlmqLiveTable table)
-{
-	return table == LLMQ_LIVE_REQUEST || table == LLMQ_LIVE_RATE;
-}
-
 /*
  * The id of a new cell: one more than the largest of all. Ids are not given out twice, but for those of births that
  * failed, where the ids of a table may have no gaps; those of retired cells do not count against the bound.
@@ -191,11 +176,11 @@ has_no_gaps(LlmqLiveTable table)
 static int32
 next_id(LlmqLive *live, LlmqLiveTable table, int32 max_cells)
 {
-	int32		last = has_no_gaps(table) ? llmq_cell_last_born(live, table) : llmq_cell_last_id(live, table);
+	int32		last = llmq_live_kinds[table].has_no_gaps ? llmq_cell_last_born(live, table) : llmq_cell_last_id(live, table);
 
 	if (last == PG_INT32_MAX)
 		return LLMQ_CELL_TOO_MANY;
-	if (last >= max_cells && (has_no_key(table) || last - llmq_tally_retired(live, table) >= max_cells))
+	if (last >= max_cells && (llmq_live_kinds[table].has_no_key || last - llmq_tally_retired(live, table) >= max_cells))
 		return LLMQ_CELL_TOO_MANY;
 	return last + 1;
 }
@@ -234,7 +219,7 @@ llmq_cell_create(LlmqLive *live, const LlmqCellKey *key, LlmqCellHeader *state, 
 
 	llmq_live_open(&names, LLMQ_LIVE_COUNT, RowExclusiveLock);
 	lock_creation(rel);
-	id = has_no_key(key->table) ? 0 : llmq_cell_find(&names, key);
+	id = llmq_live_kinds[key->table].has_no_key ? 0 : llmq_cell_find(&names, key);
 	if (id == 0)
 		id = create(&names, key, state, max_cells);
 	unlock_creation(rel);
@@ -379,7 +364,7 @@ count_unborn(Deleting *deleting, const LlmqCellHeader *state)
 	LlmqCellSet set;
 	LlmqTally  *tally;
 
-	if (has_no_key(deleting->table) || llmq_cell_locate(deleting->live, deleting->table, state->id, &tid))
+	if (llmq_live_kinds[deleting->table].has_no_key || llmq_cell_locate(deleting->live, deleting->table, state->id, &tid))
 		return;
 	tally = llmq_tally_lock(deleting->live, &set);
 	if (tally == NULL)

@@ -70,32 +70,6 @@ typedef struct KnownRows
 
 static KnownRows known[LLMQ_LIVE_COUNT];
 
-static const LlmqRelation id_index[LLMQ_LIVE_COUNT] = {
-	[LLMQ_LIVE_METER] = LLMQ_REL_METER_ID,
-	[LLMQ_LIVE_HEALTH] = LLMQ_REL_HEALTH_ID,
-	[LLMQ_LIVE_LEASE] = LLMQ_REL_LEASE_PAGE_ID,
-	[LLMQ_LIVE_NAME] = LLMQ_REL_NAME_ID,
-	[LLMQ_LIVE_REFUSAL] = LLMQ_REL_REFUSAL_PAGE_ID,
-	[LLMQ_LIVE_REQUEST] = LLMQ_REL_REQUEST_PAGE_ID,
-	[LLMQ_LIVE_RATE] = LLMQ_REL_RATE_PAGE_ID,
-};
-
-static const uint32 magics[LLMQ_LIVE_COUNT] = {
-	[LLMQ_LIVE_METER] = 0x4c514d31, /* LQM1 */
-	[LLMQ_LIVE_HEALTH] = 0x4c514831,	/* LQH1 */
-	[LLMQ_LIVE_LEASE] = 0x4c514c31, /* LQL1 */
-	[LLMQ_LIVE_NAME] = 0x4c514e31,	/* LQN1 */
-	[LLMQ_LIVE_REFUSAL] = 0x4c515231,	/* LQR1 */
-	[LLMQ_LIVE_REQUEST] = 0x4c515131,	/* LQQ1 */
-	[LLMQ_LIVE_RATE] = 0x4c515431,	/* LQT1 */
-};
-
-uint32
-llmq_cell_magic(LlmqLiveTable table)
-{
-	return magics[table];
-}
-
 /* CRC-32C of a state, its own crc field left out. */
 uint32
 llmq_cell_crc(const LlmqCellHeader *state)
@@ -125,7 +99,7 @@ state_in_tuple(HeapTupleHeader tuple, Size tuple_length, LlmqLiveTable table)
 
 	if (tuple_length < STATE_OFFSET + sizeof(LlmqCellHeader) || tuple->t_hoff != MAXALIGN(SizeofHeapTupleHeader))
 		return NULL;
-	if (state->magic != magics[table] || state->version != LLMQ_CELL_VERSION ||
+	if (state->magic != llmq_live_kinds[table].magic || state->version != LLMQ_CELL_VERSION ||
 		state->length < sizeof(LlmqCellHeader) || state->length > tuple_length - STATE_OFFSET)
 		return NULL;
 	return state;
@@ -261,7 +235,7 @@ find_by_id(LlmqLive *live, LlmqLiveTable table, int32 id, ItemPointer tid)
 	ScanKeyData key;
 
 	ScanKeyInit(&key, ATT_ID, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(id));
-	if (scan_for_born(live->rel[table], table, llmq_relation_oid(id_index[table]), &key, 1, tid) == 0)
+	if (scan_for_born(live->rel[table], table, llmq_relation_oid(llmq_live_kinds[table].id_index), &key, 1, tid) == 0)
 		return false;
 	remember(table, id, tid);
 	return true;
@@ -275,10 +249,7 @@ find_by_id(LlmqLive *live, LlmqLiveTable table, int32 id, ItemPointer tid)
 static bool
 expect_in_order(LlmqLive *live, LlmqLiveTable table, int32 id, ItemPointer tid)
 {
-	static const int cells_in_block[LLMQ_LIVE_COUNT] = {
-		[LLMQ_LIVE_LEASE] = 1,[LLMQ_LIVE_REQUEST] = 2,[LLMQ_LIVE_RATE] = 2
-	};
-	int			in_block = cells_in_block[table];
+	int			in_block = llmq_live_kinds[table].in_block;
 	BlockNumber block;
 
 	if (in_block == 0 || id < 1)
@@ -435,7 +406,7 @@ static int32
 last_id(LlmqLive *live, LlmqLiveTable table, bool born)
 {
 	Relation	rel = live->rel[table];
-	Relation	index = relation_open(llmq_relation_oid(id_index[table]), AccessShareLock);
+	Relation	index = relation_open(llmq_relation_oid(llmq_live_kinds[table].id_index), AccessShareLock);
 	SysScanDesc scan = systable_beginscan_ordered(rel, index, SnapshotSelf, 0, NULL);
 	HeapTuple	tuple;
 	int32		id = 0;

@@ -69,7 +69,7 @@ llmq_verify_subject(const LlmqVerify *verify, const LlmqVerifyCell *cell)
 	if (cell->state == NULL)
 		return psprintf("row (%u,%u)", ItemPointerGetBlockNumberNoCheck(&cell->tid),
 						ItemPointerGetOffsetNumberNoCheck(&cell->tid));
-	if (cell->state->magic != llmq_cell_magic(LLMQ_LIVE_METER))
+	if (cell->state->magic != llmq_live_kinds[LLMQ_LIVE_METER].magic)
 		return psprintf("%d", cell->id);
 	llmq_cell_key(cell->tuple, LLMQ_LIVE_METER, &key);
 	subject = psprintf("%d: %s", cell->id, llmq_scope_text(key.kind));

@@ -57,8 +57,8 @@ header_fault(LlmqLiveTable table, const LlmqCellHeader *state, Size size, int32 
 {
 	if (size < sizeof(LlmqCellHeader))
 		return llmq_fault(found, "length", sizeof(LlmqCellHeader), size);
-	if (state->magic != llmq_cell_magic(table))
-		return fault_hex(found, "magic", llmq_cell_magic(table), state->magic);
+	if (state->magic != llmq_live_kinds[table].magic)
+		return fault_hex(found, "magic", llmq_live_kinds[table].magic, state->magic);
 	if (state->version != LLMQ_CELL_VERSION)
 		return llmq_fault(found, "layout version", LLMQ_CELL_VERSION, state->version);
 	if (state->length != size)

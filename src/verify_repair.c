@@ -80,7 +80,7 @@ overwrite(const LlmqVerify *verify, LlmqLive *live, LlmqDamage *damage)
 	bool		elsewhere = damage->id <= table->last_id && table->by_id[damage->id] != NULL;
 	LlmqCellHeader *state = palloc0(MAXALIGN(damage->size));
 
-	state->magic = llmq_cell_magic(damage->table);
+	state->magic = llmq_live_kinds[damage->table].magic;
 	state->version = LLMQ_CELL_VERSION;
 	state->flags = LLMQ_CELL_BORN | (elsewhere ? LLMQ_CELL_MOVED : 0);
 	state->length = damage->size;
